@@ -1,0 +1,3 @@
+//! `cargo xtask`: builds, runs, shows and tests the filter.
+
+fn main() {}
