@@ -1,1 +1,27 @@
-//! The session-affinity filter.
+//! Session affinity for LLM traffic in Envoy: a conversation stays on its credential.
+//!
+//! The core is a decision, [`route::Router::route`]: given a request, the shared data and the time, which credential
+//! serves it. It knows no proxy, and everything in it is tested natively. Only [`filter`], compiled for WebAssembly
+//! alone, speaks Proxy-Wasm.
+//!
+//! [`filter`]: https://github.com/proxy-wasm/spec
+#![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
+
+pub mod availability;
+pub mod balance;
+pub mod binding;
+pub mod body;
+pub mod config;
+pub mod hash;
+pub mod json;
+pub mod outcome;
+pub mod reply;
+pub mod request;
+pub mod route;
+pub mod session;
+pub mod shared;
+pub mod table;
+pub mod target;
+
+#[cfg(target_arch = "wasm32")]
+mod filter;

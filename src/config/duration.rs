@@ -1,0 +1,61 @@
+//! Durations as Go writes them: `1h`, `90s`, `1h30m`, `1.5h`, `250ms`.
+
+/// Reads a Go duration, in milliseconds, rounded down. `None` for anything else, and for more than a signed 64-bit
+/// count of nanoseconds holds (292 years), as in Go. A sign is not accepted: no setting here can be negative.
+pub(super) fn milliseconds(text: &str) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let mut nanoseconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(number_end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        nanoseconds += number.parse::<f64>().ok()? * nanoseconds_in(unit)?;
+        rest = tail;
+    }
+    let within = !text.is_empty() && nanoseconds <= i64::MAX as f64;
+    within.then_some((nanoseconds / 1e6) as u64)
+}
+
+fn nanoseconds_in(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1.0,
+        "us" | "µs" | "μs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "m" => 60e9,
+        "h" => 3600e9,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, expected) in [
+            ("1h", Some(3_600_000)),
+            ("1h30m", Some(5_400_000)),
+            ("1.5h", Some(5_400_000)),
+            (".5s", Some(500)),
+            ("250ms", Some(250)),
+            ("1500us", Some(1)),
+            ("0", Some(0)),
+            ("", None),
+            ("1", None),
+            ("h", None),
+            ("1 h", None),
+            ("1d", None),
+            ("-1h", None),
+            ("1..5h", None),
+            ("9999999h", None),
+        ] {
+            assert_eq!(milliseconds(text), expected, "{text:?}");
+        }
+    }
+}

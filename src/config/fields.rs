@@ -1,0 +1,182 @@
+//! Reading a JSON object field by field, with every problem collected under its path.
+
+use serde_json::{Map, Value};
+
+/// What is wrong with a configuration: one line a problem, `path: what was expected`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    pub(super) fn add(&mut self, path: &str, problem: impl AsRef<str>) {
+        let path = if path.is_empty() { "configuration" } else { path };
+        self.0.push(format!("{path}: {}", problem.as_ref()));
+    }
+
+    /// The problems, in the order in which they were found.
+    pub fn lines(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// An object of the configuration. Fields are taken out one by one; what is left at the end is unknown.
+///
+/// Keys are snake_case. The kebab-case spelling of the reference's configuration file is the same key.
+pub(super) struct Fields<'p> {
+    path: String,
+    fields: Map<String, Value>,
+    problems: &'p mut Problems,
+}
+
+impl<'p> Fields<'p> {
+    /// Takes a value that must be an object. Of one that is not, every field is absent.
+    pub(super) fn new(path: String, value: Value, problems: &'p mut Problems) -> Self {
+        let mut fields = Map::new();
+        match value {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    let name = key.replace('-', "_");
+                    if fields.insert(name.clone(), value).is_some() {
+                        problems.add(&join(&path, &name), "given twice, with `-` and with `_`");
+                    }
+                }
+            }
+            other => problems.add(&path, format!("expected an object, found {}", kind_of(&other))),
+        }
+        Self { path, fields, problems }
+    }
+
+    /// Reports a problem with a field.
+    pub(super) fn problem(&mut self, name: &str, problem: impl AsRef<str>) {
+        self.problems.add(&join(&self.path, name), problem);
+    }
+
+    /// A string that is not empty. `None` if absent or wrong.
+    pub(super) fn string(&mut self, name: &str) -> Option<String> {
+        match self.fields.remove(name)? {
+            Value::String(text) if !text.is_empty() => Some(text),
+            Value::String(_) => self.wrong(name, "expected a string that is not empty"),
+            other => self.wrong(name, format!("expected a string, found {}", kind_of(&other))),
+        }
+    }
+
+    /// As [`Self::string`], and its absence is a problem. A stand-in keeps the reading going.
+    pub(super) fn required_string(&mut self, name: &str) -> String {
+        self.require(name);
+        self.string(name).unwrap_or_default()
+    }
+
+    /// A string of visible ASCII, so that it can stand in a header, a log line and a filter state.
+    pub(super) fn word(&mut self, name: &str) -> Option<String> {
+        let text = self.string(name)?;
+        if text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Some(text);
+        }
+        self.wrong(name, "expected at most 256 visible ASCII characters, without blanks")
+    }
+
+    /// As [`Self::word`], and its absence is a problem. A stand-in keeps the reading going.
+    pub(super) fn required_word(&mut self, name: &str) -> String {
+        self.require(name);
+        self.word(name).unwrap_or_default()
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
+        match self.fields.remove(name)? {
+            Value::Bool(value) => Some(value),
+            other => self.wrong(name, format!("expected true or false, found {}", kind_of(&other))),
+        }
+    }
+
+    /// A whole number. A `Struct` knows only doubles, and Envoy prints a large one as `1e+06`: that is a whole number too.
+    pub(super) fn integer(&mut self, name: &str) -> Option<i64> {
+        let value = self.fields.remove(name)?;
+        let exact =
+            value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64);
+        match value.as_i64().or(exact) {
+            Some(number) => Some(number),
+            None => self.wrong(name, format!("expected an integer, found {}", kind_of(&value))),
+        }
+    }
+
+    /// A whole number within bounds, both included.
+    pub(super) fn integer_within(&mut self, name: &str, least: i64, most: i64) -> Option<i64> {
+        match self.integer(name)? {
+            number if (least..=most).contains(&number) => Some(number),
+            number => self.wrong(name, format!("expected {least} to {most}, found {number}")),
+        }
+    }
+
+    /// An object; an absent one is an empty one.
+    pub(super) fn object(&mut self, name: &str) -> Fields<'_> {
+        let value = self.fields.remove(name).unwrap_or_else(|| Value::Object(Map::new()));
+        Fields::new(join(&self.path, name), value, self.problems)
+    }
+
+    /// The elements of an array, each with its path; an absent one has none.
+    pub(super) fn array(&mut self, name: &str) -> Vec<(String, Value)> {
+        let path = join(&self.path, name);
+        match self.fields.remove(name) {
+            None => Vec::new(),
+            Some(Value::Array(elements)) => {
+                elements.into_iter().enumerate().map(|(index, element)| (format!("{path}[{index}]"), element)).collect()
+            }
+            Some(other) => {
+                self.problem(name, format!("expected an array, found {}", kind_of(&other)));
+                Vec::new()
+            }
+        }
+    }
+
+    /// An array of strings that are not empty.
+    pub(super) fn strings(&mut self, name: &str) -> Vec<String> {
+        let mut strings = Vec::new();
+        for (path, element) in self.array(name) {
+            match element {
+                Value::String(text) if !text.is_empty() => strings.push(text),
+                other => {
+                    self.problems.add(&path, format!("expected a string that is not empty, found {}", kind_of(&other)))
+                }
+            }
+        }
+        strings
+    }
+
+    /// The problems, for reading what a field holds.
+    pub(super) fn problems(&mut self) -> &mut Problems {
+        self.problems
+    }
+
+    /// Ends the reading: every field that was not asked for is unknown.
+    pub(super) fn finish(self) {
+        for name in self.fields.keys() {
+            self.problems.add(&join(&self.path, name), "unknown key");
+        }
+    }
+
+    fn require(&mut self, name: &str) {
+        if !self.fields.contains_key(name) {
+            self.problem(name, "required");
+        }
+    }
+
+    fn wrong<T>(&mut self, name: &str, problem: impl AsRef<str>) -> Option<T> {
+        self.problem(name, problem);
+        None
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,167 @@
+//! Pools: which requests they serve, and the credentials they serve them with.
+
+use fnv::FnvHasher;
+use regex::Regex;
+use serde_json::Value;
+use std::hash::Hasher;
+
+use super::fields::{Fields, Problems};
+
+/// Credentials that serve the same requests.
+#[derive(Debug)]
+pub struct Pool {
+    /// Unique among the pools.
+    pub name: String,
+    /// The provider, as in replies and in the key of bindings.
+    pub provider: String,
+    /// The requests it serves.
+    pub matches: Match,
+    /// At least one, sorted by id (bytes): ties are resolved in this order.
+    pub credentials: Vec<Credential>,
+}
+
+/// Which requests a pool serves: those that meet every part that is given. A part that lists several values is met by
+/// any of them.
+#[derive(Debug, Default)]
+pub struct Match {
+    /// Beginnings of the path.
+    pub path_prefixes: Vec<String>,
+    /// Hosts, without a port; `*.example.com` stands for every name below.
+    pub hosts: Vec<String>,
+    /// Request headers, with the value they must have, or only present.
+    pub headers: Vec<(String, Option<String>)>,
+    /// Patterns of model names, `*` standing for any text. A request whose model is not known meets none.
+    pub models: Vec<Regex>,
+}
+
+/// One way to a provider: an API key, a subscription, a workspace, a replica.
+#[derive(Debug)]
+pub struct Credential {
+    /// Unique in its pool. Bindings name it, so it should outlive reorderings of the configuration.
+    pub id: String,
+    /// The cluster that serves it.
+    pub cluster: String,
+    /// Higher goes first. Envoy's own priorities run the other way.
+    pub priority: i64,
+    /// Credentials of one parent (an account, say) share a turn in round-robin.
+    pub parent: Option<String>,
+    /// Preferred for WebSocket streams.
+    pub websockets: bool,
+    /// Whether it serves.
+    pub state: State,
+    /// What bindings store in place of the id.
+    pub fingerprint: u64,
+}
+
+/// Whether a credential serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Serves bound and new sessions.
+    Active,
+    /// Serves the sessions bound to it until they go idle, and takes no new one.
+    Drain,
+    /// Serves none.
+    Disabled,
+}
+
+pub(super) fn read_all(fields: &mut Fields<'_>) -> Vec<Pool> {
+    let elements = fields.array("pools");
+    if elements.is_empty() {
+        fields.problem("pools", "expected at least one pool");
+    }
+    let mut pools: Vec<Pool> = Vec::new();
+    for (path, value) in elements {
+        let pool = Pool::read(path.clone(), value, fields.problems());
+        if pools.iter().any(|other| !pool.name.is_empty() && other.name == pool.name) {
+            fields.problems().add(&format!("{path}.name"), format!("{:?} is the name of an earlier pool", pool.name));
+        }
+        pools.push(pool);
+    }
+    pools
+}
+
+impl Pool {
+    fn read(path: String, value: Value, problems: &mut Problems) -> Self {
+        let mut fields = Fields::new(path, value, problems);
+        let name = fields.required_word("name");
+        let provider = fields.required_word("provider");
+        let matches = Match::read(fields.object("match"));
+        let elements = fields.array("credentials");
+        if elements.is_empty() {
+            fields.problem("credentials", "expected at least one credential");
+        }
+        let mut credentials: Vec<Credential> = Vec::new();
+        for (path, value) in elements {
+            let credential = Credential::read(path.clone(), value, fields.problems());
+            if credentials.iter().any(|other| !other.id.is_empty() && other.fingerprint == credential.fingerprint) {
+                let problem = format!("{:?} is the id of an earlier credential of this pool", credential.id);
+                fields.problems().add(&format!("{path}.id"), problem);
+            }
+            credentials.push(credential);
+        }
+        fields.finish();
+        credentials.sort_by(|left, right| left.id.cmp(&right.id));
+        Self { name, provider, matches, credentials }
+    }
+}
+
+impl Match {
+    fn read(mut fields: Fields<'_>) -> Self {
+        let path_prefixes = fields.strings("path_prefixes");
+        let hosts = fields.strings("hosts").iter().map(|host| host.to_lowercase()).collect();
+        let headers = fields.array("headers").into_iter().map(|(path, value)| {
+            let mut header = Fields::new(path, value, fields.problems());
+            let matcher = (header.required_string("name").to_lowercase(), header.string("value"));
+            header.finish();
+            matcher
+        });
+        let headers = headers.collect();
+        let patterns = fields.strings("models");
+        let models = patterns.iter().enumerate().filter_map(|(index, pattern)| match glob(pattern) {
+            Ok(expression) => Some(expression),
+            Err(error) => {
+                fields.problem(&format!("models[{index}]"), format!("not a pattern: {error}"));
+                None
+            }
+        });
+        let models = models.collect();
+        fields.finish();
+        Self { path_prefixes, hosts, headers, models }
+    }
+}
+
+impl Credential {
+    fn read(path: String, value: Value, problems: &mut Problems) -> Self {
+        let mut fields = Fields::new(path, value, problems);
+        let id = fields.required_word("id");
+        let cluster = fields.required_word("cluster");
+        let priority = fields.integer("priority").unwrap_or(0);
+        let parent = fields.string("parent").map(|parent| parent.trim().to_owned()).filter(|parent| !parent.is_empty());
+        let websockets = fields.boolean("websockets").unwrap_or(false);
+        let state = fields.string("state").and_then(|name| match name.as_str() {
+            "active" => Some(State::Active),
+            "drain" => Some(State::Drain),
+            "disabled" => Some(State::Disabled),
+            _ => {
+                fields.problem("state", format!("expected active, drain or disabled, found {name:?}"));
+                None
+            }
+        });
+        fields.finish();
+        let fingerprint = fingerprint(&id);
+        Self { id, cluster, priority, parent, websockets, state: state.unwrap_or(State::Active), fingerprint }
+    }
+}
+
+/// FNV-1a of the id. Ids are the operator's, so nobody gains by finding two that collide; that none of one pool do is
+/// checked where the pool is read.
+fn fingerprint(id: &str) -> u64 {
+    let mut hasher = FnvHasher::default();
+    hasher.write(id.as_bytes());
+    hasher.finish()
+}
+
+fn glob(pattern: &str) -> Result<Regex, regex::Error> {
+    let parts: Vec<_> = pattern.split('*').map(regex::escape).collect();
+    Regex::new(&format!("^{}$", parts.join("(?s:.*)")))
+}

@@ -1,0 +1,81 @@
+//! The seam to the host: Envoy's shared data, seen by all workers.
+//!
+//! Shared data is a hint. Another worker may write at any moment, and all of it is lost with the last VM. Losing a
+//! value may cost a new choice of credential, never a wrong answer: what is read is checked against the configuration.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// A value as it was read, and the token that a write must present to replace just that value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Empty if there is no value: the host cannot tell an empty value from none.
+    pub value: Vec<u8>,
+    /// Of a key that was never written: [`Cas::ABSENT`].
+    pub cas: Cas,
+}
+
+/// The token of a compare-and-swap (CAS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cas(pub u32);
+
+impl Cas {
+    /// Creates a key, and refuses one that exists. The host ignores the token of a missing key and counts up from 1,
+    /// so the highest number works as "must not exist". (Zero would mean "write unconditionally".)
+    pub const ABSENT: Self = Self(u32::MAX);
+}
+
+impl Default for Cas {
+    fn default() -> Self {
+        Self::ABSENT
+    }
+}
+
+/// Another worker wrote first: read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// A map with compare-and-swap. Keys can never be removed, so callers use a fixed set of them.
+pub trait SharedData {
+    /// The newest value of a key.
+    fn get(&self, key: &str) -> Stored;
+
+    /// Writes a value if nobody wrote since it was read.
+    ///
+    /// # Errors
+    /// [`Refused`] if somebody did.
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused>;
+}
+
+/// Shared data in memory, with the host's rules: for tests, benchmarks and tools.
+#[derive(Debug, Default)]
+pub struct InMemory {
+    values: RefCell<HashMap<String, (Vec<u8>, u32)>>,
+}
+
+impl InMemory {
+    /// The keys that were ever written.
+    pub fn keys(&self) -> Vec<String> {
+        self.values.borrow().keys().cloned().collect()
+    }
+}
+
+impl SharedData for InMemory {
+    fn get(&self, key: &str) -> Stored {
+        match self.values.borrow().get(key) {
+            Some((value, cas)) => Stored { value: value.clone(), cas: Cas(*cas) },
+            None => Stored::default(),
+        }
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+        let mut values = self.values.borrow_mut();
+        let next = match values.get(key) {
+            Some((_, current)) if cas.0 != 0 && cas.0 != *current => return Err(Refused),
+            Some((_, current)) => current.wrapping_add(1).max(1),
+            None => 1,
+        };
+        values.insert(key.to_owned(), (value.to_vec(), next));
+        Ok(())
+    }
+}
