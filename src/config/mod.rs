@@ -4,6 +4,7 @@
 //! at once, each with its path, and with any of them the filter refuses to start.
 
 mod duration;
+mod envoy_struct;
 mod fields;
 mod pool;
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use fields::Fields;
 pub use fields::Problems;
-pub use pool::{Credential, Match, Pool, State};
+pub use pool::{Credential, Match, Pattern, Pool, State};
 
 /// A configuration without a problem.
 #[derive(Debug)]
@@ -53,20 +54,21 @@ pub enum Strategy {
 }
 
 impl Config {
-    /// Reads the JSON that Envoy hands over.
+    /// Reads what Envoy hands over: JSON, or the bytes of a `google.protobuf.Struct`.
     ///
     /// # Errors
     /// Every problem there is.
-    pub fn parse(json: &[u8]) -> Result<Self, Problems> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let value = match serde_json::from_slice(json) {
-            Ok(value) => value,
+        // No message is also JSON: a `Struct` begins with a line feed and a length, and no length goes on as JSON does.
+        let value = serde_json::from_slice(bytes).or_else(|error| envoy_struct::decode(bytes).ok_or(error));
+        let config = match value {
+            Ok(value) => Self::read(value, &mut problems),
             Err(error) => {
                 problems.add("", format!("not JSON: {error}"));
                 return Err(problems);
             }
         };
-        let config = Self::read(value, &mut problems);
         if problems.lines().is_empty() { Ok(config) } else { Err(problems) }
     }
 
@@ -91,7 +93,7 @@ impl Config {
 
 impl Routing {
     fn read(mut fields: Fields<'_>, warnings: &mut Vec<String>) -> Self {
-        let strategy = fields.string("strategy").and_then(|name| match name.trim().to_lowercase().as_str() {
+        let strategy = fields.string("strategy").and_then(|name| match name.trim().to_ascii_lowercase().as_str() {
             "round-robin" | "round_robin" | "roundrobin" | "rr" => Some(Strategy::RoundRobin),
             "fill-first" | "fill_first" | "fillfirst" | "ff" => Some(Strategy::FillFirst),
             _ => {
@@ -115,7 +117,7 @@ impl Routing {
                 None
             }
         });
-        let header = fields.string("header").map(|name| name.to_lowercase());
+        let header = fields.string("header").map(|name| name.to_ascii_lowercase());
         if header.as_deref().is_some_and(|name| !is_header_name(name)) {
             fields.problem("header", "expected the name of a request header");
         }

@@ -1,9 +1,9 @@
 //! Pools: which requests they serve, and the credentials they serve them with.
 
-use fnv::FnvHasher;
-use regex::Regex;
-use serde_json::Value;
 use std::hash::Hasher;
+
+use fnv::FnvHasher;
+use serde_json::Value;
 
 use super::fields::{Fields, Problems};
 
@@ -31,7 +31,7 @@ pub struct Match {
     /// Request headers, with the value they must have, or only present.
     pub headers: Vec<(String, Option<String>)>,
     /// Patterns of model names, `*` standing for any text. A request whose model is not known meets none.
-    pub models: Vec<Regex>,
+    pub models: Vec<Pattern>,
 }
 
 /// One way to a provider: an API key, a subscription, a workspace, a replica.
@@ -108,23 +108,15 @@ impl Pool {
 impl Match {
     fn read(mut fields: Fields<'_>) -> Self {
         let path_prefixes = fields.strings("path_prefixes");
-        let hosts = fields.strings("hosts").iter().map(|host| host.to_lowercase()).collect();
+        let hosts = fields.strings("hosts").iter().map(|host| host.to_ascii_lowercase()).collect();
         let headers = fields.array("headers").into_iter().map(|(path, value)| {
             let mut header = Fields::new(path, value, fields.problems());
-            let matcher = (header.required_string("name").to_lowercase(), header.string("value"));
+            let matcher = (header.required_string("name").to_ascii_lowercase(), header.string("value"));
             header.finish();
             matcher
         });
         let headers = headers.collect();
-        let patterns = fields.strings("models");
-        let models = patterns.iter().enumerate().filter_map(|(index, pattern)| match glob(pattern) {
-            Ok(expression) => Some(expression),
-            Err(error) => {
-                fields.problem(&format!("models[{index}]"), format!("not a pattern: {error}"));
-                None
-            }
-        });
-        let models = models.collect();
+        let models = fields.strings("models").into_iter().map(Pattern).collect();
         fields.finish();
         Self { path_prefixes, hosts, headers, models }
     }
@@ -161,7 +153,51 @@ fn fingerprint(id: &str) -> u64 {
     hasher.finish()
 }
 
-fn glob(pattern: &str) -> Result<Regex, regex::Error> {
-    let parts: Vec<_> = pattern.split('*').map(regex::escape).collect();
-    Regex::new(&format!("^{}$", parts.join("(?s:.*)")))
+/// A text in which `*` stands for any text, also an empty one.
+#[derive(Debug)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Whether the whole of a text fits.
+    pub fn is_match(&self, text: &str) -> bool {
+        let Some((beginning, rest)) = self.0.split_once('*') else {
+            return self.0 == text;
+        };
+        let (middles, ending) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let Some(mut text) = text.strip_prefix(beginning).and_then(|text| text.strip_suffix(ending)) else {
+            return false;
+        };
+        // The first place at which a part fits leaves the most room for those behind it.
+        middles.split('*').all(|part| match text.split_once(part) {
+            Some((_, behind)) => {
+                text = behind;
+                true
+            }
+            None => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_the_regular_expression_that_it_abbreviates() {
+        let texts =
+            ["", "a", "b", "ab", "aba", "abab", "claude-opus-4", "claude-", "gpt-5.4", "gpt-5x4", "a*b", "ba", "aab"];
+        for pattern in
+            ["", "*", "**", "a", "a*", "*a", "a*a", "*a*", "a*b*a", "a**b", "claude-*", "gpt-5.*", "ab*ab", "*ab*b"]
+        {
+            let parts: Vec<_> = pattern.split('*').map(regex::escape).collect();
+            let expression = regex::Regex::new(&format!("^{}$", parts.join(".*"))).unwrap();
+            for text in texts {
+                assert_eq!(
+                    Pattern(pattern.to_owned()).is_match(text),
+                    expression.is_match(text),
+                    "{pattern:?} {text:?}"
+                );
+            }
+        }
+    }
 }
