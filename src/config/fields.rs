@@ -24,6 +24,7 @@ impl Problems {
 pub(super) struct Fields<'p> {
     path: String,
     fields: Map<String, Value>,
+    is_object: bool,
     problems: &'p mut Problems,
 }
 
@@ -31,6 +32,7 @@ impl<'p> Fields<'p> {
     /// Takes a value that must be an object. Of one that is not, every field is absent.
     pub(super) fn new(path: String, value: Value, problems: &'p mut Problems) -> Self {
         let mut fields = Map::new();
+        let is_object = value.is_object();
         match value {
             Value::Object(members) => {
                 for (key, value) in members {
@@ -40,9 +42,9 @@ impl<'p> Fields<'p> {
                     }
                 }
             }
-            other => problems.add(&path, format!("expected an object, found {}", kind_of(&other))),
+            other => problems.add(&path, format!("expected an object, found {}", found(&other))),
         }
-        Self { path, fields, problems }
+        Self { path, fields, is_object, problems }
     }
 
     /// Reports a problem with a field.
@@ -55,7 +57,7 @@ impl<'p> Fields<'p> {
         match self.fields.remove(name)? {
             Value::String(text) if !text.is_empty() => Some(text),
             Value::String(_) => self.wrong(name, "expected a string that is not empty"),
-            other => self.wrong(name, format!("expected a string, found {}", kind_of(&other))),
+            other => self.wrong(name, format!("expected a string, found {}", found(&other))),
         }
     }
 
@@ -84,7 +86,7 @@ impl<'p> Fields<'p> {
     pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
         match self.fields.remove(name)? {
             Value::Bool(value) => Some(value),
-            other => self.wrong(name, format!("expected true or false, found {}", kind_of(&other))),
+            other => self.wrong(name, format!("expected true or false, found {}", found(&other))),
         }
     }
 
@@ -95,7 +97,7 @@ impl<'p> Fields<'p> {
             value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64);
         match value.as_i64().or(exact) {
             Some(number) => Some(number),
-            None => self.wrong(name, format!("expected an integer, found {}", kind_of(&value))),
+            None => self.wrong(name, format!("expected an integer, found {}", found(&value))),
         }
     }
 
@@ -122,7 +124,7 @@ impl<'p> Fields<'p> {
                 elements.into_iter().enumerate().map(|(index, element)| (format!("{path}[{index}]"), element)).collect()
             }
             Some(other) => {
-                self.problem(name, format!("expected an array, found {}", kind_of(&other)));
+                self.problem(name, format!("expected an array, found {}", found(&other)));
                 Vec::new()
             }
         }
@@ -135,7 +137,7 @@ impl<'p> Fields<'p> {
             match element {
                 Value::String(text) if !text.is_empty() => strings.push(text),
                 other => {
-                    self.problems.add(&path, format!("expected a string that is not empty, found {}", kind_of(&other)))
+                    self.problems.add(&path, format!("expected a string that is not empty, found {}", found(&other)))
                 }
             }
         }
@@ -155,7 +157,7 @@ impl<'p> Fields<'p> {
     }
 
     fn require(&mut self, name: &str) {
-        if !self.fields.contains_key(name) {
+        if self.is_object && !self.fields.contains_key(name) {
             self.problem(name, "required");
         }
     }
@@ -170,13 +172,12 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn kind_of(value: &Value) -> &'static str {
+/// What was found, without the text of strings: one in the wrong place may be a secret.
+fn found(value: &Value) -> String {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
     }
 }

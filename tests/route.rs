@@ -1,0 +1,398 @@
+//! Decisions: data in, data out, with the time as an argument.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use session_affinity::body::Body;
+use session_affinity::config::Config;
+use session_affinity::hash::Seed;
+use session_affinity::outcome::Outcome;
+use session_affinity::request::{Headers, Request};
+use session_affinity::route::{Decision, Router};
+use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
+
+const HOUR: u64 = 3_600_000;
+
+/// A router with its shared data, and a clock that only the test moves.
+struct World {
+    router: Router,
+    shared: InMemory,
+    now: u64,
+}
+
+impl World {
+    fn new(config: &Value) -> Self {
+        let shared = InMemory::default();
+        let router = router(config, &shared);
+        Self { router, shared, now: 1_000_000 }
+    }
+
+    /// The same shared data under another configuration, as after an update of the listener.
+    fn reconfigured(self, config: &Value) -> Self {
+        Self { router: router(config, &self.shared), ..self }
+    }
+
+    fn decide(&self, headers: &[(&str, &str)], body: &Value) -> Decision<'_> {
+        let headers: Headers = headers.iter().copied().collect();
+        let body = body.to_string();
+        let request = Request { headers: &headers, body: Body::read(body.as_bytes()) };
+        self.router.route(&request, &self.shared, self.now)
+    }
+
+    /// What became of a chat message in a session: the credential, or the reply's status, and the outcome.
+    fn send(&self, session: &str) -> (String, Outcome) {
+        self.send_for(session, "m")
+    }
+
+    fn send_for(&self, session: &str, model: &str) -> (String, Outcome) {
+        outcome_of(&self.decide(&[(":path", "/v1/messages"), ("x-session-id", session)], &json!({"model": model})))
+    }
+}
+
+fn router(config: &Value, shared: &InMemory) -> Router {
+    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    Router::new(config, Seed::agree(shared, [7; 16]))
+}
+
+fn outcome_of(decision: &Decision<'_>) -> (String, Outcome) {
+    let target = match decision {
+        Decision::Route(route) => route.credential.id.clone(),
+        Decision::Reply(reply) => reply.status.to_string(),
+        Decision::Pass => "pass".to_owned(),
+    };
+    (target, decision.outcome())
+}
+
+fn pool(credentials: Value) -> Value {
+    json!({"pools": [{"name": "p", "provider": "claude", "credentials": credentials}]})
+}
+
+fn three() -> Value {
+    pool(json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb"}, {"id": "c", "cluster": "cc"}]))
+}
+
+fn is(credential: &str, outcome: Outcome) -> (String, Outcome) {
+    (credential.to_owned(), outcome)
+}
+
+#[test]
+fn a_session_stays_and_new_sessions_go_round() {
+    let world = World::new(&three());
+    assert_eq!(world.send("1"), is("a", Outcome::Miss));
+    assert_eq!(world.send("2"), is("b", Outcome::Miss));
+    assert_eq!(world.send("1"), is("a", Outcome::Hit));
+    assert_eq!(world.send("3"), is("c", Outcome::Miss));
+    assert_eq!(world.send("4"), is("a", Outcome::Miss));
+    assert_eq!(world.send("2"), is("b", Outcome::Hit));
+}
+
+#[test]
+fn models_are_bound_and_rotate_apart_but_a_suffix_is_no_other_model() {
+    let world = World::new(&three());
+    assert_eq!(world.send_for("1", "opus"), is("a", Outcome::Miss));
+    assert_eq!(world.send_for("2", "opus"), is("b", Outcome::Miss));
+    assert_eq!(world.send_for("2", "haiku"), is("a", Outcome::Miss));
+    assert_eq!(world.send_for("2", "opus(high)"), is("b", Outcome::Hit));
+}
+
+#[test]
+fn pools_bind_apart() {
+    let world = World::new(&json!({"pools": [
+        {"name": "team-1", "provider": "claude", "match": {"headers": [{"name": "x-team", "value": "1"}]},
+         "credentials": [{"id": "a", "cluster": "ca"}]},
+        {"name": "team-2", "provider": "claude", "match": {"headers": [{"name": "x-team"}]},
+         "credentials": [{"id": "b", "cluster": "cb"}]},
+    ]}));
+    let from = |team| outcome_of(&world.decide(&[("x-team", team), ("x-session-id", "1")], &json!({})));
+    assert_eq!(from("1"), is("a", Outcome::Miss));
+    assert_eq!(from("2"), is("b", Outcome::Miss));
+    assert_eq!(from("1"), is("a", Outcome::Hit));
+    assert_eq!(from("2"), is("b", Outcome::Hit));
+}
+
+#[test]
+fn a_binding_ends_when_it_was_not_used_for_its_ttl() {
+    let mut world = World::new(&three());
+    assert_eq!(world.send("1"), is("a", Outcome::Miss));
+    world.now += HOUR;
+    assert_eq!(world.send("1"), is("a", Outcome::Hit), "the last millisecond counts");
+    world.now += HOUR;
+    assert_eq!(world.send("1"), is("a", Outcome::Hit), "and each use prolongs it");
+    world.now += HOUR + 1;
+    assert_eq!(world.send("1"), is("b", Outcome::Miss));
+}
+
+#[test]
+fn the_second_turn_inherits_what_the_first_was_bound_to() {
+    let mut config = three();
+    config["pools"][0]["match"] = json!({"path_prefixes": ["/v1/"]});
+    let world = World::new(&config);
+    let turn = |messages: Value| {
+        outcome_of(&world.decide(&[(":path", "/v1/chat/completions")], &json!({"model": "m", "messages": messages})))
+    };
+    let (system, question) =
+        (json!({"role": "system", "content": "Be brief."}), json!({"role": "user", "content": "Why?"}));
+    let (answer, more) =
+        (json!({"role": "assistant", "content": "Because."}), json!({"role": "user", "content": "So?"}));
+    assert_eq!(world.send("other"), is("a", Outcome::Miss), "so that the rotation is not at its start");
+    assert_eq!(turn(json!([system, question])), is("b", Outcome::Miss));
+    assert_eq!(turn(json!([system, question, answer, more])), is("b", Outcome::Inherit));
+    assert_eq!(turn(json!([system, question, answer, more])), is("b", Outcome::Hit));
+}
+
+#[test]
+fn fill_first_takes_the_first_by_id_of_the_highest_priority() {
+    let mut config = pool(json!([
+        {"id": "a", "cluster": "ca"}, {"id": "c", "cluster": "cc", "priority": 10}, {"id": "b", "cluster": "cb", "priority": 10}
+    ]));
+    config["routing"] = json!({"strategy": "fill-first"});
+    let world = World::new(&config);
+    for session in ["1", "2", "3"] {
+        assert_eq!(world.send(session), is("b", Outcome::Miss));
+    }
+}
+
+#[test]
+fn only_the_highest_priority_takes_new_sessions() {
+    let world = World::new(&pool(json!([
+        {"id": "a", "cluster": "ca", "priority": -1}, {"id": "b", "cluster": "cb", "priority": 5}, {"id": "c", "cluster": "cc", "priority": 5}
+    ])));
+    let chosen: Vec<_> = (0..4).map(|session| world.send(&session.to_string()).0).collect();
+    assert_eq!(chosen, ["b", "c", "b", "c"]);
+}
+
+#[test]
+fn an_established_binding_outranks_priority() {
+    let world = World::new(&three());
+    assert_eq!(world.send("1"), is("a", Outcome::Miss));
+    let mut config = three();
+    config["pools"][0]["credentials"][2]["priority"] = json!(10);
+    let world = world.reconfigured(&config);
+    assert_eq!(world.send("1"), is("a", Outcome::Hit));
+    assert_eq!(world.send("2"), is("c", Outcome::Miss));
+}
+
+#[test]
+fn a_draining_credential_keeps_its_sessions_and_takes_no_new_one() {
+    let world = World::new(&three());
+    assert_eq!(world.send("1"), is("a", Outcome::Miss));
+    let mut config = three();
+    config["pools"][0]["credentials"][0]["state"] = json!("drain");
+    let mut world = world.reconfigured(&config);
+    assert_eq!(world.send("1"), is("a", Outcome::Hit));
+    assert!((2..10).all(|session| world.send(&session.to_string()).0 != "a"));
+    world.now += HOUR + 1;
+    assert_ne!(world.send("1").0, "a", "once idle it is gone");
+}
+
+#[test]
+fn a_disabled_or_removed_credential_loses_its_sessions_for_good() {
+    for state in ["disabled", "removed"] {
+        let world = World::new(&three());
+        assert_eq!(world.send("1"), is("a", Outcome::Miss));
+        let mut config = three();
+        let credentials = config["pools"][0]["credentials"].as_array_mut().unwrap();
+        if state == "removed" {
+            drop(credentials.remove(0))
+        } else {
+            credentials[0]["state"] = json!(state)
+        }
+        let world = world.reconfigured(&config);
+        let (moved_to, outcome) = world.send("1");
+        assert_eq!(outcome, Outcome::Rebind, "{state}");
+        let world = world.reconfigured(&three());
+        assert_eq!(world.send("1"), (moved_to, Outcome::Hit), "{state}: it does not move back");
+    }
+}
+
+#[test]
+fn bindings_follow_the_id_through_a_reordered_configuration_and_a_changed_ttl() {
+    let world = World::new(&three());
+    assert_eq!(world.send("1"), is("a", Outcome::Miss));
+    assert_eq!(world.send("2"), is("b", Outcome::Miss));
+    let mut config =
+        pool(json!([{"id": "z", "cluster": "new"}, {"id": "b", "cluster": "moved"}, {"id": "a", "cluster": "ca"}]));
+    config["routing"] = json!({"session_affinity_ttl": "1m"});
+    let mut world = world.reconfigured(&config);
+    assert_eq!(world.send("1"), is("a", Outcome::Hit));
+    assert_eq!(world.send("2"), is("b", Outcome::Hit));
+    world.now += 60_001;
+    assert_eq!(world.send("2").1, Outcome::Miss, "the new TTL counts for old bindings");
+}
+
+#[test]
+fn accounts_take_turns_and_so_do_their_credentials() {
+    let member = |id: &str, parent: &str| json!({"id": id, "cluster": id, "parent": parent});
+    let world = World::new(&pool(json!([member("a1", "A"), member("a2", "A"), member("a3", "A"), member("b1", "B")])));
+    let chosen: Vec<_> = (0..8).map(|session| world.send(&session.to_string()).0).collect();
+    let of_a: Vec<_> = chosen.iter().filter(|id| id.starts_with('a')).map(String::as_str).collect();
+    assert_eq!(of_a, ["a1", "a2", "a3", "a1"], "{chosen:?}");
+    assert!(chosen.windows(2).all(|pair| pair[0].as_bytes()[0] != pair[1].as_bytes()[0]), "{chosen:?}");
+}
+
+#[test]
+fn a_credential_without_parent_makes_the_rotation_flat() {
+    let world = World::new(&pool(json!([
+        {"id": "a1", "cluster": "x", "parent": "A"}, {"id": "a2", "cluster": "x", "parent": "A"}, {"id": "b", "cluster": "x"}
+    ])));
+    let chosen: Vec<_> = (0..4).map(|session| world.send(&session.to_string()).0).collect();
+    assert_eq!(chosen, ["a1", "a2", "b", "a1"]);
+}
+
+#[test]
+fn websocket_streams_prefer_credentials_that_are_enabled_for_them() {
+    let world =
+        World::new(&pool(json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb", "websockets": true}])));
+    let upgrade =
+        |session| outcome_of(&world.decide(&[("upgrade", "websocket"), ("x-session-id", session)], &json!({})));
+    assert_eq!(upgrade("1"), is("b", Outcome::Miss));
+    assert_eq!(upgrade("2"), is("b", Outcome::Miss));
+    assert_eq!(outcome_of(&world.decide(&[("x-session-id", "3")], &json!({}))), is("a", Outcome::Miss));
+}
+
+#[test]
+fn without_a_session_or_without_affinity_nothing_is_bound() {
+    let world = World::new(&three());
+    let anonymous = || outcome_of(&world.decide(&[], &json!({"model": "m"})));
+    assert_eq!(anonymous(), is("a", Outcome::None));
+    assert_eq!(anonymous(), is("b", Outcome::None));
+
+    let mut config = three();
+    config["routing"] = json!({"session_affinity": false});
+    let world = World::new(&config);
+    assert_eq!(world.send("1"), is("a", Outcome::None));
+    assert_eq!(world.send("1"), is("b", Outcome::None));
+}
+
+#[test]
+fn a_request_that_no_pool_serves_passes() {
+    let mut config = three();
+    config["pools"][0]["match"] =
+        json!({"path_prefixes": ["/v1/messages"], "hosts": ["*.example.com"], "models": ["claude-*"]});
+    let world = World::new(&config);
+    let ask = |path, host, model: Value| {
+        world.decide(&[(":path", path), (":authority", host)], &json!({"model": model})).outcome()
+    };
+    assert_eq!(ask("/v1/messages?beta=true", "LLM.example.com:8443", json!("claude-x")), Outcome::None);
+    assert_eq!(ask("/v1/models", "llm.example.com", json!("claude-x")), Outcome::Unmatched);
+    assert_eq!(ask("/v1/messages", "example.com", json!("claude-x")), Outcome::Unmatched);
+    assert_eq!(ask("/v1/messages", "llm.example.com", json!("gpt")), Outcome::Unmatched);
+    assert_eq!(
+        ask("/v1/messages", "llm.example.com", Value::Null),
+        Outcome::Unmatched,
+        "an unknown model fits no pattern"
+    );
+}
+
+#[test]
+fn the_model_of_a_gemini_request_stands_in_its_path() {
+    let mut config = three();
+    config["pools"][0]["match"] = json!({"models": ["gemini-2.5-pro"]});
+    let world = World::new(&config);
+    let ask = |path| world.decide(&[(":path", path)], &json!({})).outcome();
+    assert_eq!(ask("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"), Outcome::None);
+    assert_eq!(
+        ask("/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-pro:generateContent"),
+        Outcome::None
+    );
+    assert_eq!(ask("/v1beta/models/gemini-2.5-flash:generateContent"), Outcome::Unmatched);
+}
+
+#[test]
+fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
+    let world = World::new(&pool(
+        json!([{"id": "a", "cluster": "ca", "state": "disabled"}, {"id": "b", "cluster": "cb", "state": "drain"}]),
+    ));
+    let answer = |path| match world.decide(&[(":path", path), ("x-session-id", "1")], &json!({"model": "m"})) {
+        Decision::Reply(reply) => (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap()),
+        other => panic!("{other:?}"),
+    };
+    let message = "auth_unavailable: no auth available (providers=claude, model=m)";
+    assert_eq!(
+        answer("/v1/messages"),
+        (503, json!({"type": "error", "error": {"type": "api_error", "message": message}}))
+    );
+    assert_eq!(
+        answer("/v1/chat/completions"),
+        (503, json!({"error": {"message": message, "type": "server_error", "code": "internal_server_error"}}))
+    );
+    assert_eq!(
+        answer("/v1beta/models/m:generateContent"),
+        (503, json!({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}))
+    );
+}
+
+#[test]
+fn the_decisions_words_name_no_session_id() {
+    let world = World::new(&three());
+    let decision = world.decide(&[("x-session-id", "secret-id")], &json!({})).to_string();
+    assert!(decision.starts_with("outcome=miss source=header pool=p credential=a session="), "{decision}");
+    assert!(!decision.contains("secret-id"));
+}
+
+#[test]
+fn shared_data_holds_no_session_id_and_only_known_keys() {
+    let world = World::new(&three());
+    for session in 0..500 {
+        world.send_for(&format!("secret-{session}"), &format!("model-{session}"));
+    }
+    let known: Vec<_> = world.router.shared_keys().collect();
+    for key in world.shared.keys() {
+        assert!(known.contains(&key), "{key}");
+        let value = world.shared.get(&key).value;
+        assert!(!value.windows(6).any(|bytes| bytes == b"secret"), "{key}");
+    }
+}
+
+#[test]
+fn new_sessions_spread_evenly() {
+    let world = World::new(&three());
+    let mut served = BTreeMap::new();
+    for session in 0..300 {
+        *served.entry(world.send(&session.to_string()).0).or_insert(0) += 1;
+    }
+    assert_eq!(served.into_values().collect::<Vec<_>>(), [100, 100, 100]);
+}
+
+/// Shared data in which another worker wins the first so many writes of a row of bindings.
+struct Contended<'a> {
+    inner: &'a InMemory,
+    refusals: std::cell::Cell<u32>,
+}
+
+impl SharedData for Contended<'_> {
+    fn get(&self, key: &str) -> Stored {
+        self.inner.get(key)
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+        if key.contains("binding") && self.refusals.get() > 0 {
+            self.refusals.set(self.refusals.get() - 1);
+            return Err(Refused);
+        }
+        self.inner.set(key, value, cas)
+    }
+}
+
+#[test]
+fn a_refused_write_is_tried_again_and_costs_no_second_turn() {
+    let world = World::new(&three());
+    let contended = Contended { inner: &world.shared, refusals: 5.into() };
+    let headers: Headers = [("x-session-id", "1")].into_iter().collect();
+    let request = Request { headers: &headers, body: Body::default() };
+    assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Miss));
+    let next: Headers = [("x-session-id", "2")].into_iter().collect();
+    let request = Request { headers: &next, body: Body::default() };
+    assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("b", Outcome::Miss));
+}
+
+#[test]
+fn a_request_is_served_even_if_its_binding_cannot_be_written() {
+    let world = World::new(&three());
+    let contended = Contended { inner: &world.shared, refusals: u32::MAX.into() };
+    let headers: Headers = [("x-session-id", "1")].into_iter().collect();
+    let request = Request { headers: &headers, body: Body::default() };
+    assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Contended));
+}
