@@ -3,7 +3,9 @@
 
 pub mod dist;
 pub mod envoy;
+pub mod gateway;
 pub mod licences;
+pub mod provider;
 
 use std::path::Path;
 

@@ -1,0 +1,351 @@
+//! Anthropic Messages: `POST /v1/messages` and `/v1/messages/count_tokens`.
+//!
+//! The prompt is read in the order tools, system, messages. It is cached up to the blocks that carry `cache_control`,
+//! and for each of them looked up at this and the nineteen blocks before it.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::cache::Prefix;
+use super::error::ApiError;
+use super::prompt::Prompt;
+use super::request::{boolean, integer, list, missing_or, required_string};
+use super::turn::{Call, Turn};
+
+/// The real minimum is 512 to 4,096, by model.
+const MINIMUM_TOKENS: u64 = 1024;
+const MAX_BREAKPOINTS: usize = 4;
+const LOOK_BACK_BLOCKS: usize = 20;
+const FIVE_MINUTES: Duration = Duration::from_secs(5 * 60);
+const ONE_HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Reads a request for a message.
+pub(super) fn parse(body: &Value) -> Result<Call, ApiError> {
+    let max_tokens = integer(body, "max_tokens")?.ok_or_else(|| ApiError::missing("max_tokens"))?;
+    let (model, prompt) = parse_prompt(body)?;
+    let prefixes = prompt.marked(&model, MINIMUM_TOKENS, LOOK_BACK_BLOCKS);
+    let stream = boolean(body, "stream")?;
+    Ok(Call {
+        model,
+        prompt,
+        prefixes,
+        stream,
+        max_output_tokens: Some(max_tokens),
+    })
+}
+
+/// Answers `count_tokens`.
+pub(super) fn count_tokens(body: &Value) -> Result<Value, ApiError> {
+    let (_, prompt) = parse_prompt(body)?;
+    Ok(json!({"input_tokens": prompt.tokens()}))
+}
+
+/// Says in `turn.usage` what this request writes to the cache, beyond what it read.
+pub(super) fn account_for_writes(turn: &mut Turn, prefixes: &[Prefix]) {
+    let mut reached = turn.usage.cached_tokens;
+    for prefix in prefixes {
+        let Some(keep) = prefix.keep.filter(|_| prefix.tokens > reached) else {
+            continue;
+        };
+        let written = if keep == ONE_HOUR {
+            &mut turn.usage.written_1h_tokens
+        } else {
+            &mut turn.usage.written_5m_tokens
+        };
+        *written += prefix.tokens - reached;
+        reached = prefix.tokens;
+    }
+}
+
+/// The answer in one piece.
+pub(super) fn message(turn: &Turn) -> Value {
+    let content = json!([{"type": "text", "text": turn.text}]);
+    envelope(
+        turn,
+        content,
+        json!(stop_reason(turn)),
+        turn.usage.output_tokens,
+    )
+}
+
+/// The answer as a stream of events.
+pub(super) fn events(turn: &Turn) -> Vec<Value> {
+    // The first event comes before there is an answer: one token, no reason to stop.
+    let start = envelope(turn, json!([]), Value::Null, 1);
+    let mut events = vec![
+        json!({"type": "message_start", "message": start}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "ping"}),
+    ];
+    events.extend(turn.pieces().into_iter().map(|piece| {
+        let delta = json!({"type": "text_delta", "text": piece});
+        json!({"type": "content_block_delta", "index": 0, "delta": delta})
+    }));
+    events.extend([
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({
+            "type": "message_delta",
+            "delta": {"stop_reason": stop_reason(turn), "stop_sequence": null},
+            "usage": usage(turn, turn.usage.output_tokens),
+        }),
+        json!({"type": "message_stop"}),
+    ]);
+    events
+}
+
+fn envelope(turn: &Turn, content: Value, stop_reason: Value, output_tokens: u64) -> Value {
+    json!({
+        "id": format!("msg_{}", turn.id),
+        "type": "message",
+        "role": "assistant",
+        "model": turn.model,
+        "content": content,
+        "stop_reason": stop_reason,
+        "stop_sequence": null,
+        "usage": usage(turn, output_tokens),
+    })
+}
+
+/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to the prompt.
+fn usage(turn: &Turn, output_tokens: u64) -> Value {
+    let usage = turn.usage;
+    let written = usage.written_5m_tokens + usage.written_1h_tokens;
+    json!({
+        "input_tokens": usage.prompt_tokens - usage.cached_tokens - written,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.written_5m_tokens,
+            "ephemeral_1h_input_tokens": usage.written_1h_tokens,
+        },
+        "output_tokens": output_tokens,
+        "service_tier": "standard",
+    })
+}
+
+fn stop_reason(turn: &Turn) -> &'static str {
+    if turn.truncated {
+        "max_tokens"
+    } else {
+        "end_turn"
+    }
+}
+
+fn parse_prompt(body: &Value) -> Result<(String, Prompt), ApiError> {
+    let model = required_string(body, "model")?;
+    let messages = list(body, "messages")?.filter(|messages| !messages.is_empty());
+    let messages =
+        messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
+    let mut prompt = Prompt::default();
+    if let Some(tools) = list(body, "tools")? {
+        section(&mut prompt, "tools", tools)?;
+    }
+    match &body["system"] {
+        Value::Null => {}
+        Value::Array(blocks) => section(&mut prompt, "system", blocks)?,
+        text => prompt.message("system", text),
+    }
+    for message in messages {
+        let role = required_string(message, "role")?;
+        match &message["content"] {
+            Value::Array(blocks) => section(&mut prompt, &role, blocks)?,
+            Value::String(text) => prompt.message(&role, &json!(text)),
+            _ => {
+                return Err(missing_or(
+                    message,
+                    "content",
+                    "content must be a string or a list",
+                ));
+            }
+        }
+    }
+    // On the request itself: cache up to the end of the prompt.
+    if let Some(keep) = cache_control(body)? {
+        prompt.keep_newest(keep);
+    }
+    check_breakpoints(&prompt)?;
+    Ok((model, prompt))
+}
+
+fn section(prompt: &mut Prompt, role: &str, blocks: &[Value]) -> Result<(), ApiError> {
+    prompt.open(role);
+    for block in blocks {
+        let (stripped, keep) = without_cache_control(block)?;
+        prompt.part(&stripped);
+        if let Some(keep) = keep {
+            prompt.keep_newest(keep);
+        }
+    }
+    Ok(())
+}
+
+/// Clients move `cache_control` from turn to turn, so it must not be part of what is compared. In the content of a tool
+/// result it marks the block that encloses it.
+fn without_cache_control(block: &Value) -> Result<(Value, Option<Duration>), ApiError> {
+    let Value::Object(fields) = block else {
+        return Ok((block.clone(), None));
+    };
+    let mut keep = cache_control(block)?;
+    let mut stripped = Map::new();
+    for (name, value) in fields.iter().filter(|(name, _)| *name != "cache_control") {
+        let value = match value {
+            Value::Array(parts) if name == "content" => {
+                let mut inner = Vec::with_capacity(parts.len());
+                for part in parts {
+                    let (part, inner_keep) = without_cache_control(part)?;
+                    keep = keep.or(inner_keep);
+                    inner.push(part);
+                }
+                Value::Array(inner)
+            }
+            other => other.clone(),
+        };
+        stripped.insert(name.clone(), value);
+    }
+    Ok((Value::Object(stripped), keep))
+}
+
+fn cache_control(owner: &Value) -> Result<Option<Duration>, ApiError> {
+    let control = &owner["cache_control"];
+    if control.is_null() {
+        return Ok(None);
+    }
+    match (control["type"].as_str(), control["ttl"].as_str()) {
+        (Some("ephemeral"), Some("1h")) => Ok(Some(ONE_HOUR)),
+        (Some("ephemeral"), Some("5m")) => Ok(Some(FIVE_MINUTES)),
+        (Some("ephemeral"), None) if control["ttl"].is_null() => Ok(Some(FIVE_MINUTES)),
+        _ => Err(ApiError::invalid(
+            "cache_control: type `ephemeral` with a ttl of `5m` or `1h` is expected",
+        )),
+    }
+}
+
+fn check_breakpoints(prompt: &Prompt) -> Result<(), ApiError> {
+    let keeps: Vec<Duration> = prompt.keeps().collect();
+    if keeps.len() > MAX_BREAKPOINTS {
+        let found = keeps.len();
+        let message = format!(
+            "A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}."
+        );
+        return Err(ApiError::invalid(message));
+    }
+    if keeps.is_sorted_by(|earlier, later| earlier >= later) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        "a cache_control block with ttl `1h` must not come after one with ttl `5m`",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(tokens: usize, control: Value) -> Value {
+        let mut block = json!({"type": "text", "text": "x".repeat(4 * tokens)});
+        if !control.is_null() {
+            block["cache_control"] = control;
+        }
+        block
+    }
+
+    fn request(system: Vec<Value>, user: Vec<Value>) -> Value {
+        json!({"model": "m", "max_tokens": 100, "system": system, "messages": [{"role": "user", "content": user}]})
+    }
+
+    fn refused(body: &Value, word: &str) {
+        let error = parse(body).unwrap_err();
+        assert!(
+            error.status == 400 && error.message.contains(word),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_read_written_and_neither_adds_up_to_the_prompt() {
+        let hour = json!({"type": "ephemeral", "ttl": "1h"});
+        let five = json!({"type": "ephemeral"});
+        let body = request(
+            vec![text(2000, hour)],
+            vec![text(500, five), text(300, Value::Null)],
+        );
+        let call = parse(&body).unwrap();
+        let first: Vec<u64> = call.prefixes.iter().map(|prefix| prefix.tokens).collect();
+        assert_eq!(first.len(), 2);
+
+        let mut turn = Turn::new(&call, 0);
+        account_for_writes(&mut turn, &call.prefixes);
+        assert_eq!(
+            (turn.usage.written_1h_tokens, turn.usage.written_5m_tokens),
+            (first[0], first[1] - first[0])
+        );
+        assert_eq!(
+            message(&turn)["usage"]["input_tokens"],
+            call.prompt.tokens() - first[1]
+        );
+
+        let mut turn = Turn::new(&call, first[1]);
+        account_for_writes(&mut turn, &call.prefixes);
+        assert_eq!(
+            (turn.usage.written_1h_tokens, turn.usage.written_5m_tokens),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn cache_control_is_no_part_of_the_prefix() {
+        let five = json!({"type": "ephemeral"});
+        let nested =
+            |control: Value| json!({"type": "tool_result", "content": [text(10, control)]});
+        let marked = parse(&request(
+            vec![text(2000, five.clone())],
+            vec![nested(five.clone())],
+        ))
+        .unwrap();
+        let moved = parse(&request(
+            vec![text(2000, Value::Null)],
+            vec![nested(Value::Null), text(1, five)],
+        ))
+        .unwrap();
+        assert_eq!(marked.prefixes[0].hash, moved.prefixes[0].hash);
+        assert_eq!(marked.prefixes[1].hash, moved.prefixes[1].hash);
+        assert!(marked.prefixes[1].keep.is_some() && moved.prefixes[1].keep.is_none());
+    }
+
+    #[test]
+    fn without_a_breakpoint_nothing_is_cached() {
+        let body = request(vec![text(5000, Value::Null)], vec![text(5000, Value::Null)]);
+        assert_eq!(parse(&body).unwrap().prefixes, []);
+        let mut automatic = body.clone();
+        automatic["cache_control"] = json!({"type": "ephemeral"});
+        assert_eq!(parse(&automatic).unwrap().prefixes.len(), 2);
+    }
+
+    #[test]
+    fn requests_that_the_api_refuses() {
+        let five = json!({"type": "ephemeral"});
+        let hour = json!({"type": "ephemeral", "ttl": "1h"});
+        refused(
+            &request(vec![], vec![text(1, five.clone()); 5]),
+            "maximum of 4",
+        );
+        refused(&request(vec![text(1, five)], vec![text(1, hour)]), "1h");
+        refused(
+            &request(
+                vec![text(1, json!({"type": "ephemeral", "ttl": "2h"}))],
+                vec![],
+            ),
+            "ttl",
+        );
+        refused(
+            &json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}),
+            "max_tokens",
+        );
+        refused(&json!({"model": "m", "max_tokens": 1}), "messages");
+        refused(
+            &json!({"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}),
+            "model",
+        );
+    }
+}

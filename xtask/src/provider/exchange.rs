@@ -1,0 +1,266 @@
+//! One HTTP request: who sends it, what shall go wrong, what is answered, what is written down.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, WebSocketUpgrade};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::account::{AccountState, Answer};
+use super::api::{self, Api};
+use super::error::ApiError;
+use super::fault::{self, Fault};
+use super::record::RecordId;
+use super::server::Connection;
+use super::stream::{self, Payload};
+use super::turn::{self, Usage};
+use super::{ACCOUNT_HEADER, Account, Shared, Vendor, websocket};
+
+/// Longest body of a request, and longest message on a WebSocket.
+pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// One vendor's server, without its sockets.
+#[derive(Debug)]
+pub(super) struct VendorServer {
+    pub(super) vendor: Vendor,
+    accounts: Vec<Arc<AccountState>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl VendorServer {
+    pub(super) fn new(vendor: Vendor, accounts: &[Account], shared: Arc<Shared>) -> Self {
+        let accounts = accounts
+            .iter()
+            .filter(|account| account.vendor == vendor)
+            .cloned();
+        let accounts = accounts
+            .map(|account| Arc::new(AccountState::new(account)))
+            .collect();
+        Self {
+            vendor,
+            accounts,
+            shared,
+        }
+    }
+
+    fn account(&self, key: &str) -> Option<Arc<AccountState>> {
+        self.accounts
+            .iter()
+            .find(|state| state.account.key == key)
+            .cloned()
+    }
+}
+
+/// Answers a request. Whatever the answer is, it has been written down before it is returned.
+pub(super) async fn handle(
+    server: Arc<VendorServer>,
+    connection: Connection,
+    request: Request<Body>,
+) -> Response<Body> {
+    let (mut parts, body) = request.into_parts();
+    let account = key(server.vendor, &parts).and_then(|key| server.account(key));
+    let name = account.as_ref().map(|state| state.account.name.as_str());
+    let record = server.shared.log.arrived(server.vendor, name, &parts);
+    let answer = exchange(
+        &server,
+        account.clone(),
+        record,
+        &connection,
+        &mut parts,
+        body,
+    )
+    .await;
+    let (mut response, usage) =
+        answer.unwrap_or_else(|error| (error_response(&server, &parts, &error), None));
+    server
+        .shared
+        .log
+        .answered(record, name, response.status().as_u16(), usage);
+    add_headers(
+        server.vendor,
+        name.unwrap_or("none"),
+        response.headers_mut(),
+    );
+    response
+}
+
+async fn exchange(
+    server: &Arc<VendorServer>,
+    account: Option<Arc<AccountState>>,
+    record: RecordId,
+    connection: &Connection,
+    parts: &mut Parts,
+    body: Body,
+) -> Result<(Response<Body>, Option<Usage>), ApiError> {
+    let body = read(body).await?;
+    server.shared.log.body_read(record, body.len());
+    let account = account.ok_or_else(ApiError::unauthorized)?;
+    let name = &account.account.name;
+    let fault = match fault::from_headers(&parts.headers, name)? {
+        Some(fault) => Some(fault),
+        None => server.shared.faults.take(name),
+    };
+    match fault {
+        Some(Fault::Drop) => match connection.abort().await {},
+        Some(Fault::Status {
+            status,
+            retry_after,
+        }) => return Err(ApiError::simulated(status, retry_after)),
+        _ => {}
+    }
+    let api = Api::of(server.vendor, &parts.method, &parts.uri)?;
+    if api == Api::OpenAiSocket {
+        wait_as_asked(&fault).await;
+        let response = upgrade(Arc::clone(server), account, connection, parts, fault).await?;
+        return Ok((response, None));
+    }
+    let mut answer = account.answer(&api, &body, Instant::now())?;
+    wait_as_asked(&fault).await;
+    account.begin(&mut answer, None, Instant::now());
+    let usage = answer.usage;
+    Ok((response(answer, cut(&fault)), usage))
+}
+
+/// Does what [`Fault::SlowFirstByte`] asks for.
+pub(super) async fn wait_as_asked(fault: &Option<Fault>) {
+    if let Some(Fault::SlowFirstByte(duration)) = fault {
+        tokio::time::sleep(*duration).await;
+    }
+}
+
+/// After how many events to cut.
+pub(super) fn cut(fault: &Option<Fault>) -> Option<usize> {
+    match fault {
+        Some(Fault::CutAfter(events)) => Some(*events),
+        _ => None,
+    }
+}
+
+/// The key a request carries. The vendor's own header comes first; a header sent twice is no key at all.
+fn key(vendor: Vendor, parts: &Parts) -> Option<&str> {
+    let bearer = || single(&parts.headers, "authorization")?.strip_prefix("Bearer ");
+    match vendor {
+        Vendor::Anthropic if parts.headers.contains_key("x-api-key") => {
+            single(&parts.headers, "x-api-key")
+        }
+        Vendor::Anthropic | Vendor::OpenAi => bearer(),
+        Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => {
+            single(&parts.headers, "x-goog-api-key")
+        }
+        Vendor::Gemini => api::query(&parts.uri, "key"),
+    }
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            413,
+            format!("The body of the request is longer than {MAX_BODY_BYTES} bytes."),
+        )),
+        Err(error) => Err(ApiError::invalid(format!(
+            "The body of the request could not be read: {error}"
+        ))),
+    }
+}
+
+async fn upgrade(
+    server: Arc<VendorServer>,
+    account: Arc<AccountState>,
+    connection: &Connection,
+    parts: &mut Parts,
+    fault: Option<Fault>,
+) -> Result<Response<Body>, ApiError> {
+    let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await;
+    let upgrade = upgrade
+        .map_err(|_| ApiError::new(405, "GET is for WebSockets here; otherwise use POST."))?;
+    let stop = connection.stop_signal();
+    let upgrade = upgrade
+        .max_message_size(MAX_BODY_BYTES)
+        .max_frame_size(MAX_BODY_BYTES);
+    Ok(upgrade
+        .on_upgrade(move |socket| websocket::serve(socket, server, account, cut(&fault), stop)))
+}
+
+fn response(answer: Answer, cut: Option<usize>) -> Response<Body> {
+    match answer.payload {
+        Payload::Json(value) => json_response(StatusCode::OK, &value, cut.is_some()),
+        Payload::Events(framing, events) => {
+            let mut response = Response::new(stream::body(framing.frames(&events), cut));
+            let headers = response.headers_mut();
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(framing.content_type()),
+            );
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            response
+        }
+    }
+}
+
+fn error_response(server: &VendorServer, parts: &Parts, error: &ApiError) -> Response<Body> {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut body = error.json(server.vendor);
+    // A client that waits for an array gets one.
+    if let Ok(Api::GeminiStream { sse: false, .. }) =
+        Api::of(server.vendor, &parts.method, &parts.uri)
+    {
+        body = Value::Array(vec![body]);
+    }
+    let mut response = json_response(status, &body, false);
+    if let Some(seconds) = error.retry_after {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// `broken` promises the whole length and breaks off in the middle.
+fn json_response(status: StatusCode, value: &Value, broken: bool) -> Response<Body> {
+    let text = value.to_string();
+    let length = HeaderValue::from(text.len());
+    let body = match text.split_at_checked(text.len() / 2) {
+        Some((first, rest)) if broken => {
+            stream::body(vec![first.to_owned(), rest.to_owned()], Some(1))
+        }
+        _ => Body::from(text),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, length);
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+fn add_headers(vendor: Vendor, account: &str, headers: &mut HeaderMap) {
+    let mut add = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    add(ACCOUNT_HEADER, account);
+    let request_id = || format!("req_{}", turn::fresh_id());
+    match vendor {
+        Vendor::Anthropic => add("request-id", &request_id()),
+        Vendor::OpenAi => add("x-request-id", &request_id()),
+        Vendor::Gemini => {}
+    }
+}

@@ -1,0 +1,175 @@
+//! Gemini: `POST /v1beta/models/{model}:generateContent`, `:streamGenerateContent` and `:countTokens`.
+//!
+//! Caching is implicit. Google publishes the minimum but neither lifetime nor grain nor the order of system instruction
+//! and tools: five minutes, 128 tokens and this order are assumed.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::prompt::Prompt;
+use super::request::{integer, list, missing_or};
+use super::turn::{Call, Turn};
+
+/// As published for Gemini 2.5; it is 4,096 for Gemini 3.
+const MINIMUM_TOKENS: u64 = 2048;
+const STEP_TOKENS: usize = 128;
+const LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+/// Reads a request; `stream` is said by the path.
+pub(super) fn parse(model: &str, stream: bool, body: &Value) -> Result<Call, ApiError> {
+    if !body["cachedContent"].is_null() {
+        return Err(ApiError::new(
+            403,
+            "CachedContent not found (or permission denied): none is simulated.",
+        ));
+    }
+    let prompt = parse_prompt(body)?;
+    let config = either(body, "generationConfig", "generation_config");
+    let max_output_tokens =
+        integer(config, "maxOutputTokens")?.or(integer(config, "max_output_tokens")?);
+    let prefixes = prompt.steps(model, MINIMUM_TOKENS, STEP_TOKENS, LIFETIME);
+    Ok(Call {
+        model: model.to_owned(),
+        prompt,
+        prefixes,
+        stream,
+        max_output_tokens,
+    })
+}
+
+/// Answers `countTokens`, whose request may wrap the one it is about.
+pub(super) fn count_tokens(body: &Value) -> Result<Value, ApiError> {
+    let wrapped = &body["generateContentRequest"];
+    let prompt = parse_prompt(if wrapped.is_null() { body } else { wrapped })?;
+    Ok(json!({"totalTokens": prompt.tokens()}))
+}
+
+/// The answer in one piece.
+pub(super) fn response(turn: &Turn) -> Value {
+    chunk(turn, &turn.text, Some(turn.usage.output_tokens))
+}
+
+/// The answer as a list of partial responses. Only the last says why it ended and how long the answer was.
+pub(super) fn chunks(turn: &Turn) -> Vec<Value> {
+    let pieces = turn.pieces();
+    let last = pieces.len() - 1;
+    let output = |index: usize| (index == last).then_some(turn.usage.output_tokens);
+    pieces
+        .iter()
+        .enumerate()
+        .map(|(index, piece)| chunk(turn, piece, output(index)))
+        .collect()
+}
+
+fn chunk(turn: &Turn, text: &str, output_tokens: Option<u64>) -> Value {
+    let mut candidate =
+        json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
+    if output_tokens.is_some() {
+        candidate["finishReason"] = json!(if turn.truncated { "MAX_TOKENS" } else { "STOP" });
+    }
+    json!({
+        "candidates": [candidate],
+        "usageMetadata": usage(turn, output_tokens),
+        "modelVersion": turn.model,
+        "responseId": turn.id,
+    })
+}
+
+/// As with all of Google's JSON, a number that is zero is left out.
+fn usage(turn: &Turn, output_tokens: Option<u64>) -> Value {
+    let prompt_tokens = turn.usage.prompt_tokens;
+    let mut usage = json!({"promptTokenCount": prompt_tokens});
+    if turn.usage.cached_tokens > 0 {
+        usage["cachedContentTokenCount"] = json!(turn.usage.cached_tokens);
+    }
+    if let Some(tokens) = output_tokens.filter(|tokens| *tokens > 0) {
+        usage["candidatesTokenCount"] = json!(tokens);
+    }
+    usage["totalTokenCount"] = json!(prompt_tokens + output_tokens.unwrap_or(0));
+    usage
+}
+
+fn parse_prompt(body: &Value) -> Result<Prompt, ApiError> {
+    let contents = list(body, "contents")?.filter(|contents| !contents.is_empty());
+    let contents =
+        contents.ok_or_else(|| missing_or(body, "contents", "contents is not specified"))?;
+    let mut prompt = Prompt::default();
+    let system = either(body, "systemInstruction", "system_instruction");
+    if !system.is_null() {
+        prompt.message("system", &system["parts"]);
+    }
+    if let Some(tools) = list(body, "tools")? {
+        prompt.message("tools", &json!(tools));
+    }
+    for content in contents {
+        let parts = list(content, "parts")?.ok_or_else(|| ApiError::missing("parts"))?;
+        prompt.message(content["role"].as_str().unwrap_or("user"), &json!(parts));
+    }
+    Ok(prompt)
+}
+
+/// Google's JSON may be written in both spellings.
+fn either<'a>(owner: &'a Value, camel: &str, snake: &str) -> &'a Value {
+    if owner[camel].is_null() {
+        &owner[snake]
+    } else {
+        &owner[camel]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_chunk_alone_ends_the_answer() {
+        let call = parse(
+            "m",
+            true,
+            &json!({"contents": [{"parts": [{"text": "x"}]}]}),
+        )
+        .unwrap();
+        let turn = Turn::new(&call, 0);
+        let chunks = chunks(&turn);
+        let ends: Vec<bool> = chunks
+            .iter()
+            .map(|chunk| !chunk["candidates"][0]["finishReason"].is_null())
+            .collect();
+        assert!(
+            ends.len() > 1 && ends.iter().filter(|end| **end).count() == 1 && ends[ends.len() - 1]
+        );
+        assert!(
+            chunks[0]["usageMetadata"]
+                .get("cachedContentTokenCount")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn both_spellings_of_the_system_instruction_are_read() {
+        let body = |name: &str| json!({name: {"parts": [{"text": "s"}]}, "contents": [{"parts": [{"text": "x"}]}]});
+        let text = |name: &str| {
+            parse("m", false, &body(name))
+                .unwrap()
+                .prompt
+                .text()
+                .to_owned()
+        };
+        assert_eq!(text("systemInstruction"), text("system_instruction"));
+    }
+
+    #[test]
+    fn requests_that_the_api_refuses() {
+        let refused = |body: Value| parse("m", false, &body).unwrap_err().status;
+        assert_eq!(refused(json!({})), 400);
+        assert_eq!(refused(json!({"contents": [{"role": "user"}]})), 400);
+        assert_eq!(
+            refused(
+                json!({"contents": [{"parts": [{"text": "x"}]}], "cachedContent": "cachedContents/1"})
+            ),
+            403
+        );
+    }
+}

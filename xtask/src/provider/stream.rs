@@ -1,0 +1,112 @@
+//! From an answer to the bytes of a body, whole or cut on request.
+
+use std::io;
+
+use axum::body::{Body, Bytes};
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+
+/// The content of an answer.
+#[derive(Debug)]
+pub(super) enum Payload {
+    Json(Value),
+    Events(Framing, Vec<Value>),
+}
+
+/// How a stream of JSON events is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Framing {
+    /// Server-sent events named by the `type` in their data.
+    NamedEvents,
+    /// Server-sent events without names, closed by `[DONE]`.
+    DataUntilDone,
+    /// Google's server-sent events: no names, lines end with CR LF, nothing closes them.
+    GoogleEvents,
+    /// One JSON array that grows.
+    GoogleArray,
+}
+
+impl Framing {
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::NamedEvents | Self::DataUntilDone => "text/event-stream; charset=utf-8",
+            Self::GoogleEvents => "text/event-stream",
+            Self::GoogleArray => "application/json; charset=UTF-8",
+        }
+    }
+
+    /// The pieces of the body, one per event and one for what closes the stream.
+    pub(super) fn frames(self, events: &[Value]) -> Vec<String> {
+        let frame = |(index, event): (usize, &Value)| match self {
+            Self::NamedEvents => format!(
+                "event: {}\ndata: {event}\n\n",
+                event["type"].as_str().unwrap_or_default()
+            ),
+            Self::DataUntilDone => format!("data: {event}\n\n"),
+            Self::GoogleEvents => format!("data: {event}\r\n\r\n"),
+            Self::GoogleArray if index == 0 => format!("[{event}"),
+            Self::GoogleArray => format!(",\r\n{event}"),
+        };
+        let end = match self {
+            Self::NamedEvents | Self::GoogleEvents => None,
+            Self::DataUntilDone => Some("data: [DONE]\n\n".to_owned()),
+            Self::GoogleArray => Some("]".to_owned()),
+        };
+        events.iter().enumerate().map(frame).chain(end).collect()
+    }
+}
+
+/// A body of these frames, which breaks after the first `cut` of them if there are more.
+pub(super) fn body(frames: Vec<String>, cut: Option<usize>) -> Body {
+    let broken = cut.is_some_and(|cut| cut < frames.len());
+    let frames = frames
+        .into_iter()
+        .take(cut.unwrap_or(usize::MAX))
+        .map(|frame| Ok(Bytes::from(frame)));
+    let frames = stream::iter(frames);
+    if !broken {
+        return Body::from_stream(frames);
+    }
+    // An error ends the connection at once, with what has not been flushed: hyper flushes when the body has to wait.
+    let end = stream::once(async {
+        tokio::task::yield_now().await;
+        Err(io::Error::other("simulated cut"))
+    });
+    Body::from_stream(frames.chain(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(framing: Framing, expected: &str) {
+        assert_eq!(
+            framing
+                .frames(&[json!({"type": "a"}), json!({"type": "b"})])
+                .concat(),
+            expected
+        );
+    }
+
+    #[test]
+    fn each_vendor_writes_its_stream_in_its_own_way() {
+        check(
+            Framing::NamedEvents,
+            "event: a\ndata: {\"type\":\"a\"}\n\nevent: b\ndata: {\"type\":\"b\"}\n\n",
+        );
+        check(
+            Framing::DataUntilDone,
+            "data: {\"type\":\"a\"}\n\ndata: {\"type\":\"b\"}\n\ndata: [DONE]\n\n",
+        );
+        check(
+            Framing::GoogleEvents,
+            "data: {\"type\":\"a\"}\r\n\r\ndata: {\"type\":\"b\"}\r\n\r\n",
+        );
+        check(
+            Framing::GoogleArray,
+            "[{\"type\":\"a\"},\r\n{\"type\":\"b\"}]",
+        );
+    }
+}
