@@ -39,17 +39,10 @@ async fn a_request_reaches_the_provider_with_the_key_of_its_cluster() -> Result<
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(response.header("x-seen-key"), Some("key of anthropic_b"));
         assert_eq!(response.headers["x-seen-odd"].as_bytes(), b"caf\xe9");
-        assert_eq!(
-            response.text(),
-            r#"/v1/messages?beta=true {"model":"claude"}"#
-        );
+        assert_eq!(response.text(), r#"/v1/messages?beta=true {"model":"claude"}"#);
     }
     let log = envoy.stop().await?;
-    assert!(
-        log.iter()
-            .any(|line| line.starts_with("POST /v1/messages?beta=true 200 cluster=anthropic_b")),
-        "{log:#?}"
-    );
+    assert!(log.iter().any(|line| line.starts_with("POST /v1/messages?beta=true 200 cluster=anthropic_b")), "{log:#?}");
     Ok(())
 }
 
@@ -64,17 +57,13 @@ async fn bodies_come_in_chunks_and_with_trailers() -> Result<()> {
     let response = client::send(envoy.address()?, Protocol::Http1, request).await?;
     assert_eq!(response.text(), "/chunks one two");
 
-    let trailers = [("x-checksum".parse()?, "7".parse()?)]
-        .into_iter()
-        .collect();
+    let trailers = [("x-checksum".parse()?, "7".parse()?)].into_iter().collect();
     let body = client::chunks_and_trailers(["one ", "two"], trailers);
     let request = hyper::Request::post("/trailers").body(body)?;
     let response = client::send(envoy.address()?, Protocol::Http2, request).await?;
     assert_eq!(response.text(), "/trailers one two");
     let counter = "http.llm.downstream_rq_completed";
-    envoy
-        .wait_for_stats(counter, |stats| stats.get(counter) == Some(&2))
-        .await?;
+    envoy.wait_for_stats(counter, |stats| stats.get(counter) == Some(&2)).await?;
     envoy.stop().await?;
     Ok(())
 }
@@ -86,15 +75,10 @@ async fn the_first_event_arrives_while_the_second_is_not_yet_sent() -> Result<()
     let envoy = setup.start(setup.fixture("anthropic_a")?, 1).await?;
     for protocol in Protocol::ALL {
         let mut connection = Connection::open(envoy.address()?, protocol).await?;
-        let mut response = connection
-            .stream(hyper::Request::get("/events").body(client::empty())?)
-            .await?;
+        let mut response = connection.stream(hyper::Request::get("/events").body(client::empty())?).await?;
         assert_eq!(response.next_event().await?.as_deref(), Some("data: first"));
         setup.second_event.notify_one();
-        assert_eq!(
-            response.next_event().await?.as_deref(),
-            Some("data: second")
-        );
+        assert_eq!(response.next_event().await?.as_deref(), Some("data: second"));
         assert_eq!(response.next_event().await?, None);
     }
     envoy.stop().await?;
@@ -121,8 +105,7 @@ async fn a_websocket_carries_text_both_ways() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_update_is_accepted_or_rejected_and_a_rejected_one_changes_nothing() -> Result<()> {
     let setup = Setup::new().await?;
-    let fixture =
-        |cluster: &str| Ok::<_, anyhow::Error>(setup.fixture(cluster)?.with_listeners_from_file());
+    let fixture = |cluster: &str| Ok::<_, anyhow::Error>(setup.fixture(cluster)?.with_listeners_from_file());
     let envoy = setup.start(fixture("anthropic_a")?, 2).await?;
     let key = async || {
         let request = hyper::Request::get("/").body(client::empty())?;
@@ -132,22 +115,13 @@ async fn an_update_is_accepted_or_rejected_and_a_rejected_one_changes_nothing() 
     assert_eq!(key().await?.as_deref(), Some("key of anthropic_a"));
 
     for cluster in ["anthropic_b", "anthropic_c", "anthropic_c"] {
-        assert_eq!(
-            envoy.update_listener(&fixture(cluster)?).await?,
-            Update::Accepted
-        );
+        assert_eq!(envoy.update_listener(&fixture(cluster)?).await?, Update::Accepted);
         assert_eq!(key().await?, Some(format!("key of {cluster}")));
     }
 
     let bad = fixture("")?.edit_filter(|filter| *filter = json!({"problem": "a bad key"}))?;
-    let Update::Rejected(log) = envoy.update_listener(&bad).await? else {
-        panic!("it was accepted")
-    };
-    assert!(
-        log.iter()
-            .any(|line| line.contains(r#"{"problem":"a bad key"}"#)),
-        "{log:#?}"
-    );
+    let Update::Rejected(log) = envoy.update_listener(&bad).await? else { panic!("it was accepted") };
+    assert!(log.iter().any(|line| line.contains(r#"{"problem":"a bad key"}"#)), "{log:#?}");
     assert_eq!(key().await?.as_deref(), Some("key of anthropic_c"));
     envoy.stop().await?;
     Ok(())
@@ -157,22 +131,14 @@ async fn an_update_is_accepted_or_rejected_and_a_rejected_one_changes_nothing() 
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_bad_filter_configuration_is_refused_at_the_start() -> Result<()> {
     let setup = Setup::new().await?;
-    let bad = setup
-        .fixture("")?
-        .edit_filter(|filter| *filter = json!({"problem": "a bad key"}))?;
+    let bad = setup.fixture("")?.edit_filter(|filter| *filter = json!({"problem": "a bad key"}))?;
     for fixture in [bad.clone(), bad.with_listeners_from_file()] {
         let refusal = Process::start_expecting_refusal(&setup.envoy, &fixture, &keys()).await?;
         assert!(refusal.mentions(r#"{"problem":"a bad key"}"#), "{refusal}");
     }
     let good = setup.fixture("anthropic_a")?;
-    let problem = Process::start_expecting_refusal(&setup.envoy, &good, &keys())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        problem.ends_with("accepted a configuration that it should refuse"),
-        "{problem}"
-    );
+    let problem = Process::start_expecting_refusal(&setup.envoy, &good, &keys()).await.unwrap_err().to_string();
+    assert!(problem.ends_with("accepted a configuration that it should refuse"), "{problem}");
     Ok(())
 }
 
@@ -180,9 +146,7 @@ async fn a_bad_filter_configuration_is_refused_at_the_start() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_struct_reaches_the_filter_as_a_message_and_not_as_json() -> Result<()> {
     let setup = Setup::new().await?;
-    let fixture = setup
-        .fixture("anthropic_a")?
-        .filter_configuration_as(Encoding::Struct);
+    let fixture = setup.fixture("anthropic_a")?.filter_configuration_as(Encoding::Struct);
     let refusal = Process::start_expecting_refusal(&setup.envoy, &fixture, &keys()).await?;
     // One entry of a map: key and value, each with a tag and a length in front.
     assert!(refusal.mentions("\u{7}cluster\u{12}"), "{refusal}");
@@ -194,42 +158,20 @@ async fn a_struct_reaches_the_filter_as_a_message_and_not_as_json() -> Result<()
 async fn what_a_running_envoy_tells() -> Result<()> {
     let setup = Setup::new().await?;
     let access_log = setup.directory.path().join("access.log");
-    let fixture = setup
-        .fixture("anthropic_a")?
-        .with_access_log(&access_log)?
-        .with_component_log_level("wasm:debug");
+    let fixture = setup.fixture("anthropic_a")?.with_access_log(&access_log)?.with_component_log_level("wasm:debug");
     let envoy = setup.start(fixture, 1).await?;
-    client::send(
-        envoy.address()?,
-        Protocol::Http1,
-        hyper::Request::get("/told").body(client::empty())?,
-    )
-    .await?;
+    client::send(envoy.address()?, Protocol::Http1, hyper::Request::get("/told").body(client::empty())?).await?;
 
     envoy.wait_for_log("debug line of the stand-in").await?;
     wait_until("waiting for the access log", async || {
         let text = fs::read_to_string(&access_log)?;
-        Ok(text
-            .starts_with("GET /told 200 cluster=anthropic_a")
-            .then_some(()))
+        Ok(text.starts_with("GET /told 200 cluster=anthropic_a").then_some(()))
     })
     .await?;
     let memory = envoy.resident_memory()?;
     assert!((10 << 20..1 << 30).contains(&memory), "{memory}");
-    assert_eq!(
-        envoy
-            .stats("listener_manager.listener_added")
-            .await?
-            .values()
-            .sum::<u64>(),
-        1
-    );
-    assert!(
-        envoy
-            .get_admin("/config_dump")
-            .await?
-            .contains("session_affinity")
-    );
+    assert_eq!(envoy.stats("listener_manager.listener_added").await?.values().sum::<u64>(), 1);
+    assert!(envoy.get_admin("/config_dump").await?.contains("session_affinity"));
     assert!(envoy.get_admin("/nothing").await.is_err());
     envoy.stop().await?;
     Ok(())
@@ -247,12 +189,7 @@ async fn several_envoys_run_side_by_side_and_none_outlives_its_owner() -> Result
     first.stop().await?;
     drop(second);
     for admin in admins {
-        let gone = async || {
-            Ok(tokio::net::TcpStream::connect(admin)
-                .await
-                .is_err()
-                .then_some(()))
-        };
+        let gone = async || Ok(tokio::net::TcpStream::connect(admin).await.is_err().then_some(()));
         wait_until("waiting for Envoy to be gone", gone).await?;
     }
     Ok(())
@@ -262,9 +199,7 @@ async fn several_envoys_run_side_by_side_and_none_outlives_its_owner() -> Result
 #[ignore = "downloads Envoy: cargo xtask test"]
 fn callers_who_ask_at_once_get_the_version_they_asked_for() {
     std::thread::scope(|scope| {
-        let callers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| find(Some("1.36.4"))))
-            .collect();
+        let callers: Vec<_> = (0..4).map(|_| scope.spawn(|| find(Some("1.36.4")))).collect();
         for caller in callers {
             let envoy = caller.join().unwrap().unwrap();
             assert_eq!(envoy.version.to_string(), "1.36.4");
@@ -284,21 +219,10 @@ struct Setup {
 impl Setup {
     async fn new() -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        fs::write(
-            directory.path().join("module.wasm"),
-            wat::parse_str(include_str!("fixed_cluster.wat"))?,
-        )?;
+        fs::write(directory.path().join("module.wasm"), wat::parse_str(include_str!("fixed_cluster.wat"))?)?;
         let second_event = Arc::new(Notify::new());
-        let providers = [
-            (18001, serve_http(second_event.clone()).await?),
-            (18002, serve_websockets().await?),
-        ];
-        Ok(Self {
-            envoy: find(None)?,
-            directory,
-            providers: providers.into(),
-            second_event,
-        })
+        let providers = [(18001, serve_http(second_event.clone()).await?), (18002, serve_websockets().await?)];
+        Ok(Self { envoy: find(None)?, directory, providers: providers.into(), second_event })
     }
 
     fn module(&self) -> PathBuf {
@@ -322,25 +246,10 @@ impl Setup {
 
 /// Envoy does not start unless all of them are there.
 fn keys() -> Vec<(String, String)> {
-    let key = |cluster: &str| {
-        (
-            format!("{}_KEY", cluster.to_uppercase()),
-            format!("key of {cluster}"),
-        )
-    };
-    let keys = [
-        "anthropic_a",
-        "anthropic_b",
-        "anthropic_c",
-        "gemini_a",
-        "gemini_b",
-    ]
-    .map(key);
-    let authorization =
-        |cluster: &str| (format!("{cluster}_AUTHORIZATION"), "Bearer key".to_owned());
-    keys.into_iter()
-        .chain(["OPENAI_A", "OPENAI_B"].map(authorization))
-        .collect()
+    let key = |cluster: &str| (format!("{}_KEY", cluster.to_uppercase()), format!("key of {cluster}"));
+    let keys = ["anthropic_a", "anthropic_b", "anthropic_c", "gemini_a", "gemini_b"].map(key);
+    let authorization = |cluster: &str| (format!("{cluster}_AUTHORIZATION"), "Bearer key".to_owned());
+    keys.into_iter().chain(["OPENAI_A", "OPENAI_B"].map(authorization)).collect()
 }
 
 async fn serve_http(second_event: Arc<Notify>) -> Result<SocketAddr> {

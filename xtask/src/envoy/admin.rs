@@ -19,12 +19,7 @@ impl Admin {
     pub(super) async fn get(&self, path: &str) -> Result<String> {
         let request = Request::get(path).body(client::empty())?;
         let response = client::send(self.address, Protocol::Http1, request).await?;
-        ensure!(
-            response.status.is_success(),
-            "admin {path} answered {}: {}",
-            response.status,
-            response.text()
-        );
+        ensure!(response.status.is_success(), "admin {path} answered {}: {}", response.status, response.text());
         Ok(response.text())
     }
 
@@ -46,10 +41,7 @@ fn parse_stats(text: &str, prefix: &str) -> BTreeMap<String, u64> {
         let (name, value) = line.rsplit_once(": ")?;
         Some((name.to_owned(), value.parse().ok()?))
     };
-    text.lines()
-        .filter(|line| line.starts_with(prefix))
-        .filter_map(number)
-        .collect()
+    text.lines().filter(|line| line.starts_with(prefix)).filter_map(number).collect()
 }
 
 fn parse_listeners(text: &str) -> Result<BTreeMap<String, SocketAddr>> {
@@ -72,15 +64,9 @@ fn parse_listeners(text: &str) -> Result<BTreeMap<String, SocketAddr>> {
         address: std::net::IpAddr,
         port_value: u16,
     }
-    let listeners: Listeners =
-        serde_json::from_str(text).context("admin /listeners answered something else")?;
+    let listeners: Listeners = serde_json::from_str(text).context("admin /listeners answered something else")?;
     let address = |address: SocketAddress| SocketAddr::from((address.address, address.port_value));
-    let entry = |listener: Listener| {
-        (
-            listener.name,
-            address(listener.local_address.socket_address),
-        )
-    };
+    let entry = |listener: Listener| (listener.name, address(listener.local_address.socket_address));
     Ok(listeners.listener_statuses.into_iter().map(entry).collect())
 }
 

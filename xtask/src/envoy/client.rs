@@ -40,15 +40,8 @@ impl Protocol {
 }
 
 /// Sends one request on a connection of its own and reads the whole response.
-pub async fn send(
-    address: SocketAddr,
-    protocol: Protocol,
-    request: Request<Body>,
-) -> Result<Response> {
-    Connection::open(address, protocol)
-        .await?
-        .send(request)
-        .await
+pub async fn send(address: SocketAddr, protocol: Protocol, request: Request<Body>) -> Result<Response> {
+    Connection::open(address, protocol).await?.send(request).await
 }
 
 /// One connection, for any number of requests, one after the other.
@@ -64,21 +57,14 @@ enum Sender {
 
 impl Connection {
     pub async fn open(address: SocketAddr, protocol: Protocol) -> Result<Self> {
-        let sender = patiently(
-            &format!("connecting to {address}"),
-            handshake(address, protocol),
-        )
-        .await?;
+        let sender = patiently(&format!("connecting to {address}"), handshake(address, protocol)).await?;
         Ok(Self { address, sender })
     }
 
     /// Sends a request and reads the whole response. Paths may be relative; `host` is added when it is missing.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response> {
         let what = format!("{} {}", request.method(), request.uri());
-        patiently(&what, async {
-            Response::read(self.begin(request).await?).await
-        })
-        .await
+        patiently(&what, async { Response::read(self.begin(request).await?).await }).await
     }
 
     /// Sends a request and returns as soon as the headers of the response are there.
@@ -86,12 +72,7 @@ impl Connection {
         let what = format!("{} {}", request.method(), request.uri());
         let response = patiently(&what, self.begin(request)).await?;
         let (parts, body) = response.into_parts();
-        Ok(Streaming {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-            unread: BytesMut::new(),
-        })
+        Ok(Streaming { status: parts.status, headers: parts.headers, body, unread: BytesMut::new() })
     }
 
     async fn begin(&mut self, mut request: Request<Body>) -> Result<hyper::Response<Incoming>> {
@@ -130,9 +111,7 @@ async fn handshake(address: SocketAddr, protocol: Protocol) -> Result<Sender> {
 
 fn name_host(request: &mut Request<Body>, address: SocketAddr) -> Result<()> {
     if !request.headers().contains_key(HOST) {
-        request
-            .headers_mut()
-            .insert(HOST, HeaderValue::try_from(address.to_string())?);
+        request.headers_mut().insert(HOST, HeaderValue::try_from(address.to_string())?);
     }
     Ok(())
 }
@@ -146,9 +125,7 @@ fn name_authority(request: &mut Request<Body>, address: SocketAddr) -> Result<()
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = Some(authority);
-    parts
-        .path_and_query
-        .get_or_insert(PathAndQuery::from_static("/"));
+    parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from_parts(parts)?;
     Ok(())
 }
@@ -165,17 +142,9 @@ pub struct Response {
 impl Response {
     async fn read(response: hyper::Response<Incoming>) -> Result<Self> {
         let (parts, body) = response.into_parts();
-        let body = body
-            .collect()
-            .await
-            .with_context(|| format!("{}, but its body broke off", parts.status))?;
+        let body = body.collect().await.with_context(|| format!("{}, but its body broke off", parts.status))?;
         let trailers = body.trailers().cloned();
-        Ok(Self {
-            status: parts.status,
-            headers: parts.headers,
-            body: body.to_bytes(),
-            trailers,
-        })
+        Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers })
     }
 
     /// The value of a header, when it is there and is text.
@@ -221,10 +190,7 @@ impl Streaming {
     }
 
     async fn read_more(&mut self) -> Result<bool> {
-        let frame = patiently("reading the response", async {
-            Ok(self.body.frame().await.transpose()?)
-        })
-        .await?;
+        let frame = patiently("reading the response", async { Ok(self.body.frame().await.transpose()?) }).await?;
         if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
             self.unread.extend_from_slice(data);
         }
@@ -235,14 +201,7 @@ impl Streaming {
 fn take_event(unread: &mut BytesMut) -> Option<String> {
     let (length, end) = [&b"\n\n"[..], b"\r\n\r\n"]
         .iter()
-        .filter_map(|end| {
-            Some((
-                unread
-                    .windows(end.len())
-                    .position(|window| window == *end)?,
-                end.len(),
-            ))
-        })
+        .filter_map(|end| Some((unread.windows(end.len()).position(|window| window == *end)?, end.len())))
         .min()?;
     let event = unread.split_to(length + end);
     Some(String::from_utf8_lossy(&event[..length]).into_owned())
@@ -259,20 +218,12 @@ pub fn whole(bytes: impl Into<Bytes>) -> Body {
 
 /// A body whose length is not told in advance.
 pub fn chunks<Chunk: Into<Bytes>>(chunks: impl IntoIterator<Item = Chunk>) -> Body {
-    frames(
-        chunks
-            .into_iter()
-            .map(|chunk| Frame::data(chunk.into()))
-            .collect(),
-    )
+    frames(chunks.into_iter().map(|chunk| Frame::data(chunk.into())).collect())
 }
 
 /// A body that is followed by trailers. Over HTTP/1.1 the request must name them in its header `trailer`, else they are
 /// not sent, and Envoy drops them unless `enable_trailers` is set.
-pub fn chunks_and_trailers<Chunk: Into<Bytes>>(
-    chunks: impl IntoIterator<Item = Chunk>,
-    trailers: HeaderMap,
-) -> Body {
+pub fn chunks_and_trailers<Chunk: Into<Bytes>>(chunks: impl IntoIterator<Item = Chunk>, trailers: HeaderMap) -> Body {
     let data = chunks.into_iter().map(|chunk| Frame::data(chunk.into()));
     frames(data.chain([Frame::trailers(trailers)]).collect())
 }
@@ -288,10 +239,7 @@ mod tests {
     #[test]
     fn events_end_at_an_empty_line_of_either_kind() {
         let mut unread = BytesMut::from("event: a\ndata: 1\n\ndata: 2\r\n\r\ndata: 3");
-        assert_eq!(
-            take_event(&mut unread).as_deref(),
-            Some("event: a\ndata: 1")
-        );
+        assert_eq!(take_event(&mut unread).as_deref(), Some("event: a\ndata: 1"));
         assert_eq!(take_event(&mut unread).as_deref(), Some("data: 2"));
         assert_eq!(take_event(&mut unread), None);
         assert_eq!(unread, "data: 3");
@@ -306,13 +254,7 @@ mod tests {
             assert!(!request.headers().contains_key(HOST));
             request.uri().to_string()
         };
-        assert_eq!(
-            uri(Request::get("/v1?beta=true")),
-            "http://127.0.0.1:80/v1?beta=true"
-        );
-        assert_eq!(
-            uri(Request::get("/v1").header("host", "llm.example")),
-            "http://llm.example/v1"
-        );
+        assert_eq!(uri(Request::get("/v1?beta=true")), "http://127.0.0.1:80/v1?beta=true");
+        assert_eq!(uri(Request::get("/v1").header("host", "llm.example")), "http://llm.example/v1");
     }
 }

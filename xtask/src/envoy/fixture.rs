@@ -41,26 +41,17 @@ impl Fixture {
     /// Reads `envoy.yaml` at the root of the project. The path of the module is made absolute, all else is as shipped.
     pub fn shipped(project_root: &Path) -> Result<Self> {
         let path = project_root.join("envoy.yaml");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text, project_root)
-            .with_context(|| format!("{} cannot be used", path.display()))
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text, project_root).with_context(|| format!("{} cannot be used", path.display()))
     }
 
     fn parse(text: &str, project_root: &Path) -> Result<Self> {
         let mut document: Value = serde_saphyr::from_str(text).context("it is no YAML document")?;
         let encoding = decode_configuration(&mut document)?;
         let filename = module_filename(&mut document)?;
-        let module = filename
-            .as_str()
-            .context("the path of the module is no string")?;
+        let module = filename.as_str().context("the path of the module is no string")?;
         *filename = json!(project_root.join(module));
-        Ok(Self {
-            document,
-            encoding,
-            listeners_from_file: false,
-            component_log_level: None,
-        })
+        Ok(Self { document, encoding, listeners_from_file: false, component_log_level: None })
     }
 
     /// Lets the kernel choose the ports of all listeners and of the admin interface, so that many can run at once.
@@ -77,18 +68,13 @@ impl Fixture {
     pub fn with_providers(mut self, addresses: &BTreeMap<u16, SocketAddr>) -> Result<Self> {
         let mut unused: BTreeSet<u16> = addresses.keys().copied().collect();
         for endpoint in endpoints(&mut self.document) {
-            let port = endpoint["port_value"]
-                .as_u64()
-                .and_then(|port| u16::try_from(port).ok());
+            let port = endpoint["port_value"].as_u64().and_then(|port| u16::try_from(port).ok());
             if let Some((port, address)) = port.and_then(|port| addresses.get_key_value(&port)) {
                 *endpoint = json!({"address": address.ip(), "port_value": address.port()});
                 unused.remove(port);
             }
         }
-        ensure!(
-            unused.is_empty(),
-            "no cluster of envoy.yaml has an endpoint on these ports: {unused:?}"
-        );
+        ensure!(unused.is_empty(), "no cluster of envoy.yaml has an endpoint on these ports: {unused:?}");
         Ok(self)
     }
 
@@ -197,17 +183,11 @@ impl Fixture {
 
 fn decode_configuration(document: &mut Value) -> Result<Encoding> {
     let any = configuration_any(document)?;
-    match any["@type"]
-        .as_str()
-        .and_then(|name| name.rsplit('.').next())
-    {
+    match any["@type"].as_str().and_then(|name| name.rsplit('.').next()) {
         Some("Struct") => Ok(Encoding::Struct),
         Some("StringValue") => {
-            let text = any["value"]
-                .as_str()
-                .context("the configuration of the filter is no string")?;
-            any["value"] =
-                serde_json::from_str(text).context("the configuration of the filter is no JSON")?;
+            let text = any["value"].as_str().context("the configuration of the filter is no string")?;
+            any["value"] = serde_json::from_str(text).context("the configuration of the filter is no JSON")?;
             Ok(Encoding::StringValue)
         }
         _ => bail!("the configuration of the filter is neither a Struct nor a StringValue"),
@@ -228,22 +208,16 @@ fn encode_configuration(document: &mut Value, encoding: Encoding) -> Result<()> 
 }
 
 fn configuration(document: &mut Value) -> Result<&mut Value> {
-    configuration_any(document)?
-        .get_mut("value")
-        .context("the configuration of the filter has no value")
+    configuration_any(document)?.get_mut("value").context("the configuration of the filter has no value")
 }
 
 fn configuration_any(document: &mut Value) -> Result<&mut Value> {
-    plugin(document)?
-        .get_mut("configuration")
-        .context("the filter has no configuration")
+    plugin(document)?.get_mut("configuration").context("the filter has no configuration")
 }
 
 fn module_filename(document: &mut Value) -> Result<&mut Value> {
     let path = "/vm_config/code/local/filename";
-    plugin(document)?
-        .pointer_mut(path)
-        .context("the filter has no vm_config.code.local.filename")
+    plugin(document)?.pointer_mut(path).context("the filter has no vm_config.code.local.filename")
 }
 
 /// The settings of our filter among all HTTP filters of all listeners.
@@ -269,15 +243,8 @@ fn endpoints(document: &mut Value) -> impl Iterator<Item = &mut Value> {
         .filter_map(|endpoint| endpoint.pointer_mut("/endpoint/address/socket_address"))
 }
 
-fn array<'value>(
-    value: &'value mut Value,
-    pointer: &str,
-) -> impl Iterator<Item = &'value mut Value> + use<'value> {
-    value
-        .pointer_mut(pointer)
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
+fn array<'value>(value: &'value mut Value, pointer: &str) -> impl Iterator<Item = &'value mut Value> + use<'value> {
+    value.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 fn replace(value: &mut Value, pointer: &str, new: Value) {
@@ -303,80 +270,45 @@ mod tests {
     #[test]
     fn the_module_is_found_from_any_working_directory() {
         let module = project_root().join("dist/session_affinity.wasm");
-        assert_eq!(
-            *module_filename(&mut shipped().document).unwrap(),
-            json!(module)
-        );
+        assert_eq!(*module_filename(&mut shipped().document).unwrap(), json!(module));
     }
 
     #[test]
     fn free_ports_leave_no_fixed_one() {
         let before = text(&shipped());
-        assert!(
-            before.contains(r#""port_value":9901"#) && before.contains(r#""port_value":10000"#)
-        );
+        assert!(before.contains(r#""port_value":9901"#) && before.contains(r#""port_value":10000"#));
         let after = text(&shipped().on_free_ports());
-        assert!(
-            !after.contains(r#""port_value":9901"#) && !after.contains(r#""port_value":10000"#)
-        );
+        assert!(!after.contains(r#""port_value":9901"#) && !after.contains(r#""port_value":10000"#));
     }
 
     #[test]
     fn providers_move_all_at_once() {
         // Each goes where another one was: replacing them one after the other would send two to the same address.
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let addresses = [
-            (18001, address(18002)),
-            (18002, address(18003)),
-            (18003, address(18001)),
-        ]
-        .into();
+        let addresses = [(18001, address(18002)), (18002, address(18003)), (18003, address(18001))].into();
         let ports = |fixture: &mut Fixture| -> Vec<u64> {
-            endpoints(&mut fixture.document)
-                .filter_map(|endpoint| endpoint["port_value"].as_u64())
-                .collect()
+            endpoints(&mut fixture.document).filter_map(|endpoint| endpoint["port_value"].as_u64()).collect()
         };
-        assert_eq!(
-            ports(&mut shipped()),
-            [18001, 18001, 18001, 18002, 18002, 18003, 18003]
-        );
+        assert_eq!(ports(&mut shipped()), [18001, 18001, 18001, 18002, 18002, 18003, 18003]);
         let mut moved = shipped().with_providers(&addresses).unwrap();
-        assert_eq!(
-            ports(&mut moved),
-            [18002, 18002, 18002, 18003, 18003, 18001, 18001]
-        );
+        assert_eq!(ports(&mut moved), [18002, 18002, 18002, 18003, 18003, 18001, 18001]);
     }
 
     #[test]
     fn a_provider_that_envoy_yaml_does_not_know_is_an_error() {
         let addresses = [(18009, SocketAddr::from(([127, 0, 0, 1], 1)))].into();
-        let problem = shipped()
-            .with_providers(&addresses)
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            problem,
-            "no cluster of envoy.yaml has an endpoint on these ports: {18009}"
-        );
+        let problem = shipped().with_providers(&addresses).unwrap_err().to_string();
+        assert_eq!(problem, "no cluster of envoy.yaml has an endpoint on these ports: {18009}");
     }
 
     #[test]
     fn an_edit_of_the_filter_is_written_in_either_encoding() {
-        let edited = shipped()
-            .edit_filter(|filter| filter["routing"]["session_affinity_ttl"] = json!("1s"))
-            .unwrap();
+        let edited = shipped().edit_filter(|filter| filter["routing"]["session_affinity_ttl"] = json!("1s")).unwrap();
         let written = |encoding| {
-            let mut document = edited
-                .clone()
-                .filter_configuration_as(encoding)
-                .encoded()
-                .unwrap();
+            let mut document = edited.clone().filter_configuration_as(encoding).encoded().unwrap();
             configuration(&mut document).unwrap().clone()
         };
-        assert_eq!(
-            written(Encoding::Struct)["routing"]["session_affinity_ttl"],
-            "1s"
-        );
+        assert_eq!(written(Encoding::Struct)["routing"]["session_affinity_ttl"], "1s");
         let text = written(Encoding::StringValue);
         let filter: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
         assert_eq!(filter, written(Encoding::Struct));
@@ -387,9 +319,7 @@ mod tests {
         let mut document = shipped().document;
         encode_configuration(&mut document, Encoding::StringValue).unwrap();
         let fixture = Fixture::parse(&document.to_string(), Path::new("/project")).unwrap();
-        let fixture = fixture
-            .edit_filter(|filter| filter["body"]["max_bytes"] = json!(7))
-            .unwrap();
+        let fixture = fixture.edit_filter(|filter| filter["body"]["max_bytes"] = json!(7)).unwrap();
         assert_eq!(fixture.encoding, Encoding::StringValue);
         assert!(text(&fixture).contains(r#"\"body\":{\"max_bytes\":7}"#));
     }
@@ -397,24 +327,15 @@ mod tests {
     #[test]
     fn the_order_of_keys_is_kept() {
         let mut document = shipped().document;
-        let keys: Vec<_> = configuration(&mut document)
-            .unwrap()
-            .as_object()
-            .unwrap()
-            .keys()
-            .collect();
+        let keys: Vec<_> = configuration(&mut document).unwrap().as_object().unwrap().keys().collect();
         assert_eq!(keys, ["routing", "session", "body", "pools"]);
     }
 
     #[test]
     fn an_access_log_in_a_file_keeps_its_format() {
-        let fixture = shipped()
-            .with_access_log(Path::new("/run/access.log"))
-            .unwrap();
+        let fixture = shipped().with_access_log(Path::new("/run/access.log")).unwrap();
         let text = text(&fixture);
-        assert!(
-            text.contains(r#""path":"/run/access.log""#) && text.contains("%UPSTREAM_CLUSTER%")
-        );
+        assert!(text.contains(r#""path":"/run/access.log""#) && text.contains("%UPSTREAM_CLUSTER%"));
         assert!(!text.contains("StdoutAccessLog"));
     }
 
@@ -426,10 +347,7 @@ mod tests {
         let source = &bootstrap["dynamic_resources"]["lds_config"]["path_config_source"];
         assert_eq!(source["path"], "/run/listeners.json");
         let listener = &fixture.listeners().unwrap()["resources"][0];
-        assert_eq!(
-            listener["@type"],
-            "type.googleapis.com/envoy.config.listener.v3.Listener"
-        );
+        assert_eq!(listener["@type"], "type.googleapis.com/envoy.config.listener.v3.Listener");
         assert_eq!(listener["name"], "llm");
     }
 }

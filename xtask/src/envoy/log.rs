@@ -37,10 +37,7 @@ impl Lines {
 
 impl Log {
     /// Reads lines until the process closes this output. A line need not be UTF-8: access logs print what clients sent.
-    pub(super) fn capture(
-        &self,
-        output: impl AsyncRead + Send + Unpin + 'static,
-    ) -> JoinHandle<()> {
+    pub(super) fn capture(&self, output: impl AsyncRead + Send + Unpin + 'static) -> JoinHandle<()> {
         let log = self.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).split(b'\n');
@@ -75,15 +72,8 @@ impl Log {
         patiently(&format!("waiting for a log line with {text:?}"), async {
             let mut lines = self.lines.subscribe();
             let has_line = |lines: &Lines| lines.since(mark).any(|line| line.contains(text));
-            let lines = lines
-                .wait_for(has_line)
-                .await
-                .context("the log is closed")?;
-            lines
-                .since(mark)
-                .find(|line| line.contains(text))
-                .cloned()
-                .context("the line is gone")
+            let lines = lines.wait_for(has_line).await.context("the log is closed")?;
+            lines.since(mark).find(|line| line.contains(text)).cloned().context("the line is gone")
         })
         .await
     }
@@ -97,14 +87,8 @@ mod tests {
     async fn lines_are_kept_even_if_they_are_not_utf8() {
         let log = Log::default();
         log.capture(&b"first\nsec\xffond\nlast"[..]).await.unwrap();
-        assert_eq!(
-            log.since(Mark::default()),
-            ["first", "sec\u{fffd}ond", "last"]
-        );
-        assert_eq!(
-            log.wait_for("ond", Mark::default()).await.unwrap(),
-            "sec\u{fffd}ond"
-        );
+        assert_eq!(log.since(Mark::default()), ["first", "sec\u{fffd}ond", "last"]);
+        assert_eq!(log.wait_for("ond", Mark::default()).await.unwrap(), "sec\u{fffd}ond");
     }
 
     #[tokio::test]

@@ -33,10 +33,7 @@ async fn patiently<T>(what: &str, future: impl Future<Output = Result<T>>) -> Re
 }
 
 /// Asks again and again until there is an answer, for what Envoy tells only those who ask.
-pub async fn wait_until<T>(
-    what: &str,
-    mut condition: impl AsyncFnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub async fn wait_until<T>(what: &str, mut condition: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     patiently(what, async {
         loop {
             if let Some(answer) = condition().await? {

@@ -45,15 +45,10 @@ impl Process {
         concurrency: u32,
         environment: &[(String, String)],
     ) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("envoy-")
-            .tempdir()
-            .context("cannot make a directory")?;
+        let directory = tempfile::Builder::new().prefix("envoy-").tempdir().context("cannot make a directory")?;
         let mut command = command(envoy, fixture, concurrency, directory.path())?;
         command.envs(environment.iter().cloned());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", envoy.path.display()))?;
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", envoy.path.display()))?;
         let log = Log::default();
         let captures = [
             log.capture(child.stdout.take().context("no stdout")?),
@@ -64,25 +59,14 @@ impl Process {
             ready = ready(concurrency, directory.path()) => ready,
         };
         match started {
-            Ok((admin, listeners)) => Ok(Self {
-                child,
-                version: envoy.version,
-                log,
-                captures,
-                admin,
-                listeners,
-                concurrency,
-                directory,
-            }),
+            Ok((admin, listeners)) => {
+                Ok(Self { child, version: envoy.version, log, captures, admin, listeners, concurrency, directory })
+            }
             Err(unready) => {
                 child.kill().await.context("cannot end Envoy")?;
                 drain(captures).await;
-                Err(Refusal {
-                    version: envoy.version,
-                    reason: unready.to_string(),
-                    log: log.since(Mark::default()),
-                }
-                .into())
+                Err(Refusal { version: envoy.version, reason: unready.to_string(), log: log.since(Mark::default()) }
+                    .into())
             }
         }
     }
@@ -96,10 +80,7 @@ impl Process {
         match Self::start(envoy, fixture, 1, environment).await {
             Ok(process) => {
                 process.stop().await?;
-                bail!(
-                    "Envoy {} accepted a configuration that it should refuse",
-                    envoy.version
-                )
+                bail!("Envoy {} accepted a configuration that it should refuse", envoy.version)
             }
             Err(error) => error.downcast(),
         }
@@ -107,10 +88,7 @@ impl Process {
 
     /// The address of the listener `llm`.
     pub fn address(&self) -> Result<SocketAddr> {
-        self.listeners
-            .get(LISTENER)
-            .copied()
-            .with_context(|| format!("Envoy has no listener {LISTENER}"))
+        self.listeners.get(LISTENER).copied().with_context(|| format!("Envoy has no listener {LISTENER}"))
     }
 
     /// The addresses of all listeners, by name.
@@ -174,17 +152,12 @@ impl Process {
         fixture.write_listeners(self.directory.path())?;
         let after = wait_until("waiting for Envoy to update its listeners", async || {
             let now = ListenerStats::read(&self.admin).await?;
-            Ok(
-                (now.is_rejection_after(&before) || now.is_served_since(&before, self.concurrency))
-                    .then_some(now),
-            )
+            Ok((now.is_rejection_after(&before) || now.is_served_since(&before, self.concurrency)).then_some(now))
         })
         .await?;
         if after.is_rejection_after(&before) {
             // The counters come by another way than the log, so wait for the line that ends the complaint.
-            self.log
-                .wait_for("Filesystem config update rejected", mark)
-                .await?;
+            self.log.wait_for("Filesystem config update rejected", mark).await?;
             return Ok(Update::Rejected(self.log.since(mark)));
         }
         Ok(Update::Accepted)
@@ -195,23 +168,12 @@ impl Process {
         if let Some(status) = self.child.try_wait()? {
             drain(self.captures).await;
             let reason = format!("had already ended with {status}");
-            return Err(Refusal {
-                version: self.version,
-                reason,
-                log: self.log.since(Mark::default()),
-            }
-            .into());
+            return Err(Refusal { version: self.version, reason, log: self.log.since(Mark::default()) }.into());
         }
         terminate(&self.child)?;
-        if tokio::time::timeout(PATIENCE, self.child.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
             self.child.kill().await?;
-            bail!(
-                "Envoy {} did not end when it was asked to, and was killed",
-                self.version
-            );
+            bail!("Envoy {} did not end when it was asked to, and was killed", self.version);
         }
         drain(self.captures).await;
         Ok(self.log.since(Mark::default()))
@@ -249,24 +211,14 @@ impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LAST: usize = 20;
         // Envoy begins by listing all that is built in, a hundred long lines at level info.
-        let mut lines: Vec<_> = self
-            .log
-            .iter()
-            .filter(|line| !line.contains("][info]["))
-            .collect();
+        let mut lines: Vec<_> = self.log.iter().filter(|line| !line.contains("][info][")).collect();
         let last = lines.split_off(lines.len().saturating_sub(LAST));
         write!(formatter, "Envoy {} {}", self.version, self.reason)?;
-        last.iter()
-            .try_for_each(|line| write!(formatter, "\n  {line}"))
+        last.iter().try_for_each(|line| write!(formatter, "\n  {line}"))
     }
 }
 
-fn command(
-    envoy: &Envoy,
-    fixture: &Fixture,
-    concurrency: u32,
-    directory: &Path,
-) -> Result<Command> {
+fn command(envoy: &Envoy, fixture: &Fixture, concurrency: u32, directory: &Path) -> Result<Command> {
     let mut command = Command::new(&envoy.path);
     command
         .arg("--config-path")
@@ -274,13 +226,7 @@ fn command(
         .arg("--admin-address-path")
         .arg(directory.join(ADMIN_ADDRESS_FILE))
         .args(["--concurrency", &concurrency.to_string()])
-        .args([
-            "--disable-hot-restart",
-            "--drain-time-s",
-            "1",
-            "--log-level",
-            "info",
-        ])
+        .args(["--disable-hot-restart", "--drain-time-s", "1", "--log-level", "info"])
         // Access logs are buffered for 10 s otherwise.
         .args(["--file-flush-interval-msec", "50"])
         // Envoy takes no listeners from a file without knowing its own name.
@@ -313,10 +259,7 @@ fn end_with_parent(_: &mut Command) {}
 
 fn terminate(child: &Child) -> Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
-    let id = child
-        .id()
-        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
-        .context("Envoy has ended")?;
+    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).context("Envoy has ended")?;
     kill_process(id, Signal::TERM).context("cannot end Envoy")
 }
 
@@ -350,19 +293,12 @@ impl From<anyhow::Error> for Unready {
     }
 }
 
-async fn ready(
-    concurrency: u32,
-    directory: &Path,
-) -> Result<(Admin, BTreeMap<String, SocketAddr>), Unready> {
+async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, BTreeMap<String, SocketAddr>), Unready> {
     let path = directory.join(ADMIN_ADDRESS_FILE);
     let address = wait_until("waiting for the admin interface", async || {
-        Ok(fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.trim().parse().ok()))
+        Ok(fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()))
     });
-    let admin = Admin {
-        address: address.await?,
-    };
+    let admin = Admin { address: address.await? };
     let stats = wait_until("waiting for the listeners", async || {
         // An Envoy that is about to exit does not answer; why, its exit will tell.
         let stats = ListenerStats::read(&admin).await.ok();
@@ -389,12 +325,7 @@ struct ListenerStats {
 impl ListenerStats {
     async fn read(admin: &Admin) -> Result<Self> {
         let stats = admin.stats("").await?;
-        let count = |name: &str| {
-            stats
-                .get(&format!("listener_manager.{name}"))
-                .copied()
-                .unwrap_or_default()
-        };
+        let count = |name: &str| stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default();
         Ok(Self {
             live: stats.get("server.state") == Some(&0),
             taken: count("listener_added") + count("listener_modified"),
@@ -423,22 +354,9 @@ mod tests {
 
     #[test]
     fn listeners_are_served_when_every_worker_has_them() {
-        let before = ListenerStats {
-            live: true,
-            taken: 1,
-            served: 2,
-            accepted: 1,
-            rejected: 0,
-        };
+        let before = ListenerStats { live: true, taken: 1, served: 2, accepted: 1, rejected: 0 };
         let since = |taken, served, accepted| {
-            ListenerStats {
-                live: true,
-                taken,
-                served,
-                accepted,
-                rejected: 0,
-            }
-            .is_served_since(&before, 2)
+            ListenerStats { live: true, taken, served, accepted, rejected: 0 }.is_served_since(&before, 2)
         };
         assert!(!since(1, 2, 1), "nothing happened yet");
         assert!(!since(2, 3, 2), "one worker is missing");
@@ -451,17 +369,10 @@ mod tests {
         let info = "[2026-11-21 10:54:39.893][11066][info][main] exiting".to_owned();
         let lines = (1..=30).map(|number| format!("[error][wasm] problem {number}."));
         let log = lines.chain([info]).collect();
-        let refusal = Refusal {
-            version: "1.40.0".parse().unwrap(),
-            reason: "exited".to_owned(),
-            log,
-        };
+        let refusal = Refusal { version: "1.40.0".parse().unwrap(), reason: "exited".to_owned(), log };
         assert!(refusal.mentions("problem 1."));
         let text = refusal.to_string();
-        assert!(
-            text.starts_with("Envoy 1.40.0 exited\n  [error][wasm] problem 11.\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("Envoy 1.40.0 exited\n  [error][wasm] problem 11.\n"), "{text}");
         assert!(text.ends_with("\n  [error][wasm] problem 30."));
     }
 }

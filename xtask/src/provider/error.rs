@@ -19,13 +19,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: u16, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            code: None,
-            parameter: None,
-            retry_after: None,
-        }
+        Self { status, message: message.into(), code: None, parameter: None, retry_after: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -38,32 +32,18 @@ impl ApiError {
     }
 
     pub(super) fn unauthorized() -> Self {
-        let error = Self::new(
-            401,
-            "The API key is missing or unknown to this simulated provider.",
-        );
-        Self {
-            code: Some("invalid_api_key"),
-            ..error
-        }
+        let error = Self::new(401, "The API key is missing or unknown to this simulated provider.");
+        Self { code: Some("invalid_api_key"), ..error }
     }
 
     /// A status that a test or an `x-simulate` header asked for.
     pub(super) fn simulated(status: u16, retry_after: Option<u64>) -> Self {
         let code = (status == 429).then_some("rate_limit_exceeded");
-        Self {
-            code,
-            retry_after,
-            ..Self::new(status, format!("Simulated fault: status {status}."))
-        }
+        Self { code, retry_after, ..Self::new(status, format!("Simulated fault: status {status}.")) }
     }
 
     pub(super) fn about(self, parameter: &'static str, code: &'static str) -> Self {
-        Self {
-            parameter: Some(parameter),
-            code: Some(code),
-            ..self
-        }
+        Self { parameter: Some(parameter), code: Some(code), ..self }
     }
 
     /// The body of the answer in the vendor's own form.
@@ -144,27 +124,15 @@ mod tests {
     fn a_rate_limit_looks_like_each_vendors_own() {
         let error = ApiError::simulated(429, Some(7));
         let anthropic = error.json(Vendor::Anthropic);
-        assert_eq!(
-            (&anthropic["type"], &anthropic["error"]["type"]),
-            (&json!("error"), &json!("rate_limit_error"))
-        );
-        assert_eq!(
-            error.json(Vendor::OpenAi)["error"]["code"],
-            "rate_limit_exceeded"
-        );
+        assert_eq!((&anthropic["type"], &anthropic["error"]["type"]), (&json!("error"), &json!("rate_limit_error")));
+        assert_eq!(error.json(Vendor::OpenAi)["error"]["code"], "rate_limit_exceeded");
         let gemini = &error.json(Vendor::Gemini)["error"];
-        assert_eq!(
-            (&gemini["code"], &gemini["status"]),
-            (&json!(429), &json!("RESOURCE_EXHAUSTED"))
-        );
+        assert_eq!((&gemini["code"], &gemini["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
         assert_eq!(gemini["details"][0]["retryDelay"], "7s");
     }
 
     #[test]
     fn the_status_of_anthropic_alone_is_an_overload() {
-        assert_eq!(
-            ApiError::simulated(529, None).json(Vendor::Anthropic)["error"]["type"],
-            "overloaded_error"
-        );
+        assert_eq!(ApiError::simulated(529, None).json(Vendor::Anthropic)["error"]["type"], "overloaded_error");
     }
 }

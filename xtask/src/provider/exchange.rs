@@ -33,25 +33,13 @@ pub(super) struct VendorServer {
 
 impl VendorServer {
     pub(super) fn new(vendor: Vendor, accounts: &[Account], shared: Arc<Shared>) -> Self {
-        let accounts = accounts
-            .iter()
-            .filter(|account| account.vendor == vendor)
-            .cloned();
-        let accounts = accounts
-            .map(|account| Arc::new(AccountState::new(account)))
-            .collect();
-        Self {
-            vendor,
-            accounts,
-            shared,
-        }
+        let accounts = accounts.iter().filter(|account| account.vendor == vendor).cloned();
+        let accounts = accounts.map(|account| Arc::new(AccountState::new(account))).collect();
+        Self { vendor, accounts, shared }
     }
 
     fn account(&self, key: &str) -> Option<Arc<AccountState>> {
-        self.accounts
-            .iter()
-            .find(|state| state.account.key == key)
-            .cloned()
+        self.accounts.iter().find(|state| state.account.key == key).cloned()
     }
 }
 
@@ -65,26 +53,10 @@ pub(super) async fn handle(
     let account = key(server.vendor, &parts).and_then(|key| server.account(key));
     let name = account.as_ref().map(|state| state.account.name.as_str());
     let record = server.shared.log.arrived(server.vendor, name, &parts);
-    let answer = exchange(
-        &server,
-        account.clone(),
-        record,
-        &connection,
-        &mut parts,
-        body,
-    )
-    .await;
-    let (mut response, usage) =
-        answer.unwrap_or_else(|error| (error_response(&server, &parts, &error), None));
-    server
-        .shared
-        .log
-        .answered(record, name, response.status().as_u16(), usage);
-    add_headers(
-        server.vendor,
-        name.unwrap_or("none"),
-        response.headers_mut(),
-    );
+    let answer = exchange(&server, account.clone(), record, &connection, &mut parts, body).await;
+    let (mut response, usage) = answer.unwrap_or_else(|error| (error_response(&server, &parts, &error), None));
+    server.shared.log.answered(record, name, response.status().as_u16(), usage);
+    add_headers(server.vendor, name.unwrap_or("none"), response.headers_mut());
     response
 }
 
@@ -106,10 +78,7 @@ async fn exchange(
     };
     match fault {
         Some(Fault::Drop) => match connection.abort().await {},
-        Some(Fault::Status {
-            status,
-            retry_after,
-        }) => return Err(ApiError::simulated(status, retry_after)),
+        Some(Fault::Status { status, retry_after }) => return Err(ApiError::simulated(status, retry_after)),
         _ => {}
     }
     let api = Api::of(server.vendor, &parts.method, &parts.uri)?;
@@ -144,13 +113,9 @@ pub(super) fn cut(fault: &Option<Fault>) -> Option<usize> {
 fn key(vendor: Vendor, parts: &Parts) -> Option<&str> {
     let bearer = || single(&parts.headers, "authorization")?.strip_prefix("Bearer ");
     match vendor {
-        Vendor::Anthropic if parts.headers.contains_key("x-api-key") => {
-            single(&parts.headers, "x-api-key")
-        }
+        Vendor::Anthropic if parts.headers.contains_key("x-api-key") => single(&parts.headers, "x-api-key"),
         Vendor::Anthropic | Vendor::OpenAi => bearer(),
-        Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => {
-            single(&parts.headers, "x-goog-api-key")
-        }
+        Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => single(&parts.headers, "x-goog-api-key"),
         Vendor::Gemini => api::query(&parts.uri, "key"),
     }
 }
@@ -166,13 +131,10 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 async fn read(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
-            413,
-            format!("The body of the request is longer than {MAX_BODY_BYTES} bytes."),
-        )),
-        Err(error) => Err(ApiError::invalid(format!(
-            "The body of the request could not be read: {error}"
-        ))),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(413, format!("The body of the request is longer than {MAX_BODY_BYTES} bytes.")))
+        }
+        Err(error) => Err(ApiError::invalid(format!("The body of the request could not be read: {error}"))),
     }
 }
 
@@ -184,14 +146,10 @@ async fn upgrade(
     fault: Option<Fault>,
 ) -> Result<Response<Body>, ApiError> {
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await;
-    let upgrade = upgrade
-        .map_err(|_| ApiError::new(405, "GET is for WebSockets here; otherwise use POST."))?;
+    let upgrade = upgrade.map_err(|_| ApiError::new(405, "GET is for WebSockets here; otherwise use POST."))?;
     let stop = connection.stop_signal();
-    let upgrade = upgrade
-        .max_message_size(MAX_BODY_BYTES)
-        .max_frame_size(MAX_BODY_BYTES);
-    Ok(upgrade
-        .on_upgrade(move |socket| websocket::serve(socket, server, account, cut(&fault), stop)))
+    let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
+    Ok(upgrade.on_upgrade(move |socket| websocket::serve(socket, server, account, cut(&fault), stop)))
 }
 
 fn response(answer: Answer, cut: Option<usize>) -> Response<Body> {
@@ -200,10 +158,7 @@ fn response(answer: Answer, cut: Option<usize>) -> Response<Body> {
         Payload::Events(framing, events) => {
             let mut response = Response::new(stream::body(framing.frames(&events), cut));
             let headers = response.headers_mut();
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(framing.content_type()),
-            );
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(framing.content_type()));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             response
         }
@@ -214,16 +169,12 @@ fn error_response(server: &VendorServer, parts: &Parts, error: &ApiError) -> Res
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = error.json(server.vendor);
     // A client that waits for an array gets one.
-    if let Ok(Api::GeminiStream { sse: false, .. }) =
-        Api::of(server.vendor, &parts.method, &parts.uri)
-    {
+    if let Ok(Api::GeminiStream { sse: false, .. }) = Api::of(server.vendor, &parts.method, &parts.uri) {
         body = Value::Array(vec![body]);
     }
     let mut response = json_response(status, &body, false);
     if let Some(seconds) = error.retry_after {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -233,20 +184,13 @@ fn json_response(status: StatusCode, value: &Value, broken: bool) -> Response<Bo
     let text = value.to_string();
     let length = HeaderValue::from(text.len());
     let body = match text.split_at_checked(text.len() / 2) {
-        Some((first, rest)) if broken => {
-            stream::body(vec![first.to_owned(), rest.to_owned()], Some(1))
-        }
+        Some((first, rest)) if broken => stream::body(vec![first.to_owned(), rest.to_owned()], Some(1)),
         _ => Body::from(text),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, length);
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

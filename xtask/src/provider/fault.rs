@@ -48,10 +48,7 @@ pub enum Fault {
 impl Fault {
     /// 429 with a `retry-after` of so many seconds.
     pub fn rate_limit(retry_after_seconds: u64) -> Self {
-        Self::Status {
-            status: 429,
-            retry_after: Some(retry_after_seconds),
-        }
+        Self::Status { status: 429, retry_after: Some(retry_after_seconds) }
     }
 }
 
@@ -69,11 +66,7 @@ struct Planned {
 
 impl FaultBook {
     pub(super) fn add(&self, account: &str, fault: Fault, times: Option<u32>) {
-        locked(&self.0).push(Planned {
-            account: account.to_owned(),
-            fault,
-            times,
-        });
+        locked(&self.0).push(Planned { account: account.to_owned(), fault, times });
     }
 
     pub(super) fn clear(&self) {
@@ -112,14 +105,9 @@ struct Wish {
 impl Wish {
     fn parse(text: &str) -> Option<Self> {
         let (mut accounts, mut fault, mut seconds) = (Vec::new(), None, None);
-        for setting in text
-            .split(';')
-            .map(str::trim)
-            .filter(|setting| !setting.is_empty())
-        {
-            let (name, value) = setting
-                .split_once('=')
-                .map_or((setting, ""), |(name, value)| (name.trim(), value.trim()));
+        for setting in text.split(';').map(str::trim).filter(|setting| !setting.is_empty()) {
+            let (name, value) =
+                setting.split_once('=').map_or((setting, ""), |(name, value)| (name.trim(), value.trim()));
             let effect = match name {
                 "account" => {
                     accounts.extend(value.split(',').map(|name| name.trim().to_owned()));
@@ -129,10 +117,7 @@ impl Wish {
                     seconds = Some(value.parse().ok()?);
                     continue;
                 }
-                "status" => Fault::Status {
-                    status: status(value)?,
-                    retry_after: None,
-                },
+                "status" => Fault::Status { status: status(value)?, retry_after: None },
                 "first-byte" => Fault::SlowFirstByte(duration(value)?),
                 "drop" if value.is_empty() => Fault::Drop,
                 "cut" => Fault::CutAfter(value.parse().ok()?),
@@ -143,10 +128,7 @@ impl Wish {
             }
         }
         let fault = match (fault?, seconds) {
-            (Fault::Status { status, .. }, retry_after) => Fault::Status {
-                status,
-                retry_after,
-            },
+            (Fault::Status { status, .. }, retry_after) => Fault::Status { status, retry_after },
             (_, Some(_)) => return None,
             (other, None) => other,
         };
@@ -155,19 +137,13 @@ impl Wish {
 }
 
 fn status(text: &str) -> Option<u16> {
-    text.parse()
-        .ok()
-        .filter(|status| (400..600).contains(status))
+    text.parse().ok().filter(|status| (400..600).contains(status))
 }
 
 fn duration(text: &str) -> Option<Duration> {
     match text.strip_suffix("ms") {
         Some(number) => number.parse().ok().map(Duration::from_millis),
-        None => text
-            .strip_suffix('s')?
-            .parse()
-            .ok()
-            .map(Duration::from_secs),
+        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
     }
 }
 
@@ -180,38 +156,15 @@ mod tests {
         for value in header.split('|') {
             headers.append(FAULT_HEADER, value.parse().unwrap());
         }
-        assert_eq!(
-            from_headers(&headers, account).map_err(|error| error.status),
-            expected,
-            "{header}"
-        );
+        assert_eq!(from_headers(&headers, account).map_err(|error| error.status), expected, "{header}");
     }
 
     #[test]
     fn the_header_asks_for_one_fault() {
-        check(
-            "status=429; retry-after=7",
-            "any",
-            Ok(Some(Fault::rate_limit(7))),
-        );
-        check(
-            "status=529",
-            "any",
-            Ok(Some(Fault::Status {
-                status: 529,
-                retry_after: None,
-            })),
-        );
-        check(
-            "first-byte=1500ms",
-            "any",
-            Ok(Some(Fault::SlowFirstByte(Duration::from_millis(1500)))),
-        );
-        check(
-            "first-byte=2s",
-            "any",
-            Ok(Some(Fault::SlowFirstByte(Duration::from_secs(2)))),
-        );
+        check("status=429; retry-after=7", "any", Ok(Some(Fault::rate_limit(7))));
+        check("status=529", "any", Ok(Some(Fault::Status { status: 529, retry_after: None })));
+        check("first-byte=1500ms", "any", Ok(Some(Fault::SlowFirstByte(Duration::from_millis(1500)))));
+        check("first-byte=2s", "any", Ok(Some(Fault::SlowFirstByte(Duration::from_secs(2)))));
         check("drop", "any", Ok(Some(Fault::Drop)));
         check("cut=3", "any", Ok(Some(Fault::CutAfter(3))));
     }
@@ -220,25 +173,14 @@ mod tests {
     fn the_header_works_on_the_accounts_it_names() {
         check("account=a,b; drop", "b", Ok(Some(Fault::Drop)));
         check("account=a; drop", "b", Ok(None));
-        check(
-            "account=a; drop|account=b; cut=1",
-            "b",
-            Ok(Some(Fault::CutAfter(1))),
-        );
+        check("account=a; drop|account=b; cut=1", "b", Ok(Some(Fault::CutAfter(1))));
     }
 
     #[test]
     fn a_header_that_makes_no_sense_is_refused() {
-        for header in [
-            "",
-            "status=200",
-            "status=abc",
-            "drop; cut=1",
-            "drop; retry-after=1",
-            "drop=1",
-            "first-byte=2",
-            "x=1",
-        ] {
+        for header in
+            ["", "status=200", "status=abc", "drop; cut=1", "drop; retry-after=1", "drop=1", "first-byte=2", "x=1"]
+        {
             check(header, "any", Err(400));
         }
     }
@@ -250,14 +192,7 @@ mod tests {
         book.add("a", Fault::CutAfter(1), None);
         assert_eq!(book.take("b"), None);
         let taken: Vec<_> = (0..3).map(|_| book.take("a")).collect();
-        assert_eq!(
-            taken,
-            [
-                Some(Fault::Drop),
-                Some(Fault::CutAfter(1)),
-                Some(Fault::CutAfter(1))
-            ]
-        );
+        assert_eq!(taken, [Some(Fault::Drop), Some(Fault::CutAfter(1)), Some(Fault::CutAfter(1))]);
         book.clear();
         assert_eq!(book.take("a"), None);
     }

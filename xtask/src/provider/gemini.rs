@@ -20,23 +20,13 @@ const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// Reads a request; `stream` is said by the path.
 pub(super) fn parse(model: &str, stream: bool, body: &Value) -> Result<Call, ApiError> {
     if !body["cachedContent"].is_null() {
-        return Err(ApiError::new(
-            403,
-            "CachedContent not found (or permission denied): none is simulated.",
-        ));
+        return Err(ApiError::new(403, "CachedContent not found (or permission denied): none is simulated."));
     }
     let prompt = parse_prompt(body)?;
     let config = either(body, "generationConfig", "generation_config");
-    let max_output_tokens =
-        integer(config, "maxOutputTokens")?.or(integer(config, "max_output_tokens")?);
+    let max_output_tokens = integer(config, "maxOutputTokens")?.or(integer(config, "max_output_tokens")?);
     let prefixes = prompt.steps(model, MINIMUM_TOKENS, STEP_TOKENS, LIFETIME);
-    Ok(Call {
-        model: model.to_owned(),
-        prompt,
-        prefixes,
-        stream,
-        max_output_tokens,
-    })
+    Ok(Call { model: model.to_owned(), prompt, prefixes, stream, max_output_tokens })
 }
 
 /// Answers `countTokens`, whose request may wrap the one it is about.
@@ -56,16 +46,11 @@ pub(super) fn chunks(turn: &Turn) -> Vec<Value> {
     let pieces = turn.pieces();
     let last = pieces.len() - 1;
     let output = |index: usize| (index == last).then_some(turn.usage.output_tokens);
-    pieces
-        .iter()
-        .enumerate()
-        .map(|(index, piece)| chunk(turn, piece, output(index)))
-        .collect()
+    pieces.iter().enumerate().map(|(index, piece)| chunk(turn, piece, output(index))).collect()
 }
 
 fn chunk(turn: &Turn, text: &str, output_tokens: Option<u64>) -> Value {
-    let mut candidate =
-        json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
+    let mut candidate = json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
     if output_tokens.is_some() {
         candidate["finishReason"] = json!(if turn.truncated { "MAX_TOKENS" } else { "STOP" });
     }
@@ -93,8 +78,7 @@ fn usage(turn: &Turn, output_tokens: Option<u64>) -> Value {
 
 fn parse_prompt(body: &Value) -> Result<Prompt, ApiError> {
     let contents = list(body, "contents")?.filter(|contents| !contents.is_empty());
-    let contents =
-        contents.ok_or_else(|| missing_or(body, "contents", "contents is not specified"))?;
+    let contents = contents.ok_or_else(|| missing_or(body, "contents", "contents is not specified"))?;
     let mut prompt = Prompt::default();
     let system = either(body, "systemInstruction", "system_instruction");
     if !system.is_null() {
@@ -112,11 +96,7 @@ fn parse_prompt(body: &Value) -> Result<Prompt, ApiError> {
 
 /// Google's JSON may be written in both spellings.
 fn either<'a>(owner: &'a Value, camel: &str, snake: &str) -> &'a Value {
-    if owner[camel].is_null() {
-        &owner[snake]
-    } else {
-        &owner[camel]
-    }
+    if owner[camel].is_null() { &owner[snake] } else { &owner[camel] }
 }
 
 #[cfg(test)]
@@ -125,38 +105,18 @@ mod tests {
 
     #[test]
     fn the_last_chunk_alone_ends_the_answer() {
-        let call = parse(
-            "m",
-            true,
-            &json!({"contents": [{"parts": [{"text": "x"}]}]}),
-        )
-        .unwrap();
+        let call = parse("m", true, &json!({"contents": [{"parts": [{"text": "x"}]}]})).unwrap();
         let turn = Turn::new(&call, 0);
         let chunks = chunks(&turn);
-        let ends: Vec<bool> = chunks
-            .iter()
-            .map(|chunk| !chunk["candidates"][0]["finishReason"].is_null())
-            .collect();
-        assert!(
-            ends.len() > 1 && ends.iter().filter(|end| **end).count() == 1 && ends[ends.len() - 1]
-        );
-        assert!(
-            chunks[0]["usageMetadata"]
-                .get("cachedContentTokenCount")
-                .is_none()
-        );
+        let ends: Vec<bool> = chunks.iter().map(|chunk| !chunk["candidates"][0]["finishReason"].is_null()).collect();
+        assert!(ends.len() > 1 && ends.iter().filter(|end| **end).count() == 1 && ends[ends.len() - 1]);
+        assert!(chunks[0]["usageMetadata"].get("cachedContentTokenCount").is_none());
     }
 
     #[test]
     fn both_spellings_of_the_system_instruction_are_read() {
         let body = |name: &str| json!({name: {"parts": [{"text": "s"}]}, "contents": [{"parts": [{"text": "x"}]}]});
-        let text = |name: &str| {
-            parse("m", false, &body(name))
-                .unwrap()
-                .prompt
-                .text()
-                .to_owned()
-        };
+        let text = |name: &str| parse("m", false, &body(name)).unwrap().prompt.text().to_owned();
         assert_eq!(text("systemInstruction"), text("system_instruction"));
     }
 
@@ -166,9 +126,7 @@ mod tests {
         assert_eq!(refused(json!({})), 400);
         assert_eq!(refused(json!({"contents": [{"role": "user"}]})), 400);
         assert_eq!(
-            refused(
-                json!({"contents": [{"parts": [{"text": "x"}]}], "cachedContent": "cachedContents/1"})
-            ),
+            refused(json!({"contents": [{"parts": [{"text": "x"}]}], "cachedContent": "cachedContents/1"})),
             403
         );
     }

@@ -113,11 +113,7 @@ impl Account {
             Vendor::OpenAi => "sk",
             Vendor::Gemini => "AIza",
         };
-        Self {
-            vendor,
-            name: format!("{vendor}-{letter}"),
-            key: format!("{prefix}-simulated-{letter}"),
-        }
+        Self { vendor, name: format!("{vendor}-{letter}"), key: format!("{prefix}-simulated-{letter}") }
     }
 
     /// The environment variable from which `envoy.yaml` takes this account's secret, and its value: the whole value of
@@ -125,10 +121,7 @@ impl Account {
     pub fn environment(&self) -> (String, String) {
         let name = self.name.to_uppercase().replace('-', "_");
         match self.vendor {
-            Vendor::OpenAi => (
-                format!("{name}_AUTHORIZATION"),
-                format!("Bearer {}", self.key),
-            ),
+            Vendor::OpenAi => (format!("{name}_AUTHORIZATION"), format!("Bearer {}", self.key)),
             Vendor::Anthropic | Vendor::Gemini => (format!("{name}_KEY"), self.key.clone()),
         }
     }
@@ -149,21 +142,13 @@ impl Addresses {
     /// The ports of `envoy.yaml` on an address of this machine.
     pub fn on(host: IpAddr) -> Self {
         let at = |port| SocketAddr::new(host, port);
-        Self {
-            anthropic: at(18001),
-            openai: at(18002),
-            gemini: at(18003),
-        }
+        Self { anthropic: at(18001), openai: at(18002), gemini: at(18003) }
     }
 
     /// Ports that are free, on loopback.
     pub fn any() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self {
-            anthropic: any,
-            openai: any,
-            gemini: any,
-        }
+        Self { anthropic: any, openai: any, gemini: any }
     }
 
     /// The address of one of them.
@@ -194,10 +179,7 @@ pub struct Config {
 impl Default for Config {
     /// The accounts of `envoy.yaml` on free ports.
     fn default() -> Self {
-        Self {
-            addresses: Addresses::any(),
-            accounts: Providers::demo_accounts(),
-        }
+        Self { addresses: Addresses::any(), accounts: Providers::demo_accounts() }
     }
 }
 
@@ -220,55 +202,34 @@ struct Shared {
 impl Providers {
     /// The accounts that `envoy.yaml` expects.
     pub fn demo_accounts() -> Vec<Account> {
-        [
-            (Vendor::Anthropic, "abc"),
-            (Vendor::OpenAi, "ab"),
-            (Vendor::Gemini, "ab"),
-        ]
-        .into_iter()
-        .flat_map(|(vendor, letters)| {
-            letters
-                .chars()
-                .map(move |letter| Account::demo(vendor, letter))
-        })
-        .collect()
+        [(Vendor::Anthropic, "abc"), (Vendor::OpenAi, "ab"), (Vendor::Gemini, "ab")]
+            .into_iter()
+            .flat_map(|(vendor, letters)| letters.chars().map(move |letter| Account::demo(vendor, letter)))
+            .collect()
     }
 
     /// Binds all addresses, then serves in the background.
     pub async fn start(config: Config) -> Result<Self> {
-        let Config {
-            addresses,
-            accounts,
-        } = config;
+        let Config { addresses, accounts } = config;
         check(&accounts)?;
         let mut listeners = Vec::new();
         for vendor in Vendor::ALL {
             let address = addresses.of(vendor);
             let listener = TcpListener::bind(address).await;
-            let listener = listener
-                .with_context(|| format!("cannot listen on {address} for simulated {vendor}"))?;
+            let listener = listener.with_context(|| format!("cannot listen on {address} for simulated {vendor}"))?;
             listeners.push((vendor, listener));
         }
         let bound = |index: usize| -> Result<SocketAddr> {
             let (_, listener) = listeners.get(index).context("one listener per vendor")?;
             listener.local_addr().context("the address of a listener")
         };
-        let addresses = Addresses {
-            anthropic: bound(0)?,
-            openai: bound(1)?,
-            gemini: bound(2)?,
-        };
+        let addresses = Addresses { anthropic: bound(0)?, openai: bound(1)?, gemini: bound(2)? };
         let (shared, stop) = (Arc::new(Shared::default()), Stop::new());
         for (vendor, listener) in listeners {
             let server = VendorServer::new(vendor, &accounts, Arc::clone(&shared));
             tokio::spawn(server::accept(listener, Arc::new(server), stop.signal()));
         }
-        Ok(Self {
-            addresses,
-            accounts,
-            shared,
-            stop,
-        })
+        Ok(Self { addresses, accounts, shared, stop })
     }
 
     /// Where a vendor's server listens.
@@ -284,10 +245,7 @@ impl Providers {
     /// Makes the next `times` requests to an account go wrong, or all until [`clear_faults`](Self::clear_faults). Faults
     /// for one account are used up in the order in which they were asked for.
     pub fn fault(&self, account: &str, fault: Fault, times: Option<u32>) -> Result<()> {
-        ensure!(
-            self.accounts.iter().any(|known| known.name == account),
-            "no simulated account is called `{account}`"
-        );
+        ensure!(self.accounts.iter().any(|known| known.name == account), "no simulated account is called `{account}`");
         self.shared.faults.add(account, fault, times);
         Ok(())
     }
@@ -309,11 +267,8 @@ impl Providers {
 
     /// Sums per account since the start, by the account's name; zero for an account that nobody asked.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
-        let mut totals: BTreeMap<String, Totals> = self
-            .accounts
-            .iter()
-            .map(|account| (account.name.clone(), Totals::default()))
-            .collect();
+        let mut totals: BTreeMap<String, Totals> =
+            self.accounts.iter().map(|account| (account.name.clone(), Totals::default())).collect();
         totals.extend(self.shared.log.totals());
         totals
     }
@@ -326,24 +281,11 @@ impl Providers {
 
 /// Serves the accounts of `envoy.yaml` until Ctrl-C or SIGTERM.
 pub async fn serve(addresses: Addresses) -> Result<()> {
-    let providers = Providers::start(Config {
-        addresses,
-        ..Config::default()
-    })
-    .await?;
+    let providers = Providers::start(Config { addresses, ..Config::default() }).await?;
     for vendor in Vendor::ALL {
-        let names = providers
-            .accounts()
-            .iter()
-            .filter(|account| account.vendor == vendor);
-        let names: Vec<String> = names
-            .map(|account| format!("{} (key {})", account.name, account.key))
-            .collect();
-        println!(
-            "simulated {vendor} on http://{}: {}",
-            providers.address(vendor),
-            names.join(", ")
-        );
+        let names = providers.accounts().iter().filter(|account| account.vendor == vendor);
+        let names: Vec<String> = names.map(|account| format!("{} (key {})", account.name, account.key)).collect();
+        println!("simulated {vendor} on http://{}: {}", providers.address(vendor), names.join(", "));
     }
     server::asked_to_end().await?;
     providers.stop().await;
@@ -354,16 +296,8 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
 fn check(accounts: &[Account]) -> Result<()> {
     let (mut names, mut keys) = (HashSet::new(), HashSet::new());
     for account in accounts {
-        ensure!(
-            names.insert(&account.name),
-            "two simulated accounts are called `{}`",
-            account.name
-        );
-        ensure!(
-            keys.insert((account.vendor, &account.key)),
-            "`{}` has the key of another account",
-            account.name
-        );
+        ensure!(names.insert(&account.name), "two simulated accounts are called `{}`", account.name);
+        ensure!(keys.insert((account.vendor, &account.key)), "`{}` has the key of another account", account.name);
     }
     Ok(())
 }
@@ -381,38 +315,22 @@ mod tests {
     fn the_demo_accounts_are_those_of_envoy_yaml() {
         let yaml = include_str!("../../../envoy.yaml");
         let accounts = Providers::demo_accounts();
-        assert_eq!(
-            yaml.matches("environment_variable: ").count(),
-            accounts.len()
-        );
+        assert_eq!(yaml.matches("environment_variable: ").count(), accounts.len());
         for account in &accounts {
             let (variable, value) = account.environment();
-            assert!(
-                yaml.contains(&format!("environment_variable: {variable}}}")),
-                "{variable}"
-            );
-            assert!(
-                yaml.contains(&format!("{{id: {}, ", account.name)),
-                "{}",
-                account.name
-            );
+            assert!(yaml.contains(&format!("environment_variable: {variable}}}")), "{variable}");
+            assert!(yaml.contains(&format!("{{id: {}, ", account.name)), "{}", account.name);
             assert!(value.ends_with(&account.key));
         }
         for vendor in Vendor::ALL {
-            assert!(yaml.contains(&format!(
-                "port_value: {}",
-                Addresses::default().of(vendor).port()
-            )));
+            assert!(yaml.contains(&format!("port_value: {}", Addresses::default().of(vendor).port())));
         }
     }
 
     #[test]
     fn accounts_that_cannot_be_told_apart_are_refused() {
         let account = Account::demo(Vendor::OpenAi, 'a');
-        let same_key = Account {
-            name: "other".into(),
-            ..account.clone()
-        };
+        let same_key = Account { name: "other".into(), ..account.clone() };
         assert!(check(&[account.clone(), account.clone()]).is_err());
         assert!(check(&[account, same_key]).is_err());
         assert!(check(&Providers::demo_accounts()).is_ok());

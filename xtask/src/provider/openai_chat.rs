@@ -19,8 +19,7 @@ const IDLE: Duration = Duration::from_secs(10 * 60);
 pub(super) fn parse(body: &Value) -> Result<(Call, bool), ApiError> {
     let model = required_string(body, "model")?;
     let messages = list(body, "messages")?.filter(|messages| !messages.is_empty());
-    let messages =
-        messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
+    let messages = messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
     let mut prompt = Prompt::default();
     preamble(&mut prompt, &body["response_format"], list(body, "tools")?);
     for message in messages {
@@ -30,19 +29,9 @@ pub(super) fn parse(body: &Value) -> Result<(Call, bool), ApiError> {
     let prefixes = prefixes(&prompt, &model);
     let stream = boolean(body, "stream")?;
     // The older name is still what many clients send.
-    let max_output_tokens =
-        integer(body, "max_completion_tokens")?.or(integer(body, "max_tokens")?);
+    let max_output_tokens = integer(body, "max_completion_tokens")?.or(integer(body, "max_tokens")?);
     let include_usage = boolean(&body["stream_options"], "include_usage")?;
-    Ok((
-        Call {
-            model,
-            prompt,
-            prefixes,
-            stream,
-            max_output_tokens,
-        },
-        include_usage,
-    ))
+    Ok((Call { model, prompt, prefixes, stream, max_output_tokens }, include_usage))
 }
 
 /// What stands before the messages: the schema of the answer, then the tools. Shared with the Responses API.
@@ -64,8 +53,7 @@ pub(super) fn prefixes(prompt: &Prompt, model: &str) -> Vec<Prefix> {
 
 /// The answer in one piece.
 pub(super) fn completion(turn: &Turn) -> Value {
-    let message =
-        json!({"role": "assistant", "content": turn.text, "refusal": null, "annotations": []});
+    let message = json!({"role": "assistant", "content": turn.text, "refusal": null, "annotations": []});
     let reason = finish_reason(turn);
     let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": reason});
     json!({
@@ -98,19 +86,11 @@ pub(super) fn chunks(turn: &Turn, include_usage: bool) -> Vec<Value> {
         chunk
     };
     let choice = |delta: Value, finish_reason: Option<&str>| {
-        let choice =
-            json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+        let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
         chunk(json!([choice]), Value::Null)
     };
-    let mut chunks = vec![choice(
-        json!({"role": "assistant", "content": "", "refusal": null}),
-        None,
-    )];
-    chunks.extend(
-        turn.pieces()
-            .into_iter()
-            .map(|piece| choice(json!({"content": piece}), None)),
-    );
+    let mut chunks = vec![choice(json!({"role": "assistant", "content": "", "refusal": null}), None)];
+    chunks.extend(turn.pieces().into_iter().map(|piece| choice(json!({"content": piece}), None)));
     chunks.push(choice(json!({}), Some(finish_reason(turn))));
     if include_usage {
         chunks.push(chunk(json!([]), usage(turn)));
@@ -145,10 +125,7 @@ fn other_fields(prompt: &mut Prompt, message: &Value) {
         .into_iter()
         .flatten()
         .filter(|(name, value)| {
-            !matches!(
-                name.as_str(),
-                "role" | "content" | "refusal" | "annotations" | "audio"
-            ) && !value.is_null()
+            !matches!(name.as_str(), "role" | "content" | "refusal" | "annotations" | "audio") && !value.is_null()
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
@@ -162,9 +139,7 @@ mod tests {
     use super::*;
 
     fn parsed(messages: Value) -> Call {
-        parse(&json!({"model": "m", "messages": messages}))
-            .unwrap()
-            .0
+        parse(&json!({"model": "m", "messages": messages})).unwrap().0
     }
 
     #[test]
@@ -173,37 +148,25 @@ mod tests {
         let turn = Turn::new(&first, 0);
         let echoed = completion(&turn)["choices"][0]["message"].clone();
         let second = parsed(json!([{"role": "user", "content": "x".repeat(8000)}, echoed]));
-        assert_eq!(
-            second.prompt.text(),
-            format!("{}\u{1e}assistant\u{1f}{}", first.prompt.text(), turn.text)
-        );
+        assert_eq!(second.prompt.text(), format!("{}\u{1e}assistant\u{1f}{}", first.prompt.text(), turn.text));
         assert_eq!(second.prefixes[..first.prefixes.len()], first.prefixes);
     }
 
     #[test]
     fn tool_calls_are_part_of_the_prompt() {
-        let calls = |name: &str| json!([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": name}}]}]);
-        assert_ne!(
-            parsed(calls("a")).prompt.text(),
-            parsed(calls("b")).prompt.text()
-        );
+        let calls =
+            |name: &str| json!([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": name}}]}]);
+        assert_ne!(parsed(calls("a")).prompt.text(), parsed(calls("b")).prompt.text());
     }
 
     #[test]
     fn usage_comes_in_a_chunk_of_its_own_when_asked_for() {
         let turn = Turn::new(&parsed(json!([{"role": "user", "content": "x"}])), 0);
-        assert!(
-            chunks(&turn, false)
-                .iter()
-                .all(|chunk| chunk.get("usage").is_none())
-        );
+        assert!(chunks(&turn, false).iter().all(|chunk| chunk.get("usage").is_none()));
         let chunks = chunks(&turn, true);
         let last = chunks.last().unwrap();
         assert_eq!(
-            (
-                &last["choices"],
-                &last["usage"]["prompt_tokens_details"]["cached_tokens"]
-            ),
+            (&last["choices"], &last["usage"]["prompt_tokens_details"]["cached_tokens"]),
             (&json!([]), &json!(0))
         );
         assert!(chunks[0]["usage"].is_null());

@@ -51,21 +51,11 @@ pub(super) fn parse(
         model,
         prompt,
     };
-    let (store, generate) = (
-        boolean_or(body, "store", true)?,
-        boolean_or(body, "generate", true)?,
-    );
+    let (store, generate) = (boolean_or(body, "store", true)?, boolean_or(body, "generate", true)?);
     // Without an answer there is no output to count: the limit of nothing gives just that.
-    let max_output_tokens = if generate {
-        call.max_output_tokens
-    } else {
-        Some(0)
-    };
+    let max_output_tokens = if generate { call.max_output_tokens } else { Some(0) };
     Ok(ResponseCall {
-        call: Call {
-            max_output_tokens,
-            ..call
-        },
+        call: Call { max_output_tokens, ..call },
         store,
         generate,
         previous_response_id,
@@ -77,13 +67,7 @@ impl ResponseCall {
     /// The conversation with the answer, as a later request continues it.
     pub(super) fn conversation(&self, turn: &Turn) -> Arc<str> {
         let mut conversation = Prompt::default();
-        conversation.append_rendered(
-            self.call
-                .prompt
-                .text()
-                .get(self.conversation_start..)
-                .unwrap_or_default(),
-        );
+        conversation.append_rendered(self.call.prompt.text().get(self.conversation_start..).unwrap_or_default());
         if self.generate {
             conversation.message("assistant", &json!(turn.text));
         }
@@ -92,16 +76,8 @@ impl ResponseCall {
 
     /// The answer in one piece.
     pub(super) fn response(&self, turn: &Turn) -> Value {
-        let status = if self.truncated(turn) {
-            "incomplete"
-        } else {
-            "completed"
-        };
-        let output = if self.generate {
-            vec![output_item(turn, "completed")]
-        } else {
-            vec![]
-        };
+        let status = if self.truncated(turn) { "incomplete" } else { "completed" };
+        let output = if self.generate { vec![output_item(turn, "completed")] } else { vec![] };
         self.envelope(turn, status, output, usage(turn))
     }
 
@@ -115,11 +91,7 @@ impl ResponseCall {
         if self.generate {
             events.extend(output_events(turn));
         }
-        let end = if self.truncated(turn) {
-            "response.incomplete"
-        } else {
-            "response.completed"
-        };
+        let end = if self.truncated(turn) { "response.incomplete" } else { "response.completed" };
         events.push(json!({"type": end, "response": self.response(turn)}));
         for (number, event) in events.iter_mut().enumerate() {
             event["sequence_number"] = json!(number);
@@ -160,13 +132,7 @@ pub(super) fn response_id(turn: &Turn) -> String {
 
 /// Answers a request to compact: the user's messages stay, the rest becomes one opaque item.
 pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account: &str) -> Value {
-    let mut output: Vec<Value> = body["input"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(is_from_user)
-        .cloned()
-        .collect();
+    let mut output: Vec<Value> = body["input"].as_array().into_iter().flatten().filter(is_from_user).cloned().collect();
     output.push(json!({
         "id": format!("cmp_{}", turn.id),
         "type": "compaction",
@@ -211,13 +177,10 @@ fn read_input(prompt: &mut Prompt, body: &Value, account: &str) -> Result<(), Ap
 /// Encrypted items can be read by the organization that made them only. Those of unknown origin are let through, so that
 /// recorded traffic can be replayed.
 fn check_encryption(item: &Value, account: &str) -> Result<(), ApiError> {
-    let maker = item["encrypted_content"]
-        .as_str()
-        .and_then(|text| text.strip_prefix(ENCRYPTED_BY));
+    let maker = item["encrypted_content"].as_str().and_then(|text| text.strip_prefix(ENCRYPTED_BY));
     match maker.and_then(|rest| rest.split(':').next()) {
         Some(maker) if maker != account => {
-            let message =
-                "Encrypted content organization_id did not match the target organization.";
+            let message = "Encrypted content organization_id did not match the target organization.";
             Err(ApiError::invalid(message).about("input", "invalid_encrypted_content"))
         }
         _ => Ok(()),
@@ -239,22 +202,12 @@ fn output_events(turn: &Turn) -> Vec<Value> {
     let item = |kind: &str, item: Value| json!({"type": kind, "output_index": 0, "item": item});
     let mut started = output_item(turn, "in_progress");
     started["content"] = json!([]);
-    let mut events = vec![
-        item("response.output_item.added", started),
-        at("response.content_part.added", "part", output_text("")),
-    ];
-    events.extend(
-        turn.pieces()
-            .into_iter()
-            .map(|piece| at("response.output_text.delta", "delta", json!(piece))),
-    );
+    let mut events =
+        vec![item("response.output_item.added", started), at("response.content_part.added", "part", output_text(""))];
+    events.extend(turn.pieces().into_iter().map(|piece| at("response.output_text.delta", "delta", json!(piece))));
     events.extend([
         at("response.output_text.done", "text", json!(turn.text)),
-        at(
-            "response.content_part.done",
-            "part",
-            output_text(&turn.text),
-        ),
+        at("response.content_part.done", "part", output_text(&turn.text)),
         item("response.output_item.done", output_item(turn, "completed")),
     ]);
     events
@@ -308,10 +261,7 @@ impl ResponseStore {
         while self.oldest_first.len() > 1
             && (self.oldest_first.len() > Self::MAX_RESPONSES || self.bytes > Self::MAX_BYTES)
         {
-            let oldest = self
-                .oldest_first
-                .pop_front()
-                .and_then(|id| self.conversations.remove(&id));
+            let oldest = self.oldest_first.pop_front().and_then(|id| self.conversations.remove(&id));
             self.bytes -= oldest.map_or(0, |conversation| conversation.len());
         }
     }
@@ -332,10 +282,8 @@ mod tests {
         let turn = Turn::new(&first.call, 0);
         store.insert(response_id(&turn), first.conversation(&turn));
 
-        let continued =
-            json!({"model": "m", "input": "and?", "previous_response_id": response_id(&turn)});
-        let mut input =
-            vec![json!({"role": "user", "content": [{"type": "input_text", "text": "hello"}]})];
+        let continued = json!({"model": "m", "input": "and?", "previous_response_id": response_id(&turn)});
+        let mut input = vec![json!({"role": "user", "content": [{"type": "input_text", "text": "hello"}]})];
         input.extend(first.response(&turn)["output"].as_array().unwrap().clone());
         input.push(json!({"type": "message", "role": "user", "content": "and?"}));
         let complete = json!({"model": "m", "input": input});
@@ -349,10 +297,7 @@ mod tests {
     fn a_response_of_another_account_is_unknown() {
         let body = json!({"model": "m", "input": "x", "previous_response_id": "resp_1"});
         let error = parsed(&body, &ResponseStore::default()).unwrap_err();
-        assert_eq!(
-            (error.status, error.code),
-            (400, Some("previous_response_not_found"))
-        );
+        assert_eq!((error.status, error.code), (400, Some("previous_response_not_found")));
     }
 
     #[test]
@@ -364,33 +309,15 @@ mod tests {
         assert_eq!(compacted["output"][0], body["input"][0]);
         let next = json!({"model": "m", "input": compacted["output"]});
         assert!(parse(&next, "a", |_| None).is_ok());
-        assert_eq!(
-            parse(&next, "b", |_| None).unwrap_err().code,
-            Some("invalid_encrypted_content")
-        );
+        assert_eq!(parse(&next, "b", |_| None).unwrap_err().code, Some("invalid_encrypted_content"));
     }
 
     #[test]
     fn a_request_that_only_warms_the_cache_has_no_output() {
-        let call = parsed(
-            &json!({"model": "m", "input": [], "generate": false}),
-            &ResponseStore::default(),
-        )
-        .unwrap();
+        let call = parsed(&json!({"model": "m", "input": [], "generate": false}), &ResponseStore::default()).unwrap();
         let turn = Turn::new(&call.call, 0);
-        let kinds: Vec<Value> = call
-            .events(&turn)
-            .into_iter()
-            .map(|event| event["type"].clone())
-            .collect();
-        assert_eq!(
-            kinds,
-            [
-                "response.created",
-                "response.in_progress",
-                "response.completed"
-            ]
-        );
+        let kinds: Vec<Value> = call.events(&turn).into_iter().map(|event| event["type"].clone()).collect();
+        assert_eq!(kinds, ["response.created", "response.in_progress", "response.completed"]);
         assert_eq!(call.response(&turn)["output"], json!([]));
     }
 
@@ -399,14 +326,8 @@ mod tests {
         let body = json!({"model": "m", "input": "x", "max_output_tokens": 1});
         let call = parsed(&body, &ResponseStore::default()).unwrap();
         let turn = Turn::new(&call.call, 0);
-        assert_eq!(
-            call.events(&turn).last().unwrap()["type"],
-            "response.incomplete"
-        );
-        assert_eq!(
-            call.response(&turn)["incomplete_details"]["reason"],
-            "max_output_tokens"
-        );
+        assert_eq!(call.events(&turn).last().unwrap()["type"], "response.incomplete");
+        assert_eq!(call.response(&turn)["incomplete_details"]["reason"], "max_output_tokens");
     }
 
     #[test]
@@ -416,10 +337,7 @@ mod tests {
             store.insert(index.to_string(), "x".into());
         }
         assert!(store.get("0").is_none() && store.get("1").is_some());
-        store.insert(
-            "long".into(),
-            "x".repeat(ResponseStore::MAX_BYTES + 1).into(),
-        );
+        store.insert("long".into(), "x".repeat(ResponseStore::MAX_BYTES + 1).into());
         assert!(store.get("long").is_some() && store.conversations.len() == 1);
     }
 }

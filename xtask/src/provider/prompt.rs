@@ -60,10 +60,7 @@ impl Prompt {
             Some(text) => self.text.push_str(text),
             None => self.text.push_str(&part.to_string()),
         }
-        self.blocks.push(Block {
-            end: self.text.len(),
-            keep: None,
-        });
+        self.blocks.push(Block { end: self.text.len(), keep: None });
     }
 
     /// Marks the end of the newest block as a place up to which to cache.
@@ -92,29 +89,14 @@ impl Prompt {
     }
 
     /// Automatic caching: prefixes that end on a multiple of `step` tokens, from `minimum` tokens on.
-    pub(super) fn steps(
-        &self,
-        model: &str,
-        minimum: u64,
-        step: usize,
-        keep: Duration,
-    ) -> Vec<Prefix> {
+    pub(super) fn steps(&self, model: &str, minimum: u64, step: usize, keep: Duration) -> Vec<Prefix> {
         let mut chain = start(model);
         let mut prefixes = Vec::new();
-        for (index, bytes) in self
-            .text
-            .as_bytes()
-            .chunks_exact(step * BYTES_PER_TOKEN)
-            .enumerate()
-        {
+        for (index, bytes) in self.text.as_bytes().chunks_exact(step * BYTES_PER_TOKEN).enumerate() {
             chain = link(chain, bytes);
             let tokens = ((index + 1) * step) as u64;
             if tokens >= minimum {
-                prefixes.push(Prefix {
-                    hash: chain,
-                    tokens,
-                    keep: Some(keep),
-                });
+                prefixes.push(Prefix { hash: chain, tokens, keep: Some(keep) });
             }
         }
         prefixes
@@ -129,18 +111,9 @@ impl Prompt {
         for (index, block) in self.blocks.iter().enumerate() {
             let text = self.text.get(begin..block.end).unwrap_or_default();
             (chain, begin) = (link(chain, text.as_bytes()), block.end);
-            let near_a_mark = self
-                .blocks
-                .iter()
-                .skip(index)
-                .take(look_back)
-                .any(|block| block.keep.is_some());
+            let near_a_mark = self.blocks.iter().skip(index).take(look_back).any(|block| block.keep.is_some());
             if near_a_mark && tokens(block.end) >= minimum {
-                prefixes.push(Prefix {
-                    hash: chain,
-                    tokens: tokens(block.end),
-                    keep: block.keep,
-                });
+                prefixes.push(Prefix { hash: chain, tokens: tokens(block.end), keep: block.keep });
             }
         }
         prefixes
@@ -157,9 +130,7 @@ fn plain_text(part: &Value) -> Option<&str> {
         Value::String(text) => Some(text),
         // A bare string and a lone text part mean the same to every vendor, with or without these companions.
         Value::Object(fields) => {
-            let lone = fields
-                .keys()
-                .all(|key| matches!(key.as_str(), "type" | "text" | "annotations" | "logprobs"));
+            let lone = fields.keys().all(|key| matches!(key.as_str(), "type" | "text" | "annotations" | "logprobs"));
             fields.get("text").filter(|_| lone)?.as_str()
         }
         _ => None,
@@ -186,9 +157,7 @@ mod tests {
 
     fn prompt(messages: &[(&str, Value)]) -> Prompt {
         let mut prompt = Prompt::default();
-        messages
-            .iter()
-            .for_each(|(role, content)| prompt.message(role, content));
+        messages.iter().for_each(|(role, content)| prompt.message(role, content));
         prompt
     }
 
@@ -199,56 +168,30 @@ mod tests {
     #[test]
     fn a_string_and_a_lone_text_part_are_the_same() {
         let text = prompt(&[("user", json!("hello"))]);
-        for part in [
-            json!({"type": "text", "text": "hello"}),
-            json!({"text": "hello"}),
-        ] {
+        for part in [json!({"type": "text", "text": "hello"}), json!({"text": "hello"})] {
             assert_eq!(prompt(&[("user", json!([part]))]).text(), text.text());
         }
-        assert_ne!(
-            prompt(&[("user", json!([{"text": "hello", "thoughtSignature": "x"}]))]).text(),
-            text.text()
-        );
+        assert_ne!(prompt(&[("user", json!([{"text": "hello", "thoughtSignature": "x"}]))]).text(), text.text());
     }
 
     #[test]
     fn messages_are_kept_apart() {
         let joined = prompt(&[("user", json!("ab"))]);
-        assert_ne!(
-            prompt(&[("user", json!("a")), ("user", json!("b"))]).text(),
-            joined.text()
-        );
+        assert_ne!(prompt(&[("user", json!("a")), ("user", json!("b"))]).text(), joined.text());
     }
 
     #[test]
     fn steps_begin_at_the_minimum_and_chain() {
         let long = "x".repeat(4 * 1400);
         let first = prompt(&[("user", json!(long))]).steps("m", 1024, 128, KEEP);
-        assert_eq!(
-            first.iter().map(|prefix| prefix.tokens).collect::<Vec<_>>(),
-            [1024, 1152, 1280]
-        );
+        assert_eq!(first.iter().map(|prefix| prefix.tokens).collect::<Vec<_>>(), [1024, 1152, 1280]);
 
-        let second = prompt(&[
-            ("user", json!(long)),
-            ("assistant", json!("y".repeat(4 * 128))),
-        ]);
-        assert_eq!(
-            hashes(&second.steps("m", 1024, 128, KEEP))[..3],
-            hashes(&first)
-        );
-        assert_ne!(
-            hashes(&second.steps("another model", 1024, 128, KEEP))[0],
-            hashes(&first)[0]
-        );
+        let second = prompt(&[("user", json!(long)), ("assistant", json!("y".repeat(4 * 128)))]);
+        assert_eq!(hashes(&second.steps("m", 1024, 128, KEEP))[..3], hashes(&first));
+        assert_ne!(hashes(&second.steps("another model", 1024, 128, KEEP))[0], hashes(&first)[0]);
 
-        let changed =
-            prompt(&[("system", json!("new")), ("user", json!(long))]).steps("m", 1024, 128, KEEP);
-        assert!(
-            hashes(&changed)
-                .iter()
-                .all(|hash| !hashes(&first).contains(hash))
-        );
+        let changed = prompt(&[("system", json!("new")), ("user", json!(long))]).steps("m", 1024, 128, KEEP);
+        assert!(hashes(&changed).iter().all(|hash| !hashes(&first).contains(hash)));
     }
 
     #[test]
@@ -263,13 +206,7 @@ mod tests {
         let prefixes = prompt.marked("m", 1024, 20);
         // Block 9 is the first with 1,024 tokens; 25 blocks end at or before the mark, the last 20 count.
         assert_eq!(prefixes.len(), 15);
-        assert_eq!(
-            prefixes
-                .iter()
-                .filter(|prefix| prefix.keep.is_some())
-                .count(),
-            1
-        );
+        assert_eq!(prefixes.iter().filter(|prefix| prefix.keep.is_some()).count(), 1);
         assert_eq!(prefixes.last().and_then(|prefix| prefix.keep), Some(KEEP));
         assert_eq!(prompt.marked("m", 1024, 3).len(), 3);
     }

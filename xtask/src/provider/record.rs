@@ -69,10 +69,7 @@ impl RequestLog {
             vendor,
             account: account.map(str::to_owned),
             method: parts.method.clone(),
-            path: parts
-                .uri
-                .path_and_query()
-                .map_or_else(|| parts.uri.to_string(), ToString::to_string),
+            path: parts.uri.path_and_query().map_or_else(|| parts.uri.to_string(), ToString::to_string),
             headers: parts.headers.clone(),
             body_length: 0,
             status: None,
@@ -98,17 +95,9 @@ impl RequestLog {
     }
 
     /// Called before the first byte of the answer leaves, so that who has the answer finds it in the log.
-    pub(super) fn answered(
-        &self,
-        id: RecordId,
-        account: Option<&str>,
-        status: u16,
-        usage: Option<Usage>,
-    ) {
+    pub(super) fn answered(&self, id: RecordId, account: Option<&str>, status: u16, usage: Option<Usage>) {
         let mut log = locked(&self.0);
-        log.update(id, |record| {
-            (record.status, record.usage) = (Some(status), usage)
-        });
+        log.update(id, |record| (record.status, record.usage) = (Some(status), usage));
         if let (Some(account), Some(usage)) = (account, usage) {
             let totals = log.totals.entry(account.to_owned()).or_default();
             totals.prompt_tokens += usage.prompt_tokens;
@@ -134,9 +123,7 @@ impl RequestLog {
 
 impl Log {
     fn update(&mut self, id: RecordId, change: impl FnOnce(&mut RequestRecord)) {
-        let index =
-            id.0.checked_sub(self.first)
-                .and_then(|index| usize::try_from(index).ok());
+        let index = id.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         if let Some(record) = index.and_then(|index| self.records.get_mut(index)) {
             change(record);
         }
@@ -164,39 +151,17 @@ mod tests {
     fn the_log_is_bounded_and_the_totals_go_on() {
         let log = RequestLog::default();
         let forgotten = log.push(record("first"));
-        let newest = (0..LOG_CAPACITY)
-            .map(|_| log.push(record("later")))
-            .last()
-            .unwrap();
-        let usage = Usage {
-            prompt_tokens: 10,
-            cached_tokens: 4,
-            output_tokens: 1,
-            ..Usage::default()
-        };
+        let newest = (0..LOG_CAPACITY).map(|_| log.push(record("later"))).last().unwrap();
+        let usage = Usage { prompt_tokens: 10, cached_tokens: 4, output_tokens: 1, ..Usage::default() };
         log.answered(forgotten, Some("a"), 200, Some(usage));
         log.answered(newest, Some("a"), 200, Some(usage));
 
         let records = log.records();
         assert_eq!(records.len(), LOG_CAPACITY);
         assert!(records.iter().all(|record| record.path == "later"));
-        assert_eq!(
-            records
-                .iter()
-                .filter(|record| record.status == Some(200))
-                .count(),
-            1
-        );
+        assert_eq!(records.iter().filter(|record| record.status == Some(200)).count(), 1);
         let requests = LOG_CAPACITY as u64 + 1;
-        assert_eq!(
-            log.totals()["a"],
-            Totals {
-                requests,
-                prompt_tokens: 20,
-                cached_tokens: 8,
-                output_tokens: 2
-            }
-        );
+        assert_eq!(log.totals()["a"], Totals { requests, prompt_tokens: 20, cached_tokens: 8, output_tokens: 2 });
     }
 
     #[test]

@@ -96,16 +96,9 @@ async fn serve(stream: TcpStream, server: Arc<VendorServer>, mut stop: StopSigna
     // Without it an event would wait for the acknowledgement of the one before. A socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
     let abort = Arc::new(Notify::new());
-    let connection = Connection {
-        abort: Arc::clone(&abort),
-        stop: stop.clone(),
-    };
+    let connection = Connection { abort: Arc::clone(&abort), stop: stop.clone() };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let answer = exchange::handle(
-            Arc::clone(&server),
-            connection.clone(),
-            request.map(Body::new),
-        );
+        let answer = exchange::handle(Arc::clone(&server), connection.clone(), request.map(Body::new));
         async { Ok::<_, Infallible>(answer.await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());

@@ -58,24 +58,13 @@ impl Turn {
             output_tokens: prompt::tokens(text.len()),
             ..Usage::default()
         };
-        Self {
-            id: fresh_id(),
-            model: call.model.clone(),
-            created: unix_seconds(),
-            text,
-            truncated,
-            usage,
-        }
+        Self { id: fresh_id(), model: call.model.clone(), created: unix_seconds(), text, truncated, usage }
     }
 
     /// The text in the pieces in which it is streamed: a few words each, at least one piece.
     pub(super) fn pieces(&self) -> Vec<String> {
         let words: Vec<&str> = self.text.split_inclusive(' ').collect();
-        if words.is_empty() {
-            vec![String::new()]
-        } else {
-            words.chunks(3).map(|chunk| chunk.concat()).collect()
-        }
+        if words.is_empty() { vec![String::new()] } else { words.chunks(3).map(|chunk| chunk.concat()).collect() }
     }
 }
 
@@ -85,16 +74,11 @@ pub(super) fn fresh_id() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let random = RANDOM.get_or_init(|| [RandomState::new(), RandomState::new()]);
-    random
-        .iter()
-        .map(|state| format!("{:016x}", state.hash_one(count)))
-        .collect()
+    random.iter().map(|state| format!("{:016x}", state.hash_one(count))).collect()
 }
 
 pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 const FINDINGS: [&str; 4] = [
@@ -116,15 +100,8 @@ fn sentences(call: &Call) -> String {
     let mut hasher = DefaultHasher::new();
     (&call.model, call.prompt.text()).hash(&mut hasher);
     let hash = hasher.finish();
-    let pick = |list: &[&'static str; 4], bits: u64| {
-        list.get((bits % 4) as usize).copied().unwrap_or_default()
-    };
-    format!(
-        "{} (note {:04x}). {}",
-        pick(&FINDINGS, hash),
-        hash >> 48,
-        pick(&PROPOSALS, hash >> 8)
-    )
+    let pick = |list: &[&'static str; 4], bits: u64| list.get((bits % 4) as usize).copied().unwrap_or_default();
+    format!("{} (note {:04x}). {}", pick(&FINDINGS, hash), hash >> 48, pick(&PROPOSALS, hash >> 8))
 }
 
 /// The text is ASCII, so that it can be cut at any byte.
@@ -147,16 +124,7 @@ mod tests {
     fn turn(text: &str, max_output_tokens: Option<u64>) -> Turn {
         let mut prompt = Prompt::default();
         prompt.message("user", &json!(text));
-        Turn::new(
-            &Call {
-                model: "m".into(),
-                prompt,
-                prefixes: vec![],
-                stream: false,
-                max_output_tokens,
-            },
-            0,
-        )
+        Turn::new(&Call { model: "m".into(), prompt, prefixes: vec![], stream: false, max_output_tokens }, 0)
     }
 
     #[test]
@@ -176,10 +144,7 @@ mod tests {
     #[test]
     fn the_limit_of_output_tokens_is_kept() {
         let cut = turn("a", Some(3));
-        assert_eq!(
-            (cut.text.len(), cut.truncated, cut.usage.output_tokens),
-            (12, true, 3)
-        );
+        assert_eq!((cut.text.len(), cut.truncated, cut.usage.output_tokens), (12, true, 3));
         assert_eq!(turn("a", Some(0)).pieces(), [""]);
         assert!(!turn("a", Some(1000)).truncated);
     }

@@ -29,12 +29,7 @@ pub(super) async fn serve(
     cut: Option<usize>,
     mut stop: StopSignal,
 ) {
-    let mut session = Session {
-        socket,
-        server,
-        account,
-        responses: ResponseStore::default(),
-    };
+    let mut session = Session { socket, server, account, responses: ResponseStore::default() };
     let mut fault = cut.map(Fault::CutAfter);
     loop {
         let message = tokio::select! {
@@ -72,10 +67,7 @@ impl Session {
         let fault = fault.or_else(|| self.server.shared.faults.take(&self.account.account.name));
         let answer = match fault {
             Some(Fault::Drop) => return Err(Ended),
-            Some(Fault::Status {
-                status,
-                retry_after,
-            }) => Err(ApiError::simulated(status, retry_after)),
+            Some(Fault::Status { status, retry_after }) => Err(ApiError::simulated(status, retry_after)),
             _ => self.answer(text),
         };
         let mut answer = match answer {
@@ -83,14 +75,8 @@ impl Session {
             Err(error) => return self.refuse(record, &error).await,
         };
         wait_as_asked(&fault).await;
-        self.account
-            .begin(&mut answer, Some(&mut self.responses), Instant::now());
-        self.server.shared.log.answered(
-            record,
-            Some(&self.account.account.name),
-            200,
-            answer.usage,
-        );
+        self.account.begin(&mut answer, Some(&mut self.responses), Instant::now());
+        self.server.shared.log.answered(record, Some(&self.account.account.name), 200, answer.usage);
         let Payload::Events(_, events) = answer.payload else {
             return Err(Ended);
         };
@@ -104,22 +90,14 @@ impl Session {
     fn answer(&self, text: &str) -> Result<Answer, ApiError> {
         let body = parse_json(text.as_bytes())?;
         if body["type"] != "response.create" {
-            return Err(ApiError::invalid(
-                "A message of type `response.create` is expected.",
-            ));
+            return Err(ApiError::invalid("A message of type `response.create` is expected."));
         }
-        self.account
-            .answer_on_socket(&body, &self.responses, Instant::now())
+        self.account.answer_on_socket(&body, &self.responses, Instant::now())
     }
 
     async fn refuse(&mut self, record: RecordId, error: &ApiError) -> Result<(), Ended> {
         let vendor = self.server.vendor;
-        self.server.shared.log.answered(
-            record,
-            Some(&self.account.account.name),
-            error.status,
-            None,
-        );
+        self.server.shared.log.answered(record, Some(&self.account.account.name), error.status, None);
         let mut event = error.json(vendor);
         event["type"] = json!("error");
         event["status"] = json!(error.status);
@@ -130,10 +108,7 @@ impl Session {
     }
 
     async fn send(&mut self, event: &Value) -> Result<(), Ended> {
-        self.socket
-            .send(Message::Text(event.to_string().into()))
-            .await
-            .map_err(|_| Ended)
+        self.socket.send(Message::Text(event.to_string().into())).await.map_err(|_| Ended)
     }
 
     fn record(&self, body_length: usize) -> RecordId {
