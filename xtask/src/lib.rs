@@ -1,2 +1,12 @@
 //! The tools behind `cargo xtask`, as a library, so that tests and benchmarks use the same Envoy and the same
 //! simulated providers as the demo.
+
+pub mod envoy;
+
+use std::path::Path;
+
+/// The root of the workspace: where `envoy.yaml` and `dist/` are.
+pub fn project_root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
