@@ -3,6 +3,7 @@
 
 pub mod dist;
 pub mod envoy;
+pub mod licences;
 
 use std::path::Path;
 
