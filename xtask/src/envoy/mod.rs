@@ -6,10 +6,12 @@
 
 mod admin;
 pub mod client;
+mod document;
 pub mod find;
 pub mod fixture;
 mod log;
 pub mod process;
+mod refusal;
 mod websocket;
 mod wheel;
 
@@ -18,8 +20,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub use find::{Envoy, Version, find};
-pub use fixture::Fixture;
-pub use process::Process;
+pub use fixture::{Encoding, Fixture};
+pub use process::{Process, Update};
+pub use refusal::Refusal;
 
 /// How long something that should happen at once may take on a busy machine before it counts as never happening.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -16,8 +16,9 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::admin::Admin;
+use super::admin::{Admin, ListenerStats};
 use super::log::{Log, Mark};
+use super::refusal::Refusal;
 use super::{Envoy, Fixture, PATIENCE, Version, wait_until};
 
 const ADMIN_ADDRESS_FILE: &str = "admin_address";
@@ -30,7 +31,7 @@ pub struct Process {
     log: Log,
     captures: [JoinHandle<()>; 2],
     admin: Admin,
-    listeners: BTreeMap<String, SocketAddr>,
+    address: SocketAddr,
     concurrency: u32,
     /// The last field, so that the files go after the process.
     directory: TempDir,
@@ -58,15 +59,13 @@ impl Process {
             status = child.wait() => Err(Unready::Exited(status?)),
             ready = ready(concurrency, directory.path()) => ready,
         };
+        let version = envoy.version;
         match started {
-            Ok((admin, listeners)) => {
-                Ok(Self { child, version: envoy.version, log, captures, admin, listeners, concurrency, directory })
-            }
+            Ok((admin, address)) => Ok(Self { child, version, log, captures, admin, address, concurrency, directory }),
             Err(unready) => {
                 child.kill().await.context("cannot end Envoy")?;
                 drain(captures).await;
-                Err(Refusal { version: envoy.version, reason: unready.to_string(), log: log.since(Mark::default()) }
-                    .into())
+                Err(refusal(version, unready.to_string(), &log))
             }
         }
     }
@@ -87,13 +86,8 @@ impl Process {
     }
 
     /// The address of the listener `llm`.
-    pub fn address(&self) -> Result<SocketAddr> {
-        self.listeners.get(LISTENER).copied().with_context(|| format!("Envoy has no listener {LISTENER}"))
-    }
-
-    /// The addresses of all listeners, by name.
-    pub fn listeners(&self) -> &BTreeMap<String, SocketAddr> {
-        &self.listeners
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The address of the admin interface.
@@ -152,7 +146,8 @@ impl Process {
         fixture.write_listeners(self.directory.path())?;
         let after = wait_until("waiting for Envoy to update its listeners", async || {
             let now = ListenerStats::read(&self.admin).await?;
-            Ok((now.is_rejection_after(&before) || now.is_served_since(&before, self.concurrency)).then_some(now))
+            let served = now.is_served_since(&before, self.concurrency);
+            Ok((served || now.is_rejection_after(&before)).then_some(now))
         })
         .await?;
         if after.is_rejection_after(&before) {
@@ -167,8 +162,7 @@ impl Process {
     pub async fn stop(mut self) -> Result<Vec<String>> {
         if let Some(status) = self.child.try_wait()? {
             drain(self.captures).await;
-            let reason = format!("had already ended with {status}");
-            return Err(Refusal { version: self.version, reason, log: self.log.since(Mark::default()) }.into());
+            return Err(refusal(self.version, format!("had already ended ({status})"), &self.log));
         }
         terminate(&self.child)?;
         if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
@@ -187,35 +181,6 @@ pub enum Update {
     Accepted,
     /// The old ones stay; these lines of the log say why.
     Rejected(Vec<String>),
-}
-
-/// An Envoy that did not come up, or did not stay up.
-#[derive(Debug)]
-pub struct Refusal {
-    version: Version,
-    reason: String,
-    /// Everything it has written.
-    pub log: Vec<String>,
-}
-
-impl Refusal {
-    /// Whether a line of the log contains the text.
-    pub fn mentions(&self, text: &str) -> bool {
-        self.log.iter().any(|line| line.contains(text))
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LAST: usize = 20;
-        // Envoy begins by listing all that is built in, a hundred long lines at level info.
-        let mut lines: Vec<_> = self.log.iter().filter(|line| !line.contains("][info][")).collect();
-        let last = lines.split_off(lines.len().saturating_sub(LAST));
-        write!(formatter, "Envoy {} {}", self.version, self.reason)?;
-        last.iter().try_for_each(|line| write!(formatter, "\n  {line}"))
-    }
 }
 
 fn command(envoy: &Envoy, fixture: &Fixture, concurrency: u32, directory: &Path) -> Result<Command> {
@@ -263,6 +228,11 @@ fn terminate(child: &Child) -> Result<()> {
     kill_process(id, Signal::TERM).context("cannot end Envoy")
 }
 
+fn refusal(version: Version, reason: String, log: &Log) -> anyhow::Error {
+    let log = log.since(Mark::default());
+    Refusal { version, reason, log }.into()
+}
+
 async fn drain(captures: [JoinHandle<()>; 2]) {
     for capture in captures {
         // It fails only if reading panicked, and then there is nothing more to read.
@@ -293,7 +263,7 @@ impl From<anyhow::Error> for Unready {
     }
 }
 
-async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, BTreeMap<String, SocketAddr>), Unready> {
+async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, SocketAddr), Unready> {
     let path = directory.join(ADMIN_ADDRESS_FILE);
     let address = wait_until("waiting for the admin interface", async || {
         Ok(fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()))
@@ -307,72 +277,7 @@ async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, BTreeMap<St
     if stats.await?.rejected > 0 {
         return Err(Unready::RejectedListeners);
     }
-    Ok((admin, admin.listeners().await?))
-}
-
-/// What Envoy counts about its listeners, of which it keeps no history.
-struct ListenerStats {
-    live: bool,
-    /// Listeners that the main thread has taken, new or changed.
-    taken: u64,
-    /// Listeners that a worker serves: each counts once for every worker.
-    served: u64,
-    /// Files with listeners that were accepted, even if nothing changed.
-    accepted: u64,
-    rejected: u64,
-}
-
-impl ListenerStats {
-    async fn read(admin: &Admin) -> Result<Self> {
-        let stats = admin.stats("").await?;
-        let count = |name: &str| stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default();
-        Ok(Self {
-            live: stats.get("server.state") == Some(&0),
-            taken: count("listener_added") + count("listener_modified"),
-            served: count("listener_create_success"),
-            accepted: count("lds.update_success"),
-            rejected: count("lds.update_rejected"),
-        })
-    }
-
-    fn is_serving(&self, concurrency: u32) -> bool {
-        self.live && self.taken > 0 && self.served >= self.taken * u64::from(concurrency)
-    }
-
-    fn is_served_since(&self, before: &Self, concurrency: u32) -> bool {
-        self.accepted > before.accepted && self.is_serving(concurrency)
-    }
-
-    fn is_rejection_after(&self, before: &Self) -> bool {
-        self.rejected > before.rejected
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn listeners_are_served_when_every_worker_has_them() {
-        let before = ListenerStats { live: true, taken: 1, served: 2, accepted: 1, rejected: 0 };
-        let since = |taken, served, accepted| {
-            ListenerStats { live: true, taken, served, accepted, rejected: 0 }.is_served_since(&before, 2)
-        };
-        assert!(!since(1, 2, 1), "nothing happened yet");
-        assert!(!since(2, 3, 2), "one worker is missing");
-        assert!(since(2, 4, 2));
-        assert!(since(1, 2, 2), "the file was read and nothing had changed");
-    }
-
-    #[test]
-    fn a_refusal_quotes_the_last_complaints_and_remembers_all() {
-        let info = "[2026-11-21 10:54:39.893][11066][info][main] exiting".to_owned();
-        let lines = (1..=30).map(|number| format!("[error][wasm] problem {number}."));
-        let log = lines.chain([info]).collect();
-        let refusal = Refusal { version: "1.40.0".parse().unwrap(), reason: "exited".to_owned(), log };
-        assert!(refusal.mentions("problem 1."));
-        let text = refusal.to_string();
-        assert!(text.starts_with("Envoy 1.40.0 exited\n  [error][wasm] problem 11.\n"), "{text}");
-        assert!(text.ends_with("\n  [error][wasm] problem 30."));
-    }
+    let listeners = admin.listeners().await?;
+    let address = listeners.get(LISTENER).with_context(|| format!("there is no listener {LISTENER}"))?;
+    Ok((admin, *address))
 }

@@ -36,9 +36,9 @@ fn install_into(store: &Path, version: Version) -> Result<PathBuf> {
         // The lock makes this directory ours alone; what an interrupted attempt left in it is worthless.
         let attempt = store.join(format!("{version}.partial"));
         remove(&attempt)?;
-        download(version, &attempt, &progress)?;
-        keep_binary(&attempt, &home)?;
+        let installed = download(version, &attempt, &progress).and_then(|()| keep_binary(&attempt, &home));
         remove(&attempt)?;
+        installed?;
     }
     drop(lock);
     Ok(binary)
@@ -68,7 +68,7 @@ fn download(version: Version, attempt: &Path, progress: &Progress) -> Result<()>
 }
 
 /// Moves the directory with the binary out of the virtual environment. The package's launcher script stays behind: it is
-/// bound to the environment's path, and a process started through it would be Python for its first moments.
+/// bound to the path of the environment.
 fn keep_binary(attempt: &Path, home: &Path) -> Result<()> {
     let packages = fs::read_dir(attempt.join("lib")).context("the virtual environment has no packages")?;
     let directory = packages
@@ -141,7 +141,7 @@ impl Failure {
 /// The line of a long complaint that says what is wrong.
 fn gist(told: &str) -> &str {
     let lines = || told.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines().find(|line| line.starts_with("ERROR:")).or_else(|| lines().last()).unwrap_or("it does not say why")
+    lines().find(|line| line.starts_with("ERROR:")).or_else(|| lines().next_back()).unwrap_or("it does not say why")
 }
 
 /// Says what goes on: a spinner on a terminal, plain lines elsewhere.
