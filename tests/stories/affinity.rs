@@ -67,7 +67,7 @@ async fn every_api_keeps_its_conversations_by_what_its_clients_send() -> Result<
     let mut with_conversation_id = chat.clone();
     with_conversation_id["conversation_id"] = json!("c-1");
     let responses =
-        json!({"model": "gpt-5.4", "instructions": "Be brief.", "input": [{"role": "user", "content": "Hi."}]});
+        json!({"model": "gpt-5.4", "instructions": "Be thorough.", "input": [{"role": "user", "content": "Hi."}]});
     let gemini = json!({"systemInstruction": {"parts": [{"text": "Be brief."}]}, "contents": [{"role": "user", "parts": [{"text": "Hi."}]}]});
     for (path, header, sent, source) in [
         ("/v1/messages?beta=true", None, claude_code("user_0a_account__session_1f-2e"), "claude"),

@@ -18,7 +18,7 @@ async fn a_client_cannot_choose_its_cluster() -> Result<()> {
     let twice = post("/v1/messages")
         .header("x-session-affinity-cluster", steer)
         .header("X-Session-Affinity-Cluster", steer)
-        .body(body(&message("hi")))?;
+        .body(body(&message("hello")))?;
     assert_eq!(served(&send(&gateway, twice).await?)?.account, "anthropic-b");
 
     for unmatched in [hyper::Request::get("/admin"), hyper::Request::post("/v2/unknown")] {

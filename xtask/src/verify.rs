@@ -1,0 +1,77 @@
+//! `cargo xtask test` and `cargo xtask ci`: everything that must hold, in the order of how soon it tells.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{compose, dist, envoy, licences, project_root};
+
+/// The target of the module.
+const WASM: &str = "wasm32-wasip1";
+
+/// Builds and checks the module, runs all tests, and tells the stories on these versions of Envoy; with none given, on
+/// the Envoy that [`envoy::find`] finds.
+///
+/// # Errors
+/// The first step that fails.
+pub fn test(envoy_versions: &[String]) -> Result<()> {
+    step("module", || {
+        let module = dist::build(project_root())?;
+        dist::check(&module.path)?;
+        println!("{} is {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
+        Ok(())
+    })?;
+    step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], &[]))?;
+    if envoy_versions.is_empty() {
+        return stories(None);
+    }
+    envoy_versions.iter().try_for_each(|version| stories(Some(version)))
+}
+
+/// All that [`test`] does, on the pinned version of Envoy and on the oldest one, and before it what needs no Envoy, and
+/// behind it the docker-compose stack.
+///
+/// # Errors
+/// The first step that fails.
+pub fn ci() -> Result<()> {
+    let lint = ["--locked", "--", "--deny", "warnings"];
+    step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    step("clippy, native", || cargo(&[&["clippy", "--workspace", "--all-targets"], &lint[..]].concat(), &[]))?;
+    step("clippy, module", || {
+        cargo(&[&["clippy", "--package", "session-affinity", "--lib", "--target", WASM], &lint[..]].concat(), &[])
+    })?;
+    step("licences", || licences::check(project_root()))?;
+    test(&[envoy::find::PINNED.to_string(), envoy::find::FLOOR.to_string()])?;
+    step("docker-compose", compose::test)
+}
+
+fn stories(version: Option<&str>) -> Result<()> {
+    let envoy = envoy::find(version)?;
+    step(&format!("stories on Envoy {}", envoy.version), || {
+        let path = envoy.path.to_str().context("the path of Envoy is not UTF-8")?;
+        // Each story is a process of Envoy and the simulated providers; more at once than cores only slows all down.
+        let arguments = ["test", "--workspace", "--locked", "--tests", "--", "--ignored", "--test-threads", "2"];
+        cargo(&arguments, &[("ENVOY", path)])
+    })
+}
+
+fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("\n==> {name}");
+    let begun = Instant::now();
+    run().with_context(|| format!("{name} failed"))?;
+    println!("==> {name}: {} s", begun.elapsed().as_secs());
+    Ok(())
+}
+
+fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(project_root())
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
+    Ok(())
+}
