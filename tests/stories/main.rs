@@ -1,7 +1,7 @@
 //! Stories on a real Envoy: the shipped `envoy.yaml`, the module, and the simulated providers behind it.
 //!
 //! They assert what the client and the upstream see. `cargo xtask test` builds the module and runs them; the variable
-//! `ENVOY_VERSION` names a version of Envoy to tell them on.
+//! `ENVOY` names the binary to run them on.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -15,7 +15,7 @@ pub(crate) struct Served {
 }
 
 pub(crate) fn envoy() -> Result<Envoy> {
-    xtask::envoy::find(std::env::var("ENVOY_VERSION").ok().as_deref())
+    xtask::envoy::find(None)
 }
 
 /// The shipped set-up with so many workers, the filter's configuration edited.
