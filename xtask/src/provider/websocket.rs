@@ -16,8 +16,8 @@ use super::account::{AccountState, Answer, parse_json};
 use super::error::ApiError;
 use super::exchange::{VendorServer, cut, wait_as_asked};
 use super::fault::Fault;
-use super::openai_responses::ResponseStore;
 use super::record::{RecordId, RequestRecord};
+use super::response_store::ResponseStore;
 use super::server::StopSignal;
 use super::stream::Payload;
 
@@ -109,7 +109,7 @@ impl Session {
             ));
         }
         self.account
-            .answer_on_socket(&body, &self.responses, Instant::now())
+            .answer_on_socket(body, &self.responses, Instant::now())
     }
 
     async fn refuse(&mut self, record: RecordId, error: &ApiError) -> Result<(), Ended> {
@@ -120,7 +120,7 @@ impl Session {
             error.status,
             None,
         );
-        let mut event = error.json(vendor);
+        let mut event = error.json(vendor, "");
         event["type"] = json!("error");
         event["status"] = json!(error.status);
         if let Some(seconds) = error.retry_after {
