@@ -83,7 +83,7 @@ pub(super) fn events(turn: &Turn) -> Vec<Value> {
         json!({
             "type": "message_delta",
             "delta": {"stop_reason": stop_reason(turn), "stop_sequence": null},
-            "usage": usage(turn, turn.usage.output_tokens),
+            "usage": counts(turn, turn.usage.output_tokens),
         }),
         json!({"type": "message_stop"}),
     ]);
@@ -103,20 +103,25 @@ fn envelope(turn: &Turn, content: Value, stop_reason: Value, output_tokens: u64)
     })
 }
 
-/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to the prompt.
 fn usage(turn: &Turn, output_tokens: u64) -> Value {
+    let mut usage = counts(turn, output_tokens);
+    usage["cache_creation"] = json!({
+        "ephemeral_5m_input_tokens": turn.usage.written_5m_tokens,
+        "ephemeral_1h_input_tokens": turn.usage.written_1h_tokens,
+    });
+    usage["service_tier"] = json!("standard");
+    usage
+}
+
+/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to the prompt.
+fn counts(turn: &Turn, output_tokens: u64) -> Value {
     let usage = turn.usage;
     let written = usage.written_5m_tokens + usage.written_1h_tokens;
     json!({
         "input_tokens": usage.prompt_tokens - usage.cached_tokens - written,
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": usage.cached_tokens,
-        "cache_creation": {
-            "ephemeral_5m_input_tokens": usage.written_5m_tokens,
-            "ephemeral_1h_input_tokens": usage.written_1h_tokens,
-        },
         "output_tokens": output_tokens,
-        "service_tier": "standard",
     })
 }
 

@@ -3,7 +3,7 @@
 //! One HTTP server per vendor, each with several accounts that are told apart by their API keys. The names are those of
 //! `envoy.yaml`, where every account is a cluster of its own.
 //!
-//! **Simulated**, as the vendors document it:
+//! **Simulated**, in the shapes that the vendors' own SDKs read:
 //! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also compact, and over a
 //!   WebSocket); Gemini generateContent, streamGenerateContent and countTokens; lists of models. Plain JSON and
 //!   streams in each vendor's own events, errors in its own JSON, over HTTP/1.1 and HTTP/2 without TLS;

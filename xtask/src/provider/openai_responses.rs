@@ -159,13 +159,8 @@ pub(super) fn response_id(turn: &Turn) -> String {
 
 /// Answers a request to compact: the user's messages stay, the rest becomes one opaque item.
 pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account: &str) -> Value {
-    let mut output: Vec<Value> = body["input"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(is_from_user)
-        .cloned()
-        .collect();
+    let items = body["input"].as_array().into_iter().flatten();
+    let mut output: Vec<Value> = items.filter_map(user_message).collect();
     output.push(json!({
         "id": format!("cmp_{}", turn.id),
         "type": "compaction",
@@ -183,8 +178,15 @@ pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account
 /// Begins what this simulation calls encrypted; the account's name follows.
 const ENCRYPTED_BY: &str = "simulated-encryption:";
 
-fn is_from_user(item: &&Value) -> bool {
-    item["role"] == "user"
+/// A message of the user as an output item, in which the content is always a list.
+fn user_message(item: &Value) -> Option<Value> {
+    let content = match &item["content"] {
+        Value::String(text) => json!([{"type": "input_text", "text": text}]),
+        list => list.clone(),
+    };
+    let message =
+        json!({"type": "message", "role": "user", "status": "completed", "content": content});
+    (item["role"] == "user").then_some(message)
 }
 
 fn read_input(prompt: &mut Prompt, body: &Value, account: &str) -> Result<(), ApiError> {
@@ -328,7 +330,7 @@ mod tests {
         let body = json!({"model": "m", "input": [{"role": "user", "content": "x"}]});
         let call = parsed(&body, &store).unwrap();
         let compacted = compaction(&call, &Turn::new(&call.call, 0), &body, "a");
-        assert_eq!(compacted["output"][0], body["input"][0]);
+        assert_eq!(compacted["output"][0]["content"][0]["text"], "x");
         let next = json!({"model": "m", "input": compacted["output"]});
         assert!(parse(&next, "a", |_| None).is_ok());
         assert_eq!(
