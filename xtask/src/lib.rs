@@ -6,6 +6,7 @@ pub mod envoy;
 pub mod gateway;
 pub mod licences;
 pub mod provider;
+pub mod signals;
 
 use std::path::Path;
 
