@@ -1,11 +1,15 @@
 //! The tools behind `cargo xtask`, as a library, so that tests and benchmarks use the same Envoy and the same
 //! simulated providers as the demo.
 
+pub mod demo;
 pub mod dist;
 pub mod envoy;
 pub mod gateway;
 pub mod licences;
+pub mod prepare;
+pub mod progress;
 pub mod provider;
+pub mod run;
 pub mod signals;
 
 use std::path::Path;
