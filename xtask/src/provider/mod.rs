@@ -59,6 +59,7 @@ use tokio::net::TcpListener;
 
 use self::exchange::VendorServer;
 use self::server::Stop;
+use crate::signals;
 
 pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
@@ -188,7 +189,7 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
         let names: Vec<String> = names.map(|account| format!("{} (key {})", account.name, account.key)).collect();
         println!("simulated {vendor} on http://{}: {}", providers.address(vendor), names.join(", "));
     }
-    server::asked_to_end().await?;
+    signals::asked_to_end().await?;
     providers.stop().await;
     Ok(())
 }

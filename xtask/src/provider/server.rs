@@ -9,14 +9,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -112,14 +110,5 @@ async fn serve(stream: TcpStream, server: Arc<VendorServer>, mut stop: StopSigna
     tokio::select! {
         _ = timeout(GRACE, serving) => {}
         () = abort.notified() => {}
-    }
-}
-
-/// Returns on Ctrl-C and on SIGTERM, which is how a container is stopped.
-pub(super) async fn asked_to_end() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt.context("cannot listen for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
     }
 }
