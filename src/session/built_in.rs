@@ -193,6 +193,6 @@ mod tests {
     #[test]
     fn the_references_sources_keep_their_order_in_the_recommended_one() {
         let place = |name: &&str| BUILT_IN.iter().position(|group| group.name == *name && group.by_default).unwrap();
-        assert!(REFERENCE.iter().map(|name| place(name)).is_sorted());
+        assert!(REFERENCE.iter().map(place).is_sorted());
     }
 }

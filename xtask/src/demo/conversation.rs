@@ -141,42 +141,45 @@ fn lengthen(client: &Client, body: &mut Value) {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use session_affinity::body::Body;
+    use session_affinity::body::{Body, Paths};
     use session_affinity::request::{self, Headers};
-    use session_affinity::session::Session;
+    use session_affinity::session::Sources;
 
     use super::*;
     use crate::demo::wire::Api;
 
-    /// What the filter finds in a request.
-    fn session(conversation: &Conversation) -> Session {
+    /// What the filter finds in a request: the word for where, and the ids.
+    fn session(conversation: &Conversation) -> (String, BTreeSet<Vec<u8>>) {
+        let mut paths = Paths::default();
+        let sources = Sources::recommended(&mut paths);
         let headers: Headers = conversation.headers().collect();
         let body = conversation.body().to_string();
-        Session::identify(&request::Request { headers: &headers, body: Body::read(body.as_bytes()) }).unwrap()
+        let body = Body::read(&paths, body.as_bytes());
+        let session = sources.identify(&request::Request { headers: &headers, body, properties: &[] }).unwrap();
+        (session.source.to_owned(), [Some(session.primary), session.fallback].into_iter().flatten().collect())
     }
 
-    fn keys(session: &Session) -> BTreeSet<Vec<u8>> {
-        [Some(session.primary()), session.fallback()].into_iter().flatten().collect()
+    fn keys(conversation: &Conversation) -> BTreeSet<Vec<u8>> {
+        session(conversation).1
     }
 
     #[test]
     fn the_filter_recognizes_every_client() {
         let traffic = Traffic::new(CLIENTS.len(), 1).unwrap();
-        let sources: BTreeMap<_, _> =
-            traffic.conversations.iter().map(|it| (it.client.name, session(it).source().as_str())).collect();
+        let sources: BTreeMap<_, _> = traffic.conversations.iter().map(|it| (it.client.name, session(it).0)).collect();
         let expected = [
             ("Amp", "amp"),
             ("Anthropic SDK", "msg"),
             ("Chat application", "conv"),
             ("Claude Code 2.0", "claude"),
             ("Claude Code 2.1", "claude"),
-            ("Codex", "msg"),
+            ("Codex", "codex"),
             ("Gemini SDK", "msg"),
             ("Gemini SDK, SSE", "msg"),
             ("OpenAI SDK", "msg"),
             ("OpenCode", "header"),
         ];
-        assert_eq!(sources, BTreeMap::from(expected));
+        assert_eq!(sources, expected.map(|(client, source)| (client, source.to_owned())).into());
     }
 
     #[test]
@@ -184,10 +187,10 @@ mod tests {
         let mut traffic = Traffic::new(3 * CLIENTS.len(), 4).unwrap();
         let mut all = BTreeSet::new();
         for conversation in &mut traffic.conversations {
-            let mut own = keys(&session(conversation));
+            let mut own = keys(conversation);
             for turn in 2..=4 {
                 conversation.go_on("The same answer in every conversation.");
-                let found = keys(&session(conversation));
+                let found = keys(conversation);
                 assert!(!own.is_disjoint(&found), "{} turn {turn}", conversation.title);
                 own.extend(found);
             }
