@@ -1,60 +1,154 @@
 //! What one pass over a request body yields: the places of the few values that decide.
 //!
-//! A path counts where it is first found whole: an object without the rest of the path is passed over, and a later
-//! one of the same name is tried; a `null` at the full path ends the search. Nothing is copied or unescaped here.
+//! The paths to look for are known from the configuration. A path counts where it is first found whole: an object
+//! without the rest of the path is passed over, and a later one of the same name is tried; a `null` at the full path
+//! ends the search. Only paths are followed, so what looks alike inside message texts and tool results does not count.
+//! Nothing is copied or unescaped here.
 
-use crate::json::Value;
+use crate::json::{Kind, Value};
 
-/// The values of a request body that name the session or the model. A body that is absent, or not JSON, has none.
-#[derive(Clone, Copy, Default)]
+/// Paths to look for, as a tree: members that paths share are walked once.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    root: Node,
+    count: usize,
+}
+
+/// A path among [`Paths`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathId(usize);
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    path: Option<PathId>,
+    children: Vec<(String, Node)>,
+}
+
+impl Paths {
+    /// Adds a path of member names; a name that is a number also names an element of an array. The same path has the
+    /// same id.
+    pub fn add<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> PathId {
+        let mut node = &mut self.root;
+        for name in names {
+            let at = match node.children.iter().position(|(child, _)| child == name) {
+                Some(at) => at,
+                None => {
+                    node.children.push((name.to_owned(), Node::default()));
+                    node.children.len() - 1
+                }
+            };
+            match node.children.get_mut(at) {
+                Some((_, child)) => node = child,
+                None => break,
+            }
+        }
+        let next = PathId(self.count);
+        let id = *node.path.get_or_insert(next);
+        if id == next {
+            self.count += 1;
+        }
+        id
+    }
+}
+
+/// The values found in a body. One that is absent, or not JSON, has none.
+#[derive(Clone, Debug, Default)]
 pub struct Body<'a> {
-    /// `model`
-    pub model: Option<Value<'a>>,
-    /// `metadata.user_id`: Claude Code's session, or the end user of an application.
-    pub user_id: Option<Value<'a>>,
-    /// `conversation_id`
-    pub conversation_id: Option<Value<'a>>,
-    /// `messages`: OpenAI Chat Completions and Anthropic Messages.
-    pub messages: Option<Value<'a>>,
-    /// `system`: Anthropic Messages.
-    pub system: Option<Value<'a>>,
-    /// `systemInstruction.parts`: Gemini.
-    pub system_instruction_parts: Option<Value<'a>>,
-    /// `contents`: Gemini.
-    pub contents: Option<Value<'a>>,
-    /// `instructions`: OpenAI Responses.
-    pub instructions: Option<Value<'a>>,
-    /// `input`: OpenAI Responses.
-    pub input: Option<Value<'a>>,
+    values: Vec<Option<Value<'a>>>,
 }
 
 impl<'a> Body<'a> {
     /// Reads a body, whole or cut off at any byte.
-    pub fn read(bytes: &'a [u8]) -> Self {
-        let mut body = Self::default();
-        let Some(document) = Value::document(bytes) else {
-            return body;
-        };
-        for (key, value) in document.members() {
-            match key.as_ref() {
-                b"model" => keep_first(&mut body.model, Some(value)),
-                b"metadata" => keep_first(&mut body.user_id, value.get("user_id")),
-                b"conversation_id" => keep_first(&mut body.conversation_id, Some(value)),
-                b"messages" => keep_first(&mut body.messages, Some(value)),
-                b"system" => keep_first(&mut body.system, Some(value)),
-                b"systemInstruction" => keep_first(&mut body.system_instruction_parts, value.get("parts")),
-                b"contents" => keep_first(&mut body.contents, Some(value)),
-                b"instructions" => keep_first(&mut body.instructions, Some(value)),
-                b"input" => keep_first(&mut body.input, Some(value)),
-                _ => {}
-            }
+    pub fn read(paths: &Paths, bytes: &'a [u8]) -> Self {
+        let mut body = Self { values: vec![None; paths.count] };
+        if let Some(document) = Value::document(bytes) {
+            body.walk(&paths.root, document);
         }
         body
     }
+
+    /// The value at a path.
+    pub fn get(&self, path: PathId) -> Option<Value<'a>> {
+        self.values.get(path.0).copied().flatten()
+    }
+
+    /// The depth of this recursion is that of the configured paths, not of the document.
+    fn walk(&mut self, node: &Node, value: Value<'a>) {
+        match value.kind() {
+            Kind::Object => {
+                for (key, member) in value.members() {
+                    if let Some((_, child)) = node.children.iter().find(|(name, _)| name.as_bytes() == key.as_ref()) {
+                        self.take(child, member);
+                    }
+                }
+            }
+            Kind::Array => {
+                for (name, child) in &node.children {
+                    if let Some(element) = name.parse().ok().and_then(|index| value.elements().nth(index)) {
+                        self.take(child, element);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, node: &Node, value: Value<'a>) {
+        if let Some(PathId(at)) = node.path
+            && let Some(place) = self.values.get_mut(at)
+            && place.is_none()
+        {
+            *place = Some(value);
+        }
+        if !node.children.is_empty() {
+            self.walk(node, value);
+        }
+    }
 }
 
-fn keep_first<'a>(place: &mut Option<Value<'a>>, found: Option<Value<'a>>) {
-    if place.is_none() {
-        *place = found;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(body: &str, path: &[&str]) -> Option<String> {
+        let mut paths = Paths::default();
+        paths.add(["other"]);
+        let id = paths.add(path.iter().copied());
+        assert_eq!(paths.add(path.iter().copied()), id, "the same path has the same id");
+        let value = Body::read(&paths, body.as_bytes()).get(id)?;
+        Some(String::from_utf8_lossy(&value.text()).into_owned())
+    }
+
+    #[test]
+    fn the_first_whole_path_counts() {
+        assert_eq!(found(r#"{"a":{},"a":{"b":"1"},"a":{"b":"2"}}"#, &["a", "b"]).as_deref(), Some("1"));
+        assert_eq!(found(r#"{"a":"x","a":{"b":"1"}}"#, &["a", "b"]).as_deref(), Some("1"));
+        assert_eq!(
+            found(r#"{"a":{"b":null},"a":{"b":"2"}}"#, &["a", "b"]).as_deref(),
+            Some(""),
+            "null ends the search"
+        );
+    }
+
+    #[test]
+    fn a_path_may_end_where_another_goes_on() {
+        let mut paths = Paths::default();
+        let (whole, part) = (paths.add(["c"]), paths.add(["c", "id"]));
+        let body = Body::read(&paths, br#"{"c":{"id":"1"}}"#);
+        assert_eq!(body.get(part).map(|value| value.text().into_owned()), Some(b"1".to_vec()));
+        assert_eq!(body.get(whole).map(Value::kind), Some(Kind::Object));
+    }
+
+    #[test]
+    fn numbers_name_elements_of_arrays() {
+        assert_eq!(found(r#"{"a":[{"b":"0"},{"b":"1"}]}"#, &["a", "1", "b"]).as_deref(), Some("1"));
+        assert_eq!(found(r#"{"a":{"1":{"b":"x"}}}"#, &["a", "1", "b"]).as_deref(), Some("x"));
+        assert_eq!(found(r#"{"a":[{"b":"0"}]}"#, &["a", "b"]), None);
+    }
+
+    #[test]
+    fn names_with_dots_are_ordinary_names() {
+        assert_eq!(found(r#"{"a.b":"1"}"#, &["a", "b"]), None);
+        assert_eq!(found(r#"{"a.b":"1"}"#, &["a.b"]).as_deref(), Some("1"));
     }
 }

@@ -7,6 +7,7 @@
 //! [`filter`]: https://github.com/proxy-wasm/spec
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
+pub mod api;
 pub mod availability;
 pub mod balance;
 pub mod binding;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::request::Request;
+use crate::api::Api;
 use crate::target::Target;
 
 /// An answer that never reached an upstream.
@@ -15,36 +15,16 @@ pub struct LocalReply {
 }
 
 /// No credential of the pool is ready: 503, as the reference answers `auth_unavailable`.
-pub fn unavailable(request: &Request<'_>, target: &Target<'_>) -> LocalReply {
+pub fn unavailable(target: &Target<'_>) -> LocalReply {
     let message =
-        format!("auth_unavailable: no auth available (providers={}, model={})", target.pool.provider, target.model);
-    let body = match Dialect::of(request.path()) {
-        Dialect::Anthropic => json!({"type": "error", "error": {"type": "api_error", "message": message}}),
-        Dialect::OpenAi => {
+        format!("auth_unavailable: no auth available (providers={}, model={})", target.provider, target.model);
+    let body = match target.api {
+        Api::Anthropic => json!({"type": "error", "error": {"type": "api_error", "message": message}}),
+        Api::OpenAi | Api::Azure => {
             json!({"error": {"message": message, "type": "server_error", "code": "internal_server_error"}})
         }
-        Dialect::Gemini => json!({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}),
+        Api::Gemini => json!({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}),
+        Api::Bedrock => json!({"message": message}),
     };
     LocalReply { status: 503, body: body.to_string() }
-}
-
-/// The error format that a client expects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
-    Anthropic,
-    OpenAi,
-    Gemini,
-}
-
-impl Dialect {
-    /// The dialect of a path; OpenAI's where nothing tells, because most clients understand it.
-    fn of(path: &str) -> Self {
-        if path.ends_with("/messages") || path.contains("/messages/") {
-            Self::Anthropic
-        } else if path.contains("/v1beta") || path.rsplit('/').next().is_some_and(|last| last.contains(":")) {
-            Self::Gemini
-        } else {
-            Self::OpenAi
-        }
-    }
 }

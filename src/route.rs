@@ -5,17 +5,19 @@
 
 use std::fmt;
 
+use crate::api::Api;
 use crate::availability;
 use crate::balance::{Cursors, Rotation};
 use crate::binding::Bindings;
-use crate::config::{Config, Credential, Pool};
+use crate::body::Body;
+use crate::config::{Config, Credential, Pool, Profile, ScopePart};
 use crate::hash::{KeyHash, Seed};
 use crate::outcome::Outcome;
 use crate::reply::{self, LocalReply};
-use crate::request::Request;
-use crate::session::{Session, Source};
+use crate::request::{Headers, Request};
+use crate::session::Session;
 use crate::shared::SharedData;
-use crate::target::Target;
+use crate::target::{Target, depends_on_body};
 
 /// What is to become of a request.
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ impl fmt::Display for Decision<'_> {
             return Ok(());
         };
         if let Some((source, _)) = route.session {
-            write!(formatter, " source={}", source.as_str())?;
+            write!(formatter, " source={source}")?;
         }
         write!(formatter, " pool={} credential={}", route.pool.name, route.credential.id)?;
         match route.session {
@@ -68,7 +70,7 @@ pub struct Route<'c> {
     /// Why this one.
     pub outcome: Outcome,
     /// Where the session was found, and the hash it is bound under.
-    pub session: Option<(Source, KeyHash)>,
+    pub session: Option<(&'c str, KeyHash)>,
 }
 
 /// A configuration at work.
@@ -82,7 +84,7 @@ pub struct Router {
 impl Router {
     /// Puts a configuration to work.
     pub fn new(config: Config, seed: Seed) -> Self {
-        let bindings = Bindings::new(config.max_bindings, config.routing.ttl);
+        let bindings = Bindings::new(config.session.max_bindings, config.routing.ttl);
         Self { config, seed, bindings, cursors: Cursors::default() }
     }
 
@@ -96,9 +98,34 @@ impl Router {
         [crate::hash::SEED_KEY.to_owned()].into_iter().chain(self.bindings.keys()).chain(self.cursors.keys())
     }
 
+    /// The attributes of Envoy that a request has to bring along, in this order.
+    pub fn properties(&self) -> impl Iterator<Item = &[String]> {
+        self.config.session.scope.iter().filter_map(|part| match part {
+            ScopePart::Property(path) => Some(path.as_slice()),
+            ScopePart::Header(_) => None,
+        })
+    }
+
+    /// Whether a request with these headers must be held until its body is there.
+    pub fn must_read_body(&self, headers: &Headers, end_of_stream: bool) -> bool {
+        let Config { routing, session, body, pools, .. } = &self.config;
+        let settled = || {
+            !body.always_read
+                && routing.session_affinity
+                && session.sources.are_settled_by(headers, Api::of(headers.path(), headers.host()))
+                && !depends_on_body(headers, pools)
+        };
+        headers.announce_json(end_of_stream) && !settled()
+    }
+
+    /// Reads a body, whole or cut off at any byte.
+    pub fn read_body<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
+        Body::read(&self.config.body.paths, bytes)
+    }
+
     /// Decides a request at a time given in milliseconds since the epoch.
     pub fn route(&self, request: &Request<'_>, shared: &impl SharedData, now: u64) -> Decision<'_> {
-        let Some(target) = Target::of(request, &self.config.pools) else {
+        let Some(target) = Target::of(request, &self.config.pools, self.config.body.model) else {
             return Decision::Pass;
         };
         let case = Case { router: self, request, target, shared, now };
@@ -108,7 +135,7 @@ impl Router {
         };
         match route {
             Some(route) => Decision::Route(route),
-            None => Decision::Reply(reply::unavailable(request, &case.target)),
+            None => Decision::Reply(reply::unavailable(&case.target)),
         }
     }
 }
@@ -123,20 +150,21 @@ struct Case<'a, 'c, S> {
 }
 
 impl<'c, S: SharedData> Case<'_, 'c, S> {
-    fn session(&self) -> Option<Session> {
-        if self.router.config.routing.session_affinity { Session::identify(self.request) } else { None }
+    fn session(&self) -> Option<Session<'c>> {
+        let Config { routing, session, .. } = &self.router.config;
+        if routing.session_affinity { session.sources.identify(self.request) } else { None }
     }
 
     /// The route of a session, which is bound to it from now on. `None` if no credential is ready.
-    fn settle(&self, session: &Session) -> Option<Route<'c>> {
+    fn settle(&self, session: &Session<'c>) -> Option<Route<'c>> {
         // The strategy is asked once, however often other workers make us look again: a turn taken is a turn used.
         let mut chosen = None;
         let mut choose = || *chosen.get_or_insert_with(|| self.choose());
 
-        let key = self.binding_key(&session.primary());
+        let key = self.binding_key(&session.primary);
         let settled = self.router.bindings.settle(self.shared, key, self.now, |bound| {
             let (credential, outcome) = match bound {
-                Some(fingerprint) => match availability::bound(self.target.pool, fingerprint) {
+                Some(fingerprint) => match self.serving(fingerprint) {
                     Some(credential) => (credential, Outcome::Hit),
                     None => (choose()?, Outcome::Rebind),
                 },
@@ -149,37 +177,78 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         })?;
         let (credential, outcome) = settled.result;
         let outcome = if settled.written { outcome } else { Outcome::Contended };
-        Some(self.route(credential, outcome, Some((session.source(), key))))
+        Some(self.route(credential, outcome, Some((session.source, key))))
     }
 
     /// The credential that the strategy gives to a new session.
     fn choose(&self) -> Option<&'c Credential> {
-        let Pool { name, provider, .. } = self.target.pool;
+        let Target { pool, provider, .. } = &self.target;
         let rotation = Rotation {
             cursors: &self.router.cursors,
             shared: self.shared,
             seed: self.router.seed,
-            scope: [name.as_bytes(), provider.as_bytes(), self.target.canonical_model().as_bytes()],
+            scope: [pool.name.as_bytes(), provider.as_bytes(), self.target.canonical_model().as_bytes()],
             now: self.now,
         };
-        let candidates = availability::ready(self.target.pool, self.request.is_websocket());
-        rotation.choose(self.router.config.routing.strategy, &candidates)
+        rotation.choose(self.router.config.routing.strategy, &self.ready())
     }
 
     /// The credential of the conversation's first turn, if it was bound under the fallback id and still serves.
-    fn inherited(&self, session: &Session) -> Option<&'c Credential> {
-        let key = self.binding_key(&session.fallback()?);
-        let fingerprint = self.router.bindings.peek(self.shared, key, self.now)?;
-        availability::bound(self.target.pool, fingerprint)
+    fn inherited(&self, session: &Session<'_>) -> Option<&'c Credential> {
+        let key = self.binding_key(session.fallback.as_deref()?);
+        self.serving(self.router.bindings.peek(self.shared, key, self.now)?)
+    }
+
+    /// The credential that a session is bound to, if it may go on serving it. In the reference only the highest priority
+    /// may.
+    fn serving(&self, fingerprint: u64) -> Option<&'c Credential> {
+        let credential = availability::bound(self.target.pool, fingerprint)?;
+        let may = match self.router.config.profile {
+            Profile::Recommended => true,
+            Profile::Reference => {
+                let ready = availability::ready(self.target.pool, false);
+                ready.iter().any(|ready| ready.id == credential.id)
+            }
+        };
+        may.then_some(credential)
+    }
+
+    fn ready(&self) -> Vec<&'c Credential> {
+        let websocket = self.request.headers.ask_for_websocket();
+        let preferred = match self.router.config.profile {
+            Profile::Recommended => websocket,
+            Profile::Reference => websocket && self.target.provider.trim().eq_ignore_ascii_case("codex"),
+        };
+        availability::ready(self.target.pool, preferred)
     }
 
     fn binding_key(&self, session_id: &[u8]) -> KeyHash {
-        let Pool { name, provider, .. } = self.target.pool;
-        let model = self.target.canonical_model();
-        self.router.seed.hash(&[name.as_bytes(), provider.as_bytes(), session_id, model.as_bytes()])
+        let Target { pool, provider, model, .. } = &self.target;
+        let model = match self.router.config.profile {
+            Profile::Recommended => self.target.canonical_model(),
+            Profile::Reference => model,
+        };
+        let scope = self.scope().0.to_le_bytes();
+        let mut parts = vec![pool.name.as_bytes(), provider.as_bytes(), session_id, model.as_bytes()];
+        if !self.router.config.session.scope.is_empty() {
+            parts.push(&scope);
+        }
+        self.router.seed.hash(&parts)
     }
 
-    fn route(&self, credential: &'c Credential, outcome: Outcome, session: Option<(Source, KeyHash)>) -> Route<'c> {
+    /// The hash of what the operator says tells tenants apart.
+    fn scope(&self) -> KeyHash {
+        let hash = |values: Vec<&[u8]>| self.router.seed.hash(&values).0.to_le_bytes();
+        let mut properties = self.request.properties.iter();
+        let parts = self.router.config.session.scope.iter().map(|part| match part {
+            ScopePart::Header(name) => hash(self.request.headers.all(name).collect()),
+            ScopePart::Property(_) => hash(properties.next().map(Vec::as_slice).into_iter().collect()),
+        });
+        let parts: Vec<_> = parts.collect();
+        self.router.seed.hash(&parts.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>())
+    }
+
+    fn route(&self, credential: &'c Credential, outcome: Outcome, session: Option<(&'c str, KeyHash)>) -> Route<'c> {
         Route { pool: self.target.pool, credential, outcome, session }
     }
 }

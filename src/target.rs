@@ -1,23 +1,35 @@
-//! What a request is for: its pool, and its model.
+//! What a request is for: its pool, its provider and its model.
 
+use crate::api::{Api, model_in_path};
+use crate::body::PathId;
 use crate::config::{Match, Pool};
-use crate::request::Request;
+use crate::request::{Headers, Request};
 
-/// The pool that serves a request, and the model it asks for.
+/// What a request is for.
 #[derive(Clone, Debug)]
 pub struct Target<'c> {
     /// The first pool of the configuration that the request matches.
     pub pool: &'c Pool,
+    /// The provider of the pool, or what path and host tell.
+    pub provider: &'c str,
+    /// The API that the client speaks.
+    pub api: Api,
     /// The model as the client wrote it; empty if it did not, or if the body was not read.
     pub model: String,
 }
 
 impl<'c> Target<'c> {
-    /// Finds the pool of a request; `None` if no pool serves it.
-    pub fn of(request: &Request<'_>, pools: &'c [Pool]) -> Option<Self> {
-        let model = model_of(request);
-        let pool = pools.iter().find(|pool| serves(&pool.matches, request, &model))?;
-        Some(Self { pool, model })
+    /// Finds the pool of a request; `None` if no pool serves it. `model` is the path to the model in a body.
+    pub fn of(request: &Request<'_>, pools: &'c [Pool], model: PathId) -> Option<Self> {
+        let headers = request.headers;
+        let in_body = || request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned());
+        let model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
+        let host = headers.host().to_ascii_lowercase();
+        let fits = |pool: &&Pool| serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model);
+        let pool = pools.iter().find(fits)?;
+        let api = Api::of(headers.path(), &host);
+        let provider = pool.provider.as_deref().unwrap_or(api.as_str());
+        Some(Self { pool, provider, api, model })
     }
 
     /// The model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with other settings, on the
@@ -31,29 +43,27 @@ impl<'c> Target<'c> {
     }
 }
 
-/// The model in the body, or in the path as Gemini has it: `/v1beta/models/<model>:generateContent`.
-fn model_of(request: &Request<'_>) -> String {
-    let in_body = request.body.model.map(|value| String::from_utf8_lossy(&value.text()).into_owned());
-    let in_path = || {
-        let (_, after) = request.path().rsplit_once("/models/")?;
-        let (model, _verb) = after.split_once(':')?;
-        Some(model.to_owned())
-    };
-    in_body.filter(|model| !model.is_empty()).or_else(in_path).unwrap_or_default()
+/// Whether the model decides which pool serves a request with these headers, and only the body can tell it.
+pub fn depends_on_body(headers: &Headers, pools: &[Pool]) -> bool {
+    let host = headers.host().to_ascii_lowercase();
+    let mut candidates = pools.iter().filter(|pool| serves(&pool.matches, headers, &host));
+    model_in_path(headers.path()).is_none() && candidates.next().is_some_and(|first| !first.matches.models.is_empty())
 }
 
-fn serves(matches: &Match, request: &Request<'_>, model: &str) -> bool {
-    let path = request.path();
-    let host = request.host().to_ascii_lowercase();
-    let header = |(name, value): &(String, Option<String>)| match (request.headers.first(name), value) {
+fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
+    let path = headers.path();
+    let header = |(name, value): &(String, Option<String>)| match (headers.first(name), value) {
         (Some(sent), Some(value)) => sent == value.as_bytes(),
         (sent, None) => sent.is_some(),
         (None, Some(_)) => false,
     };
     any_or_none_given(&matches.path_prefixes, |prefix| path.starts_with(prefix.as_str()))
-        && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, &host))
-        && any_or_none_given(&matches.models, |pattern| pattern.is_match(model))
+        && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, host))
         && matches.headers.iter().all(header)
+}
+
+fn names_model(matches: &Match, model: &str) -> bool {
+    any_or_none_given(&matches.models, |pattern| pattern.is_match(model))
 }
 
 fn any_or_none_given<T>(given: &[T], meets: impl Fn(&T) -> bool) -> bool {

@@ -35,7 +35,7 @@ fn defaults_are_as_documented() {
     assert_eq!(config.routing.ttl, 3_600_000);
     assert_eq!(config.routing.header, "x-session-affinity-cluster");
     assert_eq!(config.routing.filter_state, "session_affinity.cluster");
-    assert_eq!((config.max_bindings, config.body_max_bytes), (65_536, 8 << 20));
+    assert_eq!((config.session.max_bindings, config.body.max_bytes), (65_536, 8 << 20));
     let credential = &config.pools[0].credentials[0];
     assert_eq!((credential.priority, credential.websockets, credential.state), (0, false, State::Active));
     assert_eq!(credential.parent, None);
@@ -92,7 +92,7 @@ fn a_whole_number_may_be_written_as_a_double() {
     let config = Config::parse(
         minimal().to_string().replace("\"pools\"", "\"body\":{\"max_bytes\":1e+06},\"pools\"").as_bytes(),
     );
-    assert_eq!(config.unwrap().body_max_bytes, 1_000_000);
+    assert_eq!(config.unwrap().body.max_bytes, 1_000_000);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn all_problems_are_reported_at_once_each_with_its_path() {
             "pools[0].match.paths: unknown key",
             "pools[0].credentials[0].priority: expected an integer, found a string",
             "pools[0].credentials[1].cluster: expected at most 256 visible ASCII characters, without blanks",
-            "pools[0].credentials[1].state: expected active, drain or disabled, found \"sleeping\"",
+            "pools[0].credentials[1].state: expected one of active, drain, disabled, found \"sleeping\"",
             "pools[0].credentials[1].id: \"a\" is the id of an earlier credential of this pool",
             "pools[0].credentials[2].id: required",
             "pools[0].credentials[2].cluster: expected a string, found 7",

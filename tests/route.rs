@@ -37,7 +37,7 @@ impl World {
     fn decide(&self, headers: &[(&str, &str)], body: &Value) -> Decision<'_> {
         let headers: Headers = headers.iter().copied().collect();
         let body = body.to_string();
-        let request = Request { headers: &headers, body: Body::read(body.as_bytes()) };
+        let request = Request { headers: &headers, body: self.router.read_body(body.as_bytes()), properties: &[] };
         self.router.route(&request, &self.shared, self.now)
     }
 
@@ -381,10 +381,10 @@ fn a_refused_write_is_tried_again_and_costs_no_second_turn() {
     let world = World::new(&three());
     let contended = Contended { inner: &world.shared, refusals: 5.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-    let request = Request { headers: &headers, body: Body::default() };
+    let request = Request { headers: &headers, body: Body::default(), properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Miss));
     let next: Headers = [("x-session-id", "2")].into_iter().collect();
-    let request = Request { headers: &next, body: Body::default() };
+    let request = Request { headers: &next, body: Body::default(), properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("b", Outcome::Miss));
 }
 
@@ -393,6 +393,6 @@ fn a_request_is_served_even_if_its_binding_cannot_be_written() {
     let world = World::new(&three());
     let contended = Contended { inner: &world.shared, refusals: u32::MAX.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-    let request = Request { headers: &headers, body: Body::default() };
+    let request = Request { headers: &headers, body: Body::default(), properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Contended));
 }

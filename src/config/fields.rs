@@ -90,6 +90,16 @@ impl<'p> Fields<'p> {
         }
     }
 
+    /// One of these words.
+    pub(super) fn one_of<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.string(name)?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        self.wrong(name, format!("expected one of {}, found {text:?}", known.join(", ")))
+    }
+
     /// A whole number. A `Struct` knows only doubles, and Envoy prints a large one as `1e+06`: that is a whole number too.
     pub(super) fn integer(&mut self, name: &str) -> Option<i64> {
         let value = self.fields.remove(name)?;
@@ -162,14 +172,20 @@ impl<'p> Fields<'p> {
         }
     }
 
-    fn wrong<T>(&mut self, name: &str, problem: impl AsRef<str>) -> Option<T> {
+    /// Reports a problem in place of a value.
+    pub(super) fn wrong<T>(&mut self, name: &str, problem: impl AsRef<str>) -> Option<T> {
         self.problem(name, problem);
         None
     }
 }
 
+/// The path of a field; that of its object if the name is empty.
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    match (path, name) {
+        ("", name) => name.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, name) => format!("{path}.{name}"),
+    }
 }
 
 /// What was found, without the text of strings: one in the wrong place may be a secret.

@@ -7,26 +7,54 @@ mod duration;
 mod envoy_struct;
 mod fields;
 mod pool;
+mod session;
 
 use serde_json::Value;
 
 use fields::Fields;
 pub use fields::Problems;
 pub use pool::{Credential, Match, Pattern, Pool, State};
+pub use session::{ScopePart, SessionConfig};
+
+use crate::body::{PathId, Paths};
 
 /// A configuration without a problem.
 #[derive(Debug)]
 pub struct Config {
+    /// Which rules are followed where the reference could be improved on.
+    pub profile: Profile,
     /// How credentials are chosen, and how the choice is told to Envoy.
     pub routing: Routing,
-    /// The most bindings that are kept; the least recently used of a row gives way. 16 to 16,777,216, default 65,536.
-    pub max_bindings: u32,
-    /// Bytes of a request body that are held and read. 1 to 1 GiB, default 8 MiB.
-    pub body_max_bytes: usize,
+    /// How conversations are recognised and kept.
+    pub session: SessionConfig,
+    /// How bodies are read.
+    pub body: BodyConfig,
     /// The pools, in the order in which they are tried.
     pub pools: Vec<Pool>,
     /// What works, but should be written otherwise: for the log.
     pub warnings: Vec<String>,
+}
+
+/// Which rules are followed where the reference could be improved on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The better ones.
+    Recommended,
+    /// The reference's.
+    Reference,
+}
+
+/// The section `body`, and what is looked for in a body.
+#[derive(Debug)]
+pub struct BodyConfig {
+    /// Bytes of a request body that are held and read. 1 to 1 GiB, default 8 MiB.
+    pub max_bytes: usize,
+    /// Whether a body is read even if headers settle the session: for the model in the keys of bindings and cursors.
+    pub always_read: bool,
+    /// Where to look.
+    pub paths: Paths,
+    /// Where the model is.
+    pub model: PathId,
 }
 
 /// The section `routing`.
@@ -75,24 +103,33 @@ impl Config {
     fn read(value: Value, problems: &mut Problems) -> Self {
         let mut warnings = Vec::new();
         let mut fields = Fields::new(String::new(), value, problems);
-        let routing = Routing::read(fields.object("routing"), &mut warnings);
-
-        let mut session = fields.object("session");
-        let max_bindings = session.integer_within("max_bindings", 16, 1 << 24).unwrap_or(65_536);
-        session.finish();
-
-        let mut body = fields.object("body");
-        let body_max_bytes = body.integer_within("max_bytes", 1, 1 << 30).unwrap_or(8 << 20);
-        body.finish();
-
+        let profile =
+            fields.one_of("profile", &[("recommended", Profile::Recommended), ("reference", Profile::Reference)]);
+        let profile = profile.unwrap_or(Profile::Recommended);
+        let routing = Routing::read(fields.object("routing"), profile, &mut warnings);
+        let mut paths = Paths::default();
+        let session = SessionConfig::read(fields.object("session"), profile, &mut paths);
+        let body = BodyConfig::read(fields.object("body"), profile, paths);
         let pools = pool::read_all(&mut fields);
         fields.finish();
-        Self { routing, max_bindings: max_bindings as u32, body_max_bytes: body_max_bytes as usize, pools, warnings }
+        Self { profile, routing, session, body, pools, warnings }
+    }
+}
+
+impl BodyConfig {
+    fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {
+        let max_bytes = fields.integer_within("max_bytes", 1, 1 << 30).unwrap_or(8 << 20) as usize;
+        let always_read = fields.one_of("read", &[("needed", false), ("always", true)]);
+        // In the reference the model is always part of the key, and it stands in the body.
+        let always_read = always_read.unwrap_or(profile == Profile::Reference);
+        fields.finish();
+        let model = paths.add(["model"]);
+        Self { max_bytes, always_read, paths, model }
     }
 }
 
 impl Routing {
-    fn read(mut fields: Fields<'_>, warnings: &mut Vec<String>) -> Self {
+    fn read(mut fields: Fields<'_>, profile: Profile, warnings: &mut Vec<String>) -> Self {
         let strategy = fields.string("strategy").and_then(|name| match name.trim().to_ascii_lowercase().as_str() {
             "round-robin" | "round_robin" | "roundrobin" | "rr" => Some(Strategy::RoundRobin),
             "fill-first" | "fill_first" | "fillfirst" | "ff" => Some(Strategy::FillFirst),
@@ -126,7 +163,7 @@ impl Routing {
         Self {
             strategy: strategy.unwrap_or(Strategy::RoundRobin),
             session_affinity: match (affinity, deprecated) {
-                (None, None) => true,
+                (None, None) => profile == Profile::Recommended,
                 (affinity, deprecated) => affinity.unwrap_or(false) || deprecated.unwrap_or(false),
             },
             ttl: ttl.unwrap_or(3_600_000),

@@ -12,8 +12,8 @@ use super::fields::{Fields, Problems};
 pub struct Pool {
     /// Unique among the pools.
     pub name: String,
-    /// The provider, as in replies and in the key of bindings.
-    pub provider: String,
+    /// The provider, as in replies and in the key of bindings. `None`: what path and host of the request tell.
+    pub provider: Option<String>,
     /// The requests it serves.
     pub matches: Match,
     /// At least one, sorted by id (bytes): ties are resolved in this order.
@@ -84,7 +84,7 @@ impl Pool {
     fn read(path: String, value: Value, problems: &mut Problems) -> Self {
         let mut fields = Fields::new(path, value, problems);
         let name = fields.required_word("name");
-        let provider = fields.required_word("provider");
+        let provider = fields.word("provider");
         let matches = Match::read(fields.object("match"));
         let elements = fields.array("credentials");
         if elements.is_empty() {
@@ -130,15 +130,8 @@ impl Credential {
         let priority = fields.integer("priority").unwrap_or(0);
         let parent = fields.string("parent").map(|parent| parent.trim().to_owned()).filter(|parent| !parent.is_empty());
         let websockets = fields.boolean("websockets").unwrap_or(false);
-        let state = fields.string("state").and_then(|name| match name.as_str() {
-            "active" => Some(State::Active),
-            "drain" => Some(State::Drain),
-            "disabled" => Some(State::Disabled),
-            _ => {
-                fields.problem("state", format!("expected active, drain or disabled, found {name:?}"));
-                None
-            }
-        });
+        let states = [("active", State::Active), ("drain", State::Drain), ("disabled", State::Disabled)];
+        let state = fields.one_of("state", &states);
         fields.finish();
         let fingerprint = fingerprint(&id);
         Self { id, cluster, priority, parent, websockets, state: state.unwrap_or(State::Active), fingerprint }

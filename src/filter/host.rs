@@ -38,6 +38,12 @@ pub(super) fn random_bytes() -> [u8; 16] {
     ((u128::from(draw()) << 64) | u128::from(draw())).to_le_bytes()
 }
 
+/// An attribute of Envoy; empty if there is none.
+pub(super) fn property(path: &[String]) -> Vec<u8> {
+    let path = path.iter().map(String::as_str).collect();
+    hostcalls::get_property(path).ok().flatten().unwrap_or_default()
+}
+
 /// Sets a filter state, which Envoy and later filters see as `wasm.<name>`.
 pub(super) fn set_filter_state(name: &str, value: &str) {
     if let Err(status) = hostcalls::set_property(vec![name], Some(value.as_bytes())) {

@@ -12,9 +12,8 @@ use proxy_wasm::types::Action;
 
 use super::Running;
 use super::host::{self, Host};
-use crate::body::Body;
 use crate::reply::LocalReply;
-use crate::request::{Headers, Request, must_read_body};
+use crate::request::{Headers, Request};
 use crate::route::{Decision, Route};
 
 /// The filter state that tells access logs what was decided.
@@ -53,8 +52,10 @@ impl Stream {
     fn decide(&mut self, headers: &Headers, body: &[u8]) -> Action {
         self.stage = Stage::Decided;
         let running = Rc::clone(&self.running);
-        let request = Request { headers, body: Body::read(body) };
-        let decision = running.router.route(&request, &Host, host::now());
+        let router = &running.router;
+        let properties: Vec<_> = router.properties().map(host::property).collect();
+        let request = Request { headers, body: router.read_body(body), properties: &properties };
+        let decision = router.route(&request, &Host, host::now());
 
         log::debug!("{decision}");
         running.counters.count(decision.outcome());
@@ -92,7 +93,7 @@ impl HttpContext for Stream {
             // A client must not choose its cluster, on no path.
             self.set_http_request_header_bytes(routing_header, None);
         }
-        if must_read_body(&headers, end_of_stream) {
+        if self.running.router.must_read_body(&headers, end_of_stream) {
             self.stage = Stage::Reading(headers);
             return Action::Pause;
         }
@@ -104,7 +105,7 @@ impl HttpContext for Stream {
         if !matches!(self.stage, Stage::Reading(_)) {
             return Action::Continue;
         }
-        let most = self.running.router.config().body_max_bytes;
+        let most = self.running.router.config().body.max_bytes;
         if !end_of_stream && size < most {
             return Action::Pause;
         }
@@ -113,6 +114,6 @@ impl HttpContext for Stream {
 
     /// With trailers no body callback ever says that the stream ends.
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.decide_held(self.running.router.config().body_max_bytes)
+        self.decide_held(self.running.router.config().body.max_bytes)
     }
 }

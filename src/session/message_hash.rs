@@ -9,11 +9,96 @@ use std::hash::Hasher;
 
 use fnv::FnvHasher;
 
-use crate::body::Body;
+use super::Rules;
+use crate::body::{Body, PathId, Paths};
 use crate::json::{Kind, Value};
 
 /// Bytes of a text that count. The cut may fall inside a character: bytes are hashed, not characters.
 const TEXT_LIMIT: usize = 100;
+
+/// Where the texts stand in a body.
+#[derive(Clone, Debug)]
+pub(super) struct MessagePaths {
+    /// OpenAI Chat Completions, Anthropic Messages, Bedrock Converse.
+    messages: PathId,
+    /// Anthropic Messages.
+    system: PathId,
+    gemini: GeminiPaths,
+    /// Gemini inside the wrapper of Code Assist.
+    code_assist: GeminiPaths,
+    /// OpenAI Responses.
+    instructions: PathId,
+    /// OpenAI Responses.
+    input: PathId,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct GeminiPaths {
+    system_parts: PathId,
+    contents: PathId,
+}
+
+impl MessagePaths {
+    /// Adds the paths to those that are looked for.
+    pub(super) fn new(paths: &mut Paths) -> Self {
+        Self {
+            messages: paths.add(["messages"]),
+            system: paths.add(["system"]),
+            gemini: GeminiPaths {
+                system_parts: paths.add(["systemInstruction", "parts"]),
+                contents: paths.add(["contents"]),
+            },
+            code_assist: GeminiPaths {
+                system_parts: paths.add(["request", "systemInstruction", "parts"]),
+                contents: paths.add(["request", "contents"]),
+            },
+            instructions: paths.add(["instructions"]),
+            input: paths.add(["input"]),
+        }
+    }
+
+    /// Finds the texts in a body of any format that the rules know.
+    pub(super) fn first_texts(&self, body: &Body<'_>, rules: Rules) -> FirstTexts {
+        let mut texts = FirstTexts::default();
+        texts.read_messages(body.get(self.messages), Dialect::Reference);
+        if texts.system.is_empty() {
+            texts.read_top_level_system(body.get(self.system));
+        }
+        if texts.are_empty() {
+            texts.read_gemini(body.get(self.gemini.system_parts), body.get(self.gemini.contents));
+        }
+        if texts.are_empty() {
+            texts.read_responses(body.get(self.instructions), body.get(self.input));
+        }
+        if texts.are_empty() && rules == Rules::Recommended {
+            self.read_what_the_reference_cannot(&mut texts, body);
+        }
+        texts
+    }
+
+    /// Bodies in which the reference finds nothing: only they may be read otherwise, so that no id changes.
+    fn read_what_the_reference_cannot(&self, texts: &mut FirstTexts, body: &Body<'_>) {
+        *texts = FirstTexts::default();
+        texts.read_messages(body.get(self.messages), Dialect::Extended);
+        if texts.are_empty() {
+            texts.read_gemini(body.get(self.code_assist.system_parts), body.get(self.code_assist.contents));
+        }
+        if let (true, Some(input)) = (texts.are_empty(), body.get(self.input))
+            && input.kind() == Kind::String
+        {
+            keep_first(&mut texts.user, &input.text());
+        }
+    }
+}
+
+/// How the messages of Chat Completions and its kin are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// Roles `system`, `user`, `assistant`; of parts only those of type `text`.
+    Reference,
+    /// Also the role `developer`, and parts without a type, as Bedrock Converse has them.
+    Extended,
+}
 
 /// The first text of each role; empty if the conversation has none.
 #[derive(Default)]
@@ -24,22 +109,6 @@ pub(super) struct FirstTexts {
 }
 
 impl FirstTexts {
-    /// Finds the texts in a body of any of the four formats.
-    pub(super) fn of(body: &Body<'_>) -> Self {
-        let mut texts = Self::default();
-        texts.read_messages(body);
-        if texts.system.is_empty() {
-            texts.read_top_level_system(body);
-        }
-        if texts.system.is_empty() && texts.user.is_empty() {
-            texts.read_gemini(body);
-        }
-        if texts.system.is_empty() && texts.user.is_empty() {
-            texts.read_responses(body);
-        }
-        texts
-    }
-
     /// The hash of all three texts, and the hash without the assistant's if there is one. `None` if neither a system
     /// nor a user text was found.
     pub(super) fn hashes(&self) -> Option<(String, Option<String>)> {
@@ -53,12 +122,22 @@ impl FirstTexts {
         Some((hash(&self.system, &self.user, &self.assistant), Some(first_turn)))
     }
 
+    fn are_empty(&self) -> bool {
+        self.system.is_empty() && self.user.is_empty()
+    }
+
+    fn has_user_and_assistant(&self) -> bool {
+        !self.user.is_empty() && !self.assistant.is_empty()
+    }
+
     /// OpenAI Chat Completions and Anthropic Messages: `messages[]`.
-    fn read_messages(&mut self, body: &Body<'_>) {
-        for message in array(body.messages) {
-            let text = content_text(message.get("content"), |kind| kind == b"text");
+    fn read_messages(&mut self, messages: Option<Value<'_>>, dialect: Dialect) {
+        let extended = dialect == Dialect::Extended;
+        for message in array(messages) {
+            let text = content_text(message.get("content"), |kind| kind == b"text" || (extended && kind.is_empty()));
             match role_of(message).as_slice() {
                 b"system" => keep_first(&mut self.system, &text),
+                b"developer" if extended => keep_first(&mut self.system, &text),
                 b"user" => keep_first(&mut self.user, &text),
                 b"assistant" => keep_first(&mut self.assistant, &text),
                 _ => {}
@@ -70,17 +149,17 @@ impl FirstTexts {
     }
 
     /// Anthropic Messages: `system`, a string or an array of parts of which the first with text counts.
-    fn read_top_level_system(&mut self, body: &Body<'_>) {
-        match body.system {
+    fn read_top_level_system(&mut self, system: Option<Value<'_>>) {
+        match system {
             Some(system) if system.kind() == Kind::String => keep_first(&mut self.system, &system.text()),
             system => keep_first(&mut self.system, &first_part_text(array(system))),
         }
     }
 
     /// Gemini: `systemInstruction.parts[]` and `contents[]`.
-    fn read_gemini(&mut self, body: &Body<'_>) {
-        keep_first(&mut self.system, &first_part_text(array(body.system_instruction_parts)));
-        for content in array(body.contents) {
+    fn read_gemini(&mut self, system_parts: Option<Value<'_>>, contents: Option<Value<'_>>) {
+        keep_first(&mut self.system, &first_part_text(array(system_parts)));
+        for content in array(contents) {
             let text = first_part_text(content.get("parts").into_iter().flat_map(Value::elements));
             match role_of(content).as_slice() {
                 b"user" => keep_first(&mut self.user, &text),
@@ -95,9 +174,9 @@ impl FirstTexts {
 
     /// OpenAI Responses: `instructions` and `input[]`. Items that are no messages (reasoning, tool calls) do not count;
     /// one without a type is a message if it has a role.
-    fn read_responses(&mut self, body: &Body<'_>) {
-        keep_first(&mut self.system, &body.instructions.map(Value::text).unwrap_or_default());
-        for item in array(body.input) {
+    fn read_responses(&mut self, instructions: Option<Value<'_>>, input: Option<Value<'_>>) {
+        keep_first(&mut self.system, &text_of(instructions));
+        for item in array(input) {
             if !matches!(text_of(item.get("type")).as_slice(), b"" | b"message") {
                 continue;
             }
@@ -113,10 +192,6 @@ impl FirstTexts {
                 break;
             }
         }
-    }
-
-    fn has_user_and_assistant(&self) -> bool {
-        !self.user.is_empty() && !self.assistant.is_empty()
     }
 }
 
@@ -162,7 +237,7 @@ fn content_text(content: Option<Value<'_>>, is_text: impl Fn(&[u8]) -> bool) -> 
         return string.text().into_owned();
     }
     let texts: Vec<_> = array(content)
-        .filter(|part| part.get("type").is_some_and(|kind| is_text(&kind.text())))
+        .filter(|part| is_text(&text_of(part.get("type"))))
         .map(|part| text_of(part.get("text")))
         .filter(|text| !text.is_empty())
         .collect();

@@ -1,113 +1,125 @@
 //! Which conversation a request belongs to.
 //!
-//! Clients name their conversation in different places. The places are tried in the order of the reference, and the
-//! first that says something decides:
+//! Clients name their conversation in different places. The places are an ordered list of [`Source`]s, and the first
+//! that says something decides. The profile `recommended` knows the places of some thirty clients ([`built_in`]); the
+//! profile `reference` the six of the reference; an operator can give a list of his own.
 //!
-//! | # | place | session id |
-//! |---|---|---|
-//! | 1 | body `metadata.user_id` as Claude Code writes it | `claude:<id>` |
-//! | 2 | header `X-Session-ID` | `header:<id>` |
-//! | 3 | header `X-Amp-Thread-Id` | `amp:<id>` |
-//! | 4 | body `metadata.user_id`, any other | `user:<id>` |
-//! | 5 | body `conversation_id` | `conv:<id>` |
-//! | 6 | hash of the first system, user and assistant texts | `msg:<16 hex digits>` |
-//!
-//! Only the hash changes as a conversation grows, and only once: the first turn has no assistant text yet. So it comes
-//! with a fallback, the hash without that text, under which the first turn was bound.
+//! Last in the list stands a hash of the first messages, for clients that send no id. Only this id changes as a
+//! conversation grows, and only once: the first turn has no assistant text yet. So it comes with a fallback, the hash
+//! without that text, under which the first turn was bound. The only other fallback is that of `prompt_cache_key`: the
+//! conversation, which some clients send without the key at first.
 
+mod built_in;
 mod claude;
+mod id;
 mod message_hash;
+mod source;
 
 use std::fmt;
 
 pub use message_hash::hash as message_hash;
+pub use source::{Place, Rules, Source};
 
-use crate::request::Request;
+use crate::api::Api;
+use crate::body::{Body, Paths};
+use crate::request::{Headers, Request};
+use message_hash::MessagePaths;
 
-/// Where a session id was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Claude Code's session in `metadata.user_id`.
-    Claude,
-    /// The header `X-Session-ID`.
-    Header,
-    /// The header `X-Amp-Thread-Id`.
-    Amp,
-    /// `metadata.user_id` of any other client.
-    User,
-    /// `conversation_id` in the body.
-    Conversation,
-    /// The hash of the first messages.
-    MessageHash,
+/// The places to look at, in their order.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    list: Vec<Source>,
+    rules: Rules,
+    messages: MessagePaths,
 }
 
-impl Source {
-    /// The word for logs, and the prefix of the session id, which keeps equal ids of different places apart.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Claude => "claude",
-            Self::Header => "header",
-            Self::Amp => "amp",
-            Self::User => "user",
-            Self::Conversation => "conv",
-            Self::MessageHash => "msg",
-        }
+impl Sources {
+    /// The sources of the profile `recommended`.
+    pub fn recommended(paths: &mut Paths) -> Self {
+        let groups = built_in::BUILT_IN.iter().filter(|group| group.by_default);
+        let list = groups.flat_map(|group| group.sources(paths).collect::<Vec<_>>()).collect();
+        Self::new(list, Rules::Recommended, paths)
     }
+
+    /// The sources of the profile `reference`.
+    pub fn reference(paths: &mut Paths) -> Self {
+        let list = built_in::REFERENCE.iter().flat_map(|name| Self::named(name, paths).unwrap_or_default()).collect();
+        Self::new(list, Rules::Reference, paths)
+    }
+
+    /// A list of sources.
+    pub fn new(list: Vec<Source>, rules: Rules, paths: &mut Paths) -> Self {
+        Self { list, rules, messages: MessagePaths::new(paths) }
+    }
+
+    /// The built-in sources of a name; `None` if there is no such name.
+    pub fn named(name: &str, paths: &mut Paths) -> Option<Vec<Source>> {
+        let group = built_in::BUILT_IN.iter().find(|group| group.name == name)?;
+        Some(group.sources(paths).collect())
+    }
+
+    /// The names of the built-in sources.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        built_in::BUILT_IN.iter().map(|group| group.name)
+    }
+
+    /// The session of a request; `None` if nothing in it names one.
+    pub fn identify(&self, request: &Request<'_>) -> Option<Session<'_>> {
+        self.list.iter().enumerate().find_map(|(at, source)| {
+            if source.place == Place::MessageHash {
+                return self.hashed(&source.name, request);
+            }
+            let id = source.id(request, self.rules)?;
+            let fallback = if source.name == "pck" { self.conversation_behind(at, request) } else { None };
+            Some(Session { source: &source.name, primary: prefixed(&source.name, &id), fallback })
+        })
+    }
+
+    /// Whether these headers settle which session it is, whatever the body says. A source in the body overrules the
+    /// headers behind it; but Claude Code's field only in an API that Claude Code speaks.
+    pub fn are_settled_by(&self, headers: &Headers, api: Api) -> bool {
+        let request = Request { headers, body: Body::default(), properties: &[] };
+        for source in &self.list {
+            match source.place {
+                Place::Header(_) if source.id(&request, self.rules).is_some() => return true,
+                Place::Header(_) => {}
+                Place::Claude(_) if !api.is_claudes() && self.rules == Rules::Recommended => {}
+                Place::Claude(_) | Place::Body(_) | Place::MessageHash => return false,
+            }
+        }
+        true
+    }
+
+    fn hashed<'s>(&self, source: &'s str, request: &Request<'_>) -> Option<Session<'s>> {
+        let (id, fallback) = self.messages.first_texts(&request.body, self.rules).hashes()?;
+        let prefixed = |id: String| prefixed(source, id.as_bytes());
+        Some(Session { source, primary: prefixed(id), fallback: fallback.map(prefixed) })
+    }
+
+    /// The first conversation that the sources behind this one find.
+    fn conversation_behind(&self, at: usize, request: &Request<'_>) -> Option<Vec<u8>> {
+        let behind = self.list.iter().skip(at + 1).filter(|source| source.name == "conv");
+        let (source, id) = behind.filter_map(|source| Some((source, source.id(request, self.rules)?))).next()?;
+        Some(prefixed(&source.name, &id))
+    }
+}
+
+fn prefixed(prefix: &str, id: &[u8]) -> Vec<u8> {
+    [prefix.as_bytes(), b":", id].concat()
 }
 
 /// The identity of a conversation. It cannot be printed: ids belong to clients and reach no log.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Session {
-    source: Source,
-    id: Vec<u8>,
-    fallback: Option<Vec<u8>>,
-}
-
-impl Session {
-    /// The session of a request; `None` if nothing in it names one.
-    pub fn identify(request: &Request<'_>) -> Option<Self> {
-        let user_id = request.body.user_id.map(|value| value.text()).unwrap_or_default();
-        let header = |name| request.headers.first(name).unwrap_or_default().to_vec();
-        let conversation_id = || request.body.conversation_id.map(|value| value.text().into_owned());
-
-        Self::named(Source::Claude, claude::session_of(&user_id).unwrap_or_default())
-            .or_else(|| Self::named(Source::Header, header("x-session-id")))
-            .or_else(|| Self::named(Source::Amp, header("x-amp-thread-id")))
-            .or_else(|| Self::named(Source::User, user_id.to_vec()))
-            .or_else(|| Self::named(Source::Conversation, conversation_id().unwrap_or_default()))
-            .or_else(|| Self::hashed(request))
-    }
-
-    /// Where the id was found.
-    pub fn source(&self) -> Source {
-        self.source
-    }
-
+pub struct Session<'s> {
+    /// The word for where it was found.
+    pub source: &'s str,
     /// The id with its prefix: what a binding is kept under.
-    pub fn primary(&self) -> Vec<u8> {
-        self.prefixed(&self.id)
-    }
-
+    pub primary: Vec<u8>,
     /// The id under which an earlier turn of the same conversation may have been bound.
-    pub fn fallback(&self) -> Option<Vec<u8>> {
-        self.fallback.as_deref().map(|id| self.prefixed(id))
-    }
-
-    fn named(source: Source, id: Vec<u8>) -> Option<Self> {
-        (!id.is_empty()).then_some(Self { source, id, fallback: None })
-    }
-
-    fn hashed(request: &Request<'_>) -> Option<Self> {
-        let (id, fallback) = message_hash::FirstTexts::of(&request.body).hashes()?;
-        Some(Self { source: Source::MessageHash, id: id.into_bytes(), fallback: fallback.map(String::into_bytes) })
-    }
-
-    fn prefixed(&self, id: &[u8]) -> Vec<u8> {
-        [self.source.as_str().as_bytes(), b":", id].concat()
-    }
+    pub fallback: Option<Vec<u8>>,
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for Session<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Session").field("source", &self.source).finish_non_exhaustive()
     }

@@ -44,6 +44,7 @@ async fn the_upstream_sees_the_key_of_its_credential_and_no_other() -> Result<()
         let request = post("/v1/messages")
             .header("x-session-id", session)
             .header("x-api-key", "the client's own")
+            .header("authorization", "Bearer the client's own")
             .body(body(&message("hi")))?;
         served(&send(&gateway, request).await?)?;
     }

@@ -47,6 +47,7 @@ fn place(source: &str) -> &str {
         "claude" | "user" => "metadata.user_id",
         "header" => "X-Session-ID",
         "amp" => "X-Amp-Thread-Id",
+        "codex" => "session-id",
         "conv" => "conversation_id",
         "msg" => "first messages",
         other => other,

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::api::{self, Api};
 use super::cache::{Prefix, PromptCache};
 use super::error::ApiError;
-use super::openai_responses::{self, ResponseCall, ResponseStore};
+use super::openai_responses::{self, ResponseCall};
+use super::response_store::ResponseStore;
 use super::stream::{Framing, Payload};
 use super::turn::{Call, Turn, Usage};
 use super::{Account, anthropic, gemini, locked, openai_chat};
@@ -74,11 +75,10 @@ impl AccountState {
     /// Answers one message on a WebSocket, which has a memory of its own.
     pub(super) fn answer_on_socket(
         &self,
-        body: &Value,
+        mut body: Value,
         socket: &ResponseStore,
         now: Instant,
     ) -> Result<Answer, ApiError> {
-        let mut body = body.clone();
         body["stream"] = Value::Bool(true);
         self.openai_response(&body, Some(socket), now)
     }

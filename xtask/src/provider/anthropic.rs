@@ -3,11 +3,10 @@
 //! The prompt is read in the order tools, system, messages. It is cached up to the blocks that carry `cache_control`,
 //! and for each of them looked up at this and the nineteen blocks before it.
 
-use std::time::Duration;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::cache::Prefix;
+use super::cache_control::{self, ONE_HOUR};
 use super::error::ApiError;
 use super::prompt::Prompt;
 use super::request::{boolean, integer, list, missing_or, required_string};
@@ -15,10 +14,7 @@ use super::turn::{Call, Turn};
 
 /// The real minimum is 512 to 4,096, by model.
 const MINIMUM_TOKENS: u64 = 1024;
-const MAX_BREAKPOINTS: usize = 4;
 const LOOK_BACK_BLOCKS: usize = 20;
-const FIVE_MINUTES: Duration = Duration::from_secs(5 * 60);
-const ONE_HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// Reads a request for a message.
 pub(super) fn parse(body: &Value) -> Result<Call, ApiError> {
@@ -73,7 +69,7 @@ pub(super) fn events(turn: &Turn) -> Vec<Value> {
         json!({
             "type": "message_delta",
             "delta": {"stop_reason": stop_reason(turn), "stop_sequence": null},
-            "usage": usage(turn, turn.usage.output_tokens),
+            "usage": counts(turn, turn.usage.output_tokens),
         }),
         json!({"type": "message_stop"}),
     ]);
@@ -93,20 +89,25 @@ fn envelope(turn: &Turn, content: Value, stop_reason: Value, output_tokens: u64)
     })
 }
 
-/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to the prompt.
 fn usage(turn: &Turn, output_tokens: u64) -> Value {
+    let mut usage = counts(turn, output_tokens);
+    usage["cache_creation"] = json!({
+        "ephemeral_5m_input_tokens": turn.usage.written_5m_tokens,
+        "ephemeral_1h_input_tokens": turn.usage.written_1h_tokens,
+    });
+    usage["service_tier"] = json!("standard");
+    usage
+}
+
+/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to the prompt.
+fn counts(turn: &Turn, output_tokens: u64) -> Value {
     let usage = turn.usage;
     let written = usage.written_5m_tokens + usage.written_1h_tokens;
     json!({
         "input_tokens": usage.prompt_tokens - usage.cached_tokens - written,
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": usage.cached_tokens,
-        "cache_creation": {
-            "ephemeral_5m_input_tokens": usage.written_5m_tokens,
-            "ephemeral_1h_input_tokens": usage.written_1h_tokens,
-        },
         "output_tokens": output_tokens,
-        "service_tier": "standard",
     })
 }
 
@@ -138,76 +139,23 @@ fn parse_prompt(body: &Value) -> Result<(String, Prompt), ApiError> {
         }
     }
     // On the request itself: cache up to the end of the prompt.
-    if let Some(keep) = cache_control(body)? {
+    if let Some(keep) = cache_control::of(body)? {
         prompt.keep_newest(keep);
     }
-    check_breakpoints(&prompt)?;
+    cache_control::check(&prompt)?;
     Ok((model, prompt))
 }
 
 fn section(prompt: &mut Prompt, role: &str, blocks: &[Value]) -> Result<(), ApiError> {
     prompt.open(role);
     for block in blocks {
-        let (stripped, keep) = without_cache_control(block)?;
+        let (stripped, keep) = cache_control::take(block)?;
         prompt.part(&stripped);
         if let Some(keep) = keep {
             prompt.keep_newest(keep);
         }
     }
     Ok(())
-}
-
-/// Clients move `cache_control` from turn to turn, so it must not be part of what is compared. In the content of a tool
-/// result it marks the block that encloses it.
-fn without_cache_control(block: &Value) -> Result<(Value, Option<Duration>), ApiError> {
-    let Value::Object(fields) = block else {
-        return Ok((block.clone(), None));
-    };
-    let mut keep = cache_control(block)?;
-    let mut stripped = Map::new();
-    for (name, value) in fields.iter().filter(|(name, _)| *name != "cache_control") {
-        let value = match value {
-            Value::Array(parts) if name == "content" => {
-                let mut inner = Vec::with_capacity(parts.len());
-                for part in parts {
-                    let (part, inner_keep) = without_cache_control(part)?;
-                    keep = keep.or(inner_keep);
-                    inner.push(part);
-                }
-                Value::Array(inner)
-            }
-            other => other.clone(),
-        };
-        stripped.insert(name.clone(), value);
-    }
-    Ok((Value::Object(stripped), keep))
-}
-
-fn cache_control(owner: &Value) -> Result<Option<Duration>, ApiError> {
-    let control = &owner["cache_control"];
-    if control.is_null() {
-        return Ok(None);
-    }
-    match (control["type"].as_str(), control["ttl"].as_str()) {
-        (Some("ephemeral"), Some("1h")) => Ok(Some(ONE_HOUR)),
-        (Some("ephemeral"), Some("5m")) => Ok(Some(FIVE_MINUTES)),
-        (Some("ephemeral"), None) if control["ttl"].is_null() => Ok(Some(FIVE_MINUTES)),
-        _ => Err(ApiError::invalid("cache_control: type `ephemeral` with a ttl of `5m` or `1h` is expected")),
-    }
-}
-
-fn check_breakpoints(prompt: &Prompt) -> Result<(), ApiError> {
-    let keeps: Vec<Duration> = prompt.keeps().collect();
-    if keeps.len() > MAX_BREAKPOINTS {
-        let found = keeps.len();
-        let message =
-            format!("A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}.");
-        return Err(ApiError::invalid(message));
-    }
-    if keeps.is_sorted_by(|earlier, later| earlier >= later) {
-        return Ok(());
-    }
-    Err(ApiError::invalid("a cache_control block with ttl `1h` must not come after one with ttl `5m`"))
 }
 
 #[cfg(test)]

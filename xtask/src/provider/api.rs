@@ -31,7 +31,7 @@ impl Api {
     pub(super) fn of(vendor: Vendor, method: &Method, uri: &Uri) -> Result<Self, ApiError> {
         let (expected, api) = match (vendor, uri.path()) {
             (Vendor::Anthropic | Vendor::OpenAi, "/v1/models") => (Method::GET, Self::Models),
-            (Vendor::Gemini, "/v1beta/models") => (Method::GET, Self::Models),
+            (Vendor::Gemini, "/v1beta/models" | "/v1/models") => (Method::GET, Self::Models),
             (Vendor::Anthropic, "/v1/messages") => (Method::POST, Self::AnthropicMessages),
             (Vendor::Anthropic, "/v1/messages/count_tokens") => (Method::POST, Self::AnthropicCountTokens),
             (Vendor::OpenAi, "/v1/chat/completions") => (Method::POST, Self::OpenAiChat),
@@ -77,10 +77,11 @@ pub(super) fn models(vendor: Vendor) -> Value {
     }
 }
 
-/// `/v1beta/models/{model}:{method}`. The colon may come escaped.
+/// `/v1beta/models/{model}:{method}`, or the same under `/v1`. The colon may come escaped.
 fn gemini(path: &str, uri: &Uri) -> Option<Api> {
     let path = path.replace("%3A", ":").replace("%3a", ":");
-    let (model, method) = path.strip_prefix("/v1beta/models/")?.rsplit_once(':')?;
+    let (model, method) =
+        path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"))?.rsplit_once(':')?;
     let model = Some(model).filter(|model| !model.is_empty() && !model.contains('/'))?.to_owned();
     match method {
         "generateContent" => Some(Api::GeminiGenerate { model }),
@@ -112,6 +113,9 @@ mod tests {
         check(Vendor::OpenAi, Method::POST, "/v1/responses", Ok(Api::OpenAiResponses));
         check(Vendor::OpenAi, Method::GET, "/v1/responses", Ok(Api::OpenAiSocket));
         check(Vendor::OpenAi, Method::GET, "/v1/models", Ok(Api::Models));
+        let stable = generate.replace("v1beta", "v1");
+        let expected = Api::GeminiGenerate { model: model() };
+        check(Vendor::Gemini, Method::POST, &stable, Ok(expected));
         check(Vendor::Gemini, Method::POST, generate, Ok(Api::GeminiGenerate { model: model() }));
         check(Vendor::Gemini, Method::POST, stream, Ok(Api::GeminiStream { model: model(), sse: false }));
         let events = Api::GeminiStream { model: model(), sse: true };

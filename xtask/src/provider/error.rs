@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::Vendor;
-use super::turn;
 
 /// An answer other than 200, before it takes the shape of a vendor.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,13 +45,13 @@ impl ApiError {
         Self { parameter: Some(parameter), code: Some(code), ..self }
     }
 
-    /// The body of the answer in the vendor's own form.
-    pub(super) fn json(&self, vendor: Vendor) -> Value {
+    /// The body of the answer in the vendor's own form. Anthropic repeats the request's id in it.
+    pub(super) fn json(&self, vendor: Vendor, request_id: &str) -> Value {
         match vendor {
             Vendor::Anthropic => json!({
                 "type": "error",
                 "error": {"type": anthropic_type(self.status), "message": self.message},
-                "request_id": format!("req_{}", turn::fresh_id()),
+                "request_id": request_id,
             }),
             Vendor::OpenAi => json!({"error": {
                 "message": self.message,
@@ -123,16 +122,19 @@ mod tests {
     #[test]
     fn a_rate_limit_looks_like_each_vendors_own() {
         let error = ApiError::simulated(429, Some(7));
-        let anthropic = error.json(Vendor::Anthropic);
+        let anthropic = error.json(Vendor::Anthropic, "req_1");
         assert_eq!((&anthropic["type"], &anthropic["error"]["type"]), (&json!("error"), &json!("rate_limit_error")));
-        assert_eq!(error.json(Vendor::OpenAi)["error"]["code"], "rate_limit_exceeded");
-        let gemini = &error.json(Vendor::Gemini)["error"];
+        assert_eq!(error.json(Vendor::OpenAi, "req_1")["error"]["code"], "rate_limit_exceeded");
+        let gemini = &error.json(Vendor::Gemini, "req_1")["error"];
         assert_eq!((&gemini["code"], &gemini["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
         assert_eq!(gemini["details"][0]["retryDelay"], "7s");
     }
 
     #[test]
     fn the_status_of_anthropic_alone_is_an_overload() {
-        assert_eq!(ApiError::simulated(529, None).json(Vendor::Anthropic)["error"]["type"], "overloaded_error");
+        assert_eq!(
+            ApiError::simulated(529, None).json(Vendor::Anthropic, "req_1")["error"]["type"],
+            "overloaded_error"
+        );
     }
 }

@@ -6,19 +6,17 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::Value;
 
-use super::account::{AccountState, Answer};
+use super::account::AccountState;
 use super::api::{self, Api};
 use super::error::ApiError;
 use super::fault::{self, Fault};
 use super::record::RecordId;
 use super::server::Connection;
-use super::stream::{self, Payload};
 use super::turn::{self, Usage};
-use super::{ACCOUNT_HEADER, Account, Shared, Vendor, websocket};
+use super::{Account, Shared, Vendor, respond, websocket};
 
 /// Longest body of a request, and longest message on a WebSocket.
 pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
@@ -53,10 +51,12 @@ pub(super) async fn handle(
     let account = key(server.vendor, &parts).and_then(|key| server.account(key));
     let name = account.as_ref().map(|state| state.account.name.as_str());
     let record = server.shared.log.arrived(server.vendor, name, &parts);
+    let request_id = turn::request_id();
     let answer = exchange(&server, account.clone(), record, &connection, &mut parts, body).await;
-    let (mut response, usage) = answer.unwrap_or_else(|error| (error_response(&server, &parts, &error), None));
+    let (mut response, usage) =
+        answer.unwrap_or_else(|error| (respond::error(&server, &parts, &error, &request_id), None));
     server.shared.log.answered(record, name, response.status().as_u16(), usage);
-    add_headers(server.vendor, name.unwrap_or("none"), response.headers_mut());
+    respond::add_headers(server.vendor, name.unwrap_or("none"), &request_id, response.headers_mut());
     response
 }
 
@@ -91,7 +91,7 @@ async fn exchange(
     wait_as_asked(&fault).await;
     account.begin(&mut answer, None, Instant::now());
     let usage = answer.usage;
-    Ok((response(answer, cut(&fault)), usage))
+    Ok((respond::answer(answer.payload, cut(&fault)), usage))
 }
 
 /// Does what [`Fault::SlowFirstByte`] asks for.
@@ -150,61 +150,4 @@ async fn upgrade(
     let stop = connection.stop_signal();
     let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
     Ok(upgrade.on_upgrade(move |socket| websocket::serve(socket, server, account, cut(&fault), stop)))
-}
-
-fn response(answer: Answer, cut: Option<usize>) -> Response<Body> {
-    match answer.payload {
-        Payload::Json(value) => json_response(StatusCode::OK, &value, cut.is_some()),
-        Payload::Events(framing, events) => {
-            let mut response = Response::new(stream::body(framing.frames(&events), cut));
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(framing.content_type()));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            response
-        }
-    }
-}
-
-fn error_response(server: &VendorServer, parts: &Parts, error: &ApiError) -> Response<Body> {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut body = error.json(server.vendor);
-    // A client that waits for an array gets one.
-    if let Ok(Api::GeminiStream { sse: false, .. }) = Api::of(server.vendor, &parts.method, &parts.uri) {
-        body = Value::Array(vec![body]);
-    }
-    let mut response = json_response(status, &body, false);
-    if let Some(seconds) = error.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
-
-/// `broken` promises the whole length and breaks off in the middle.
-fn json_response(status: StatusCode, value: &Value, broken: bool) -> Response<Body> {
-    let text = value.to_string();
-    let length = HeaderValue::from(text.len());
-    let body = match text.split_at_checked(text.len() / 2) {
-        Some((first, rest)) if broken => stream::body(vec![first.to_owned(), rest.to_owned()], Some(1)),
-        _ => Body::from(text),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_LENGTH, length);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-fn add_headers(vendor: Vendor, account: &str, headers: &mut HeaderMap) {
-    let mut add = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    add(ACCOUNT_HEADER, account);
-    let request_id = || format!("req_{}", turn::fresh_id());
-    match vendor {
-        Vendor::Anthropic => add("request-id", &request_id()),
-        Vendor::OpenAi => add("x-request-id", &request_id()),
-        Vendor::Gemini => {}
-    }
 }

@@ -1,7 +1,7 @@
-//! Gemini: `POST /v1beta/models/{model}:generateContent`, `:streamGenerateContent` and `:countTokens`.
+//! Gemini: `POST /v1beta/models/{model}:generateContent`, `:streamGenerateContent` and `:countTokens`, also under `/v1`.
 //!
-//! Caching is implicit. Google publishes the minimum but neither lifetime nor grain nor the order of system instruction
-//! and tools: five minutes, 128 tokens and this order are assumed.
+//! Caching is implicit. Its minimum is published; a lifetime of five minutes, a grain of 128 tokens and the order system
+//! instruction, tools, contents are assumed.
 
 use std::time::Duration;
 

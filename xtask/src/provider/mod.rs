@@ -3,14 +3,15 @@
 //! One HTTP server per vendor, each with several accounts that are told apart by their API keys. The names are those of
 //! `envoy.yaml`, where every account is a cluster of its own.
 //!
-//! **Simulated**, as the vendors document it:
+//! **Simulated**, in the shapes that the vendors' own SDKs read:
 //! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also compact, and over a
 //!   WebSocket); Gemini generateContent, streamGenerateContent and countTokens; lists of models. Plain JSON and
 //!   streams in each vendor's own events, errors in its own JSON, over HTTP/1.1 and HTTP/2 without TLS;
 //! - one prompt cache per account and model, and the `usage` that follows from it. A hit is a real one: the same
-//!   beginning, long enough, not too old, sent to this account before ([`cache`], [`prompt`]);
+//!   beginning, long enough, not too old, sent to this account before (`cache.rs`, `prompt.rs`);
 //! - state that ties a conversation to an account: `previous_response_id`, compacted items;
-//! - faults when asked for ([`fault`]), and a record of what arrived ([`record`]).
+//! - faults when asked for, by a test or by a header `x-simulate: account=anthropic-a; status=429; retry-after=7`
+//!   (`fault.rs` lists them all), and a record of what arrived.
 //!
 //! **Not simulated:**
 //! - a model: the answer is two sentences chosen by a hash of the prompt, the same on every account; no tools are called,
@@ -19,8 +20,8 @@
 //! - time and load: answers come at once, caches never overflow to another machine, an account never is rate limited by
 //!   itself. `prompt_cache_key` therefore has no effect, nor has a `tool_choice` or `thinking` that would empty a
 //!   real Anthropic cache in part. Minimum lengths do not depend on the model; lifetimes are those in the vendor's file;
-//! - Anthropic's workspaces: every account is a workspace, an organization and a project of its own. That the reply itself
-//!   is cached, which some vendors do;
+//! - customers with several keys: every account is a workspace, an organization and a project of its own;
+//! - the caching of answers: a prefix is cached when it has been part of a prompt, not when it has been generated;
 //! - the checking of requests beyond JSON, required fields and the rules of `cache_control`; `anthropic-version` may be
 //!   absent. Compressed requests, files, batches, stored `conversation`s, Gemini's `cachedContents`. A wrong key
 //!   is 401 everywhere, also on Gemini, which in life says 400 or 403.
@@ -31,6 +32,7 @@ mod account;
 mod anthropic;
 mod api;
 mod cache;
+mod cache_control;
 mod error;
 mod exchange;
 mod fault;
@@ -40,14 +42,16 @@ mod openai_responses;
 mod prompt;
 mod record;
 mod request;
+mod respond;
+mod response_store;
 mod server;
 mod stream;
 mod turn;
+mod vendor;
 mod websocket;
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -60,113 +64,10 @@ use crate::signals;
 pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
 pub use self::turn::Usage;
+pub use self::vendor::{Account, Addresses, Vendor};
 
 /// The header of every answer that names the account which served it.
 pub const ACCOUNT_HEADER: &str = "x-simulated-account";
-
-/// Whose API a server speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Vendor {
-    /// Messages.
-    Anthropic,
-    /// Chat Completions and Responses.
-    OpenAi,
-    /// generateContent.
-    Gemini,
-}
-
-impl Vendor {
-    /// In the order of their ports.
-    pub const ALL: [Self; 3] = [Self::Anthropic, Self::OpenAi, Self::Gemini];
-
-    /// The name that begins the names of its accounts.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Anthropic => "anthropic",
-            Self::OpenAi => "openai",
-            Self::Gemini => "gemini",
-        }
-    }
-}
-
-impl fmt::Display for Vendor {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-/// One customer of a vendor: one key, one prompt cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// The server that knows it.
-    pub vendor: Vendor,
-    /// Unique over all vendors.
-    pub name: String,
-    /// The bare API key.
-    pub key: String,
-}
-
-impl Account {
-    /// An account of the demo: `anthropic-a` has the key `sk-ant-simulated-a`.
-    fn demo(vendor: Vendor, letter: char) -> Self {
-        let prefix = match vendor {
-            Vendor::Anthropic => "sk-ant",
-            Vendor::OpenAi => "sk",
-            Vendor::Gemini => "AIza",
-        };
-        Self { vendor, name: format!("{vendor}-{letter}"), key: format!("{prefix}-simulated-{letter}") }
-    }
-
-    /// The environment variable from which `envoy.yaml` takes this account's secret, and its value: the whole value of
-    /// the header that carries the key.
-    pub fn environment(&self) -> (String, String) {
-        let name = self.name.to_uppercase().replace('-', "_");
-        match self.vendor {
-            Vendor::OpenAi => (format!("{name}_AUTHORIZATION"), format!("Bearer {}", self.key)),
-            Vendor::Anthropic | Vendor::Gemini => (format!("{name}_KEY"), self.key.clone()),
-        }
-    }
-}
-
-/// Where each vendor's server listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
-    /// 18001 in `envoy.yaml`.
-    pub anthropic: SocketAddr,
-    /// 18002 in `envoy.yaml`.
-    pub openai: SocketAddr,
-    /// 18003 in `envoy.yaml`.
-    pub gemini: SocketAddr,
-}
-
-impl Addresses {
-    /// The ports of `envoy.yaml` on an address of this machine.
-    pub fn on(host: IpAddr) -> Self {
-        let at = |port| SocketAddr::new(host, port);
-        Self { anthropic: at(18001), openai: at(18002), gemini: at(18003) }
-    }
-
-    /// Ports that are free, on loopback.
-    pub fn any() -> Self {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { anthropic: any, openai: any, gemini: any }
-    }
-
-    /// The address of one of them.
-    pub fn of(&self, vendor: Vendor) -> SocketAddr {
-        match vendor {
-            Vendor::Anthropic => self.anthropic,
-            Vendor::OpenAi => self.openai,
-            Vendor::Gemini => self.gemini,
-        }
-    }
-}
-
-impl Default for Addresses {
-    fn default() -> Self {
-        Self::on(Ipv4Addr::LOCALHOST.into())
-    }
-}
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -212,7 +113,7 @@ impl Providers {
     /// Binds all addresses, then serves in the background.
     pub async fn start(config: Config) -> Result<Self> {
         let Config { addresses, accounts } = config;
-        check(&accounts)?;
+        vendor::check(&accounts)?;
         let mut listeners = Vec::new();
         for vendor in Vendor::ALL {
             let address = addresses.of(vendor);
@@ -293,47 +194,7 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
     Ok(())
 }
 
-/// Names and keys must tell accounts apart.
-fn check(accounts: &[Account]) -> Result<()> {
-    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
-    for account in accounts {
-        ensure!(names.insert(&account.name), "two simulated accounts are called `{}`", account.name);
-        ensure!(keys.insert((account.vendor, &account.key)), "`{}` has the key of another account", account.name);
-    }
-    Ok(())
-}
-
 /// A lock that a panic elsewhere does not poison: everything behind these locks is good after every statement.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_demo_accounts_are_those_of_envoy_yaml() {
-        let yaml = include_str!("../../../envoy.yaml");
-        let accounts = Providers::demo_accounts();
-        assert_eq!(yaml.matches("environment_variable: ").count(), accounts.len());
-        for account in &accounts {
-            let (variable, value) = account.environment();
-            assert!(yaml.contains(&format!("environment_variable: {variable}}}")), "{variable}");
-            assert!(yaml.contains(&format!("{{id: {}, ", account.name)), "{}", account.name);
-            assert!(value.ends_with(&account.key));
-        }
-        for vendor in Vendor::ALL {
-            assert!(yaml.contains(&format!("port_value: {}", Addresses::default().of(vendor).port())));
-        }
-    }
-
-    #[test]
-    fn accounts_that_cannot_be_told_apart_are_refused() {
-        let account = Account::demo(Vendor::OpenAi, 'a');
-        let same_key = Account { name: "other".into(), ..account.clone() };
-        assert!(check(&[account.clone(), account.clone()]).is_err());
-        assert!(check(&[account, same_key]).is_err());
-        assert!(check(&Providers::demo_accounts()).is_ok());
-    }
 }

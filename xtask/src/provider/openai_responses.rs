@@ -3,7 +3,6 @@
 //! A response that may be stored is remembered by the account that made it (its input and its output, not its
 //! instructions or tools, as in life), so that `previous_response_id` continues it there and is unknown elsewhere.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -132,7 +131,8 @@ pub(super) fn response_id(turn: &Turn) -> String {
 
 /// Answers a request to compact: the user's messages stay, the rest becomes one opaque item.
 pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account: &str) -> Value {
-    let mut output: Vec<Value> = body["input"].as_array().into_iter().flatten().filter(is_from_user).cloned().collect();
+    let items = body["input"].as_array().into_iter().flatten();
+    let mut output: Vec<Value> = items.filter_map(user_message).collect();
     output.push(json!({
         "id": format!("cmp_{}", turn.id),
         "type": "compaction",
@@ -150,8 +150,14 @@ pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account
 /// Begins what this simulation calls encrypted; the account's name follows.
 const ENCRYPTED_BY: &str = "simulated-encryption:";
 
-fn is_from_user(item: &&Value) -> bool {
-    item["role"] == "user"
+/// A message of the user as an output item, in which the content is always a list.
+fn user_message(item: &Value) -> Option<Value> {
+    let content = match &item["content"] {
+        Value::String(text) => json!([{"type": "input_text", "text": text}]),
+        list => list.clone(),
+    };
+    let message = json!({"type": "message", "role": "user", "status": "completed", "content": content});
+    (item["role"] == "user").then_some(message)
 }
 
 fn read_input(prompt: &mut Prompt, body: &Value, account: &str) -> Result<(), ApiError> {
@@ -237,38 +243,9 @@ fn usage(turn: &Turn) -> Value {
     })
 }
 
-/// The responses an account (or one WebSocket) remembers; the oldest go when there are too many or too long ones.
-#[derive(Debug, Default)]
-pub(super) struct ResponseStore {
-    conversations: HashMap<String, Arc<str>>,
-    oldest_first: VecDeque<String>,
-    bytes: usize,
-}
-
-impl ResponseStore {
-    const MAX_RESPONSES: usize = 4096;
-    const MAX_BYTES: usize = 64 << 20;
-
-    pub(super) fn get(&self, id: &str) -> Option<Arc<str>> {
-        self.conversations.get(id).cloned()
-    }
-
-    pub(super) fn insert(&mut self, id: String, conversation: Arc<str>) {
-        self.bytes += conversation.len();
-        self.oldest_first.push_back(id.clone());
-        self.conversations.insert(id, conversation);
-        // The newest stays, however long: it is what the next turn asks for.
-        while self.oldest_first.len() > 1
-            && (self.oldest_first.len() > Self::MAX_RESPONSES || self.bytes > Self::MAX_BYTES)
-        {
-            let oldest = self.oldest_first.pop_front().and_then(|id| self.conversations.remove(&id));
-            self.bytes -= oldest.map_or(0, |conversation| conversation.len());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::response_store::ResponseStore;
     use super::*;
 
     fn parsed(body: &Value, store: &ResponseStore) -> Result<ResponseCall, ApiError> {
@@ -306,7 +283,7 @@ mod tests {
         let body = json!({"model": "m", "input": [{"role": "user", "content": "x"}]});
         let call = parsed(&body, &store).unwrap();
         let compacted = compaction(&call, &Turn::new(&call.call, 0), &body, "a");
-        assert_eq!(compacted["output"][0], body["input"][0]);
+        assert_eq!(compacted["output"][0]["content"][0]["text"], "x");
         let next = json!({"model": "m", "input": compacted["output"]});
         assert!(parse(&next, "a", |_| None).is_ok());
         assert_eq!(parse(&next, "b", |_| None).unwrap_err().code, Some("invalid_encrypted_content"));
@@ -328,16 +305,5 @@ mod tests {
         let turn = Turn::new(&call.call, 0);
         assert_eq!(call.events(&turn).last().unwrap()["type"], "response.incomplete");
         assert_eq!(call.response(&turn)["incomplete_details"]["reason"], "max_output_tokens");
-    }
-
-    #[test]
-    fn the_store_is_bounded_and_keeps_the_newest() {
-        let mut store = ResponseStore::default();
-        for index in 0..=ResponseStore::MAX_RESPONSES {
-            store.insert(index.to_string(), "x".into());
-        }
-        assert!(store.get("0").is_none() && store.get("1").is_some());
-        store.insert("long".into(), "x".repeat(ResponseStore::MAX_BYTES + 1).into());
-        assert!(store.get("long").is_some() && store.conversations.len() == 1);
     }
 }

@@ -77,7 +77,12 @@ pub(super) fn fresh_id() -> String {
     random.iter().map(|state| format!("{:016x}", state.hash_one(count))).collect()
 }
 
-pub(super) fn unix_seconds() -> u64 {
+/// The identifier of a request, as Anthropic and OpenAI give one to each.
+pub(super) fn request_id() -> String {
+    format!("req_{}", fresh_id())
+}
+
+fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 

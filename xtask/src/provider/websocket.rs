@@ -16,8 +16,8 @@ use super::account::{AccountState, Answer, parse_json};
 use super::error::ApiError;
 use super::exchange::{VendorServer, cut, wait_as_asked};
 use super::fault::Fault;
-use super::openai_responses::ResponseStore;
 use super::record::{RecordId, RequestRecord};
+use super::response_store::ResponseStore;
 use super::server::StopSignal;
 use super::stream::Payload;
 
@@ -92,13 +92,13 @@ impl Session {
         if body["type"] != "response.create" {
             return Err(ApiError::invalid("A message of type `response.create` is expected."));
         }
-        self.account.answer_on_socket(&body, &self.responses, Instant::now())
+        self.account.answer_on_socket(body, &self.responses, Instant::now())
     }
 
     async fn refuse(&mut self, record: RecordId, error: &ApiError) -> Result<(), Ended> {
         let vendor = self.server.vendor;
         self.server.shared.log.answered(record, Some(&self.account.account.name), error.status, None);
-        let mut event = error.json(vendor);
+        let mut event = error.json(vendor, "");
         event["type"] = json!("error");
         event["status"] = json!(error.status);
         if let Some(seconds) = error.retry_after {

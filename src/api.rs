@@ -1,0 +1,140 @@
+//! Which API a client speaks, as far as path and host tell.
+
+/// The APIs that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// Anthropic Messages, also on Vertex (`…/publishers/anthropic/models/<model>:rawPredict`).
+    Anthropic,
+    /// OpenAI Chat Completions, Responses and what imitates them; also everything that nothing else is known of.
+    OpenAi,
+    /// OpenAI on Azure: `/openai/deployments/<deployment>/…`
+    Azure,
+    /// Gemini, Vertex and Code Assist: `<model>:generateContent` and its kin.
+    Gemini,
+    /// Amazon Bedrock: `/model/<model>/invoke` and `/converse`.
+    Bedrock,
+}
+
+impl Api {
+    /// The API of a path (without its query) and a host.
+    pub fn of(path: &str, host: &str) -> Self {
+        let is_host = |name: &str| host.contains(name);
+        let method = path.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, method)| method);
+        if path.ends_with("/messages") || path.contains("/messages/") || path.contains("/publishers/anthropic/") {
+            Self::Anthropic
+        } else if path.contains("/openai/deployments/") || is_host(".openai.azure.com") {
+            Self::Azure
+        } else if bedrock_model(path).is_some() || is_host("bedrock-runtime") {
+            Self::Bedrock
+        } else if method.is_some() || path.contains("/v1beta/") || is_host("generativelanguage.googleapis.com") {
+            Self::Gemini
+        } else {
+            Self::OpenAi
+        }
+    }
+
+    /// The provider's name, for pools that name none.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::OpenAi => "openai",
+            Self::Azure => "azure",
+            Self::Gemini => "gemini",
+            Self::Bedrock => "bedrock",
+        }
+    }
+
+    /// Whether bodies of this API may be Claude Code's.
+    pub fn is_claudes(self) -> bool {
+        matches!(self, Self::Anthropic | Self::Bedrock)
+    }
+}
+
+/// The model that a path names, percent-decoded: Gemini's and Vertex' `…/models/<model>:<method>`, Bedrock's
+/// `/model/<model>/<method>`, Azure's `/deployments/<deployment>/…`.
+pub fn model_in_path(path: &str) -> Option<String> {
+    let (_, behind) = path.rsplit_once("/models/").unwrap_or_default();
+    let model = match behind.split_once(':') {
+        Some((model, _)) if !model.contains('/') => Some(model),
+        _ => None,
+    };
+    let deployment = || path.split_once("/openai/deployments/")?.1.split('/').next();
+    let model = model.or_else(|| bedrock_model(path)).or_else(deployment).filter(|model| !model.is_empty())?;
+    Some(percent_decoded(model))
+}
+
+fn bedrock_model(path: &str) -> Option<&str> {
+    let (model, method) = path.split_once("/model/")?.1.rsplit_once('/')?;
+    matches!(method, "invoke" | "invoke-with-response-stream" | "converse" | "converse-stream").then_some(model)
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hexadecimal = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
+        match (first, hexadecimal(tail.first()), hexadecimal(tail.get(1))) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_hosts_tell_api_and_model() {
+        for (path, host, api, model) in [
+            ("/v1/messages", "", Api::Anthropic, None),
+            ("/v1/messages/count_tokens", "", Api::Anthropic, None),
+            ("/api/provider/anthropic/v1/messages", "", Api::Anthropic, None),
+            ("/v1/chat/completions", "", Api::OpenAi, None),
+            ("/v1/responses", "", Api::OpenAi, None),
+            ("/v1/responses/compact", "", Api::OpenAi, None),
+            ("/backend-api/codex/responses", "chatgpt.com", Api::OpenAi, None),
+            ("/v1/models/gpt-5.4", "", Api::OpenAi, None),
+            ("/v1beta/models/gemini-2.5-pro:generateContent", "", Api::Gemini, Some("gemini-2.5-pro")),
+            ("/v1beta/interactions", "", Api::Gemini, None),
+            ("/v1internal:streamGenerateContent", "", Api::Gemini, None),
+            (
+                "/v1/projects/p/locations/l/publishers/google/models/gemini-3.1-flash:streamGenerateContent",
+                "",
+                Api::Gemini,
+                Some("gemini-3.1-flash"),
+            ),
+            (
+                "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict",
+                "",
+                Api::Anthropic,
+                Some("claude-sonnet-4-5@20250929"),
+            ),
+            (
+                "/model/anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse-stream",
+                "",
+                Api::Bedrock,
+                Some("anthropic.claude-sonnet-4-5-20250929-v1:0"),
+            ),
+            (
+                "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fx/invoke",
+                "",
+                Api::Bedrock,
+                Some("arn:aws:bedrock:us-east-1:1:inference-profile/x"),
+            ),
+            ("/openai/deployments/gpt-prod/chat/completions", "", Api::Azure, Some("gpt-prod")),
+            ("/openai/v1/responses", "me.openai.azure.com", Api::Azure, None),
+            ("/", "", Api::OpenAi, None),
+            ("/a%", "", Api::OpenAi, None),
+        ] {
+            assert_eq!((Api::of(path, host), model_in_path(path).as_deref()), (api, model), "{path} {host}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A Docker engine to work with: the one that answers, else one started for the run, from Debian's packages if need be.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tokio::process::{Child, Command};
+
+use super::command::{answer_of, command, output_of};
+use super::report;
+use crate::envoy::wait_until;
+
+/// Long enough for the engine to end its containers.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// An engine that answers.
+pub(super) struct Engine {
+    /// The daemon, if this run started it: then this run ends it too.
+    daemon: Option<Child>,
+}
+
+impl Engine {
+    /// Leaves the log and the process id of a daemon that it starts in `work`.
+    pub(super) async fn find_or_start(work: &Path) -> Result<Self> {
+        if let Some(version) = running_version().await {
+            report("engine", format!("Docker {version}, running already"));
+            return Ok(Self { daemon: None });
+        }
+        ensure!(is_root(), "no Docker engine answers: start one, or run this as root on Debian, which installs one");
+        if !is_installed("dockerd") {
+            install("docker.io iptables").await?;
+            // Where systemd runs, the package has started its service by now.
+            if let Some(version) = running_version().await {
+                report("engine", format!("Docker {version}, installed, and started by its package"));
+                return Ok(Self { daemon: None });
+            }
+        }
+        start(work).await
+    }
+
+    /// Ends the daemon if this run started it.
+    pub(super) async fn stop(self) -> Result<()> {
+        let Some(mut daemon) = self.daemon else {
+            return Ok(());
+        };
+        let Some(id) = daemon.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
+            return Ok(());
+        };
+        kill_process(id, Signal::TERM).context("cannot end dockerd")?;
+        match tokio::time::timeout(STOP_DEADLINE, daemon.wait()).await {
+            Ok(status) => status.context("cannot wait for dockerd")?,
+            Err(_) => bail!("dockerd (process {id}) does not end on SIGTERM"),
+        };
+        report("engine", "stopped");
+        Ok(())
+    }
+}
+
+/// Installs packages of Debian that are missing, given in one string.
+pub(super) async fn install(packages: &str) -> Result<()> {
+    ensure!(is_root(), "install {packages} first: only root can do it from here");
+    ensure!(is_installed("apt-get"), "install {packages} first: this machine has no apt-get to do it from here");
+    report("install", packages);
+    // One of several sources that does not answer is no reason to give up: the next command tells what is missing.
+    answer_of(&mut command("apt-get update")).await;
+    let mut install = command("apt-get install --yes --no-install-recommends");
+    install.args(packages.split_whitespace()).env("DEBIAN_FRONTEND", "noninteractive");
+    output_of(&mut install).await.map(drop)
+}
+
+pub(super) fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+pub(super) fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Asks the daemon and not only the client, which answers for itself where there is no daemon.
+async fn running_version() -> Option<String> {
+    answer_of(&mut command("docker version --format {{.Server.Version}}")).await
+}
+
+async fn start(work: &Path) -> Result<Engine> {
+    let log_path = work.join("dockerd.log");
+    let log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    let mut daemon = Command::new("dockerd")
+        .arg("--pidfile")
+        .arg(work.join("dockerd.pid"))
+        .stdout(log.try_clone().context("cannot share the log of dockerd")?)
+        .stderr(log)
+        // A group of its own: Ctrl-C must reach the containers through `down`, not by the engine's sudden end.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run dockerd")?;
+    let version = wait_until("waiting for dockerd", async || match daemon.try_wait()? {
+        Some(status) => bail!("it ended ({status})"),
+        None => Ok(running_version().await),
+    })
+    .await
+    .with_context(|| format!("dockerd does not start; its log is {}", log_path.display()))?;
+    report("engine", format!("Docker {version}, started for this run"));
+    Ok(Engine { daemon: Some(daemon) })
+}

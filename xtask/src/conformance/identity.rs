@@ -1,0 +1,47 @@
+//! Session identities and message hashes, as the reference found them.
+
+use serde_json::Value;
+use session_affinity::body::{Body, Paths};
+use session_affinity::request::{Headers, Request};
+use session_affinity::session::{Sources, message_hash};
+
+use super::case;
+
+/// What the reference found in a request, against what the profile `reference` finds.
+pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
+    vec![(case::text(case, "group").to_owned(), compare(case))]
+}
+
+/// The hash of three texts.
+pub(super) fn check_hash(case: &Value) -> Vec<(String, Result<(), String>)> {
+    let hash = || {
+        let texts = ["sys", "usr", "ast"].map(|name| case::bytes(case, name));
+        let [system, user, assistant] = texts;
+        Ok(format!("msg:{}", message_hash(&system?, &user?, &assistant?)))
+    };
+    let result = hash().and_then(|hash: String| equal(case::text(case, "hash"), &hash));
+    vec![("message_hash".to_owned(), result)]
+}
+
+fn compare(case: &Value) -> Result<(), String> {
+    let mut paths = Paths::default();
+    let sources = Sources::reference(&mut paths);
+    let found = identify(&sources, &paths, &case::headers(case), &case::body(case)?);
+    let expected = (case::text(case, "primary").to_owned(), case::text(case, "fallback").to_owned());
+    equal(&expected, &found)
+}
+
+/// The id and the fallback of a request; empty if there is none.
+pub(super) fn identify(sources: &Sources, paths: &Paths, headers: &Headers, body: &[u8]) -> (String, String) {
+    let request = Request { headers, body: Body::read(paths, body), properties: &[] };
+    // Ids are bytes; the recorded ones are JSON, in which what is no UTF-8 became U+FFFD.
+    let readable = |id: Vec<u8>| String::from_utf8_lossy(&id).into_owned();
+    match sources.identify(&request) {
+        Some(session) => (readable(session.primary), session.fallback.map(readable).unwrap_or_default()),
+        None => (String::new(), String::new()),
+    }
+}
+
+pub(super) fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(expected: &T, actual: &T) -> Result<(), String> {
+    if expected == actual { Ok(()) } else { Err(format!("expected {expected:?}, got {actual:?}")) }
+}

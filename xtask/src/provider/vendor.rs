@@ -1,0 +1,152 @@
+//! The vendors, their accounts and their addresses, as `envoy.yaml` expects them.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Result, ensure};
+
+/// Whose API a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Vendor {
+    /// Messages.
+    Anthropic,
+    /// Chat Completions and Responses.
+    OpenAi,
+    /// generateContent.
+    Gemini,
+}
+
+impl Vendor {
+    /// In the order of their ports.
+    pub const ALL: [Self; 3] = [Self::Anthropic, Self::OpenAi, Self::Gemini];
+
+    /// The name that begins the names of its accounts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::OpenAi => "openai",
+            Self::Gemini => "gemini",
+        }
+    }
+}
+
+impl fmt::Display for Vendor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// One customer of a vendor: one key, one prompt cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The server that knows it.
+    pub vendor: Vendor,
+    /// Unique over all vendors.
+    pub name: String,
+    /// The bare API key.
+    pub key: String,
+}
+
+impl Account {
+    /// An account of the demo: `anthropic-a` has the key `sk-ant-simulated-a`.
+    pub(super) fn demo(vendor: Vendor, letter: char) -> Self {
+        let prefix = match vendor {
+            Vendor::Anthropic => "sk-ant",
+            Vendor::OpenAi => "sk",
+            Vendor::Gemini => "AIza",
+        };
+        Self { vendor, name: format!("{vendor}-{letter}"), key: format!("{prefix}-simulated-{letter}") }
+    }
+
+    /// The environment variable from which `envoy.yaml` takes this account's secret, and its value: the whole value of
+    /// the header that carries the key.
+    pub fn environment(&self) -> (String, String) {
+        let name = self.name.to_uppercase().replace('-', "_");
+        match self.vendor {
+            Vendor::OpenAi => (format!("{name}_AUTHORIZATION"), format!("Bearer {}", self.key)),
+            Vendor::Anthropic | Vendor::Gemini => (format!("{name}_KEY"), self.key.clone()),
+        }
+    }
+}
+
+/// Where each vendor's server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// 18001 in `envoy.yaml`.
+    pub anthropic: SocketAddr,
+    /// 18002 in `envoy.yaml`.
+    pub openai: SocketAddr,
+    /// 18003 in `envoy.yaml`.
+    pub gemini: SocketAddr,
+}
+
+impl Addresses {
+    /// The ports of `envoy.yaml` on an address of this machine.
+    pub fn on(host: IpAddr) -> Self {
+        let at = |port| SocketAddr::new(host, port);
+        Self { anthropic: at(18001), openai: at(18002), gemini: at(18003) }
+    }
+
+    /// Ports that are free, on loopback.
+    pub fn any() -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self { anthropic: any, openai: any, gemini: any }
+    }
+
+    /// The address of one of them.
+    pub fn of(&self, vendor: Vendor) -> SocketAddr {
+        match vendor {
+            Vendor::Anthropic => self.anthropic,
+            Vendor::OpenAi => self.openai,
+            Vendor::Gemini => self.gemini,
+        }
+    }
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self::on(Ipv4Addr::LOCALHOST.into())
+    }
+}
+
+/// Names and keys must tell accounts apart.
+pub(super) fn check(accounts: &[Account]) -> Result<()> {
+    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+    for account in accounts {
+        ensure!(names.insert(&account.name), "two simulated accounts are called `{}`", account.name);
+        ensure!(keys.insert((account.vendor, &account.key)), "`{}` has the key of another account", account.name);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Providers;
+    use super::*;
+
+    #[test]
+    fn the_demo_accounts_are_those_of_envoy_yaml() {
+        let yaml = include_str!("../../../envoy.yaml");
+        let accounts = Providers::demo_accounts();
+        assert_eq!(yaml.matches("environment_variable: ").count(), accounts.len());
+        for account in &accounts {
+            let (variable, value) = account.environment();
+            assert!(yaml.contains(&format!("environment_variable: {variable}}}")), "{variable}");
+            assert!(yaml.contains(&format!("{{id: {}, ", account.name)), "{}", account.name);
+            assert!(value.ends_with(&account.key));
+        }
+        for vendor in Vendor::ALL {
+            assert!(yaml.contains(&format!("port_value: {}", Addresses::default().of(vendor).port())));
+        }
+    }
+
+    #[test]
+    fn accounts_that_cannot_be_told_apart_are_refused() {
+        let account = Account::demo(Vendor::OpenAi, 'a');
+        let same_key = Account { name: "other".into(), ..account.clone() };
+        assert!(check(&[account.clone(), account.clone()]).is_err());
+        assert!(check(&[account, same_key]).is_err());
+        assert!(check(&Providers::demo_accounts()).is_ok());
+    }
+}

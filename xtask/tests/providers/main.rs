@@ -1,0 +1,8 @@
+//! The simulated providers over real sockets.
+
+mod apis;
+mod caches;
+mod client;
+mod faults;
+mod keys;
+mod sockets;
