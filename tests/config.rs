@@ -158,3 +158,47 @@ fn what_is_no_object_is_one_problem() {
 fn an_empty_configuration_says_what_is_missing() {
     assert_eq!(Config::parse(b"").unwrap_err().lines(), ["pools: expected at least one pool"]);
 }
+
+#[test]
+fn the_profile_reference_has_the_references_defaults() {
+    let config = parse(&with("profile", json!("reference")));
+    assert!(!config.routing.session_affinity);
+    assert!(config.body.always_read);
+}
+
+#[test]
+fn problems_of_sources_and_scope_have_their_paths() {
+    let session = json!({
+        "sources": [
+            "x-session-id",
+            {"header": "a b"},
+            {"header": "x", "body": "y"},
+            {"body": "a..b"},
+            {"header": "x", "pattern": "(a)(b)"},
+            {"header": "x", "pattern": "("},
+            {"name": "x"},
+            7
+        ],
+        "scope": [{"header": "x", "property": ["y"]}, {"property": "connection.mtls"}, {}]
+    });
+    let found = problems(&with("session", session));
+    let expected = [
+        "session.sources[0]: \"x-session-id\" is none of the built-in sources claude-code-header, claude-code, session-id-header",
+        "session.sources[1].header: expected the name of a request header",
+        "session.sources[1]: expected either `header` or `body`",
+        "session.sources[2]: expected either `header` or `body`",
+        "session.sources[3].body: expected 1 to 16 names, parted by dots",
+        "session.sources[4].pattern: expected an expression with exactly one group",
+        "session.sources[5].pattern: not a regular expression: ",
+        "session.sources[6]: expected either `header` or `body`",
+        "session.sources[7]: expected an object, found 7",
+        "session.scope[0]: expected either `header` or `property` (an array of strings)",
+        "session.scope[1].property: expected an array, found a string",
+        "session.scope[1]: expected either `header` or `property` (an array of strings)",
+        "session.scope[2]: expected either `header` or `property` (an array of strings)",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for problem in expected {
+        assert!(found.iter().any(|line| line.starts_with(problem)), "{problem}\nis not in {found:#?}");
+    }
+}

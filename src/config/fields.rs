@@ -47,8 +47,11 @@ impl<'p> Fields<'p> {
         Self { path, fields, is_object, problems }
     }
 
-    /// Reports a problem with a field.
+    /// Reports a problem with a field; with the object itself if the name is empty, unless it is none at all.
     pub(super) fn problem(&mut self, name: &str, problem: impl AsRef<str>) {
+        if name.is_empty() && !self.is_object {
+            return;
+        }
         self.problems.add(&join(&self.path, name), problem);
     }
 

@@ -89,10 +89,7 @@ fn read_custom_source(path: &str, value: Value, problems: &mut Problems, paths: 
     let place = match (header, body) {
         (Some(header), None) => Some(Place::Header(Cow::Owned(header))),
         (None, Some(body)) => Some(Place::Body(paths.add(fields.path("body", &body).iter().map(String::as_str)))),
-        _ => {
-            fields.problem("", "expected either `header` or `body`");
-            None
-        }
+        _ => fields.wrong("", "expected either `header` or `body`"),
     };
     fields.finish();
     Some(Source { json, pattern, ..Source::new(name?, place?) })
@@ -105,10 +102,7 @@ fn read_scope(path: String, value: Value, problems: &mut Problems) -> Option<Sco
     let part = match (header, property.is_empty()) {
         (Some(header), true) => Some(ScopePart::Header(header)),
         (None, false) => Some(ScopePart::Property(property)),
-        _ => {
-            fields.problem("", "expected either `header` or `property` (an array of strings)");
-            None
-        }
+        _ => fields.wrong("", "expected either `header` or `property` (an array of strings)"),
     };
     fields.finish();
     part

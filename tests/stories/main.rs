@@ -8,5 +8,6 @@
 mod affinity;
 mod configuration;
 mod reading;
+mod recognition;
 mod secrets;
 mod support;

@@ -13,6 +13,7 @@ pub mod progress;
 pub mod provider;
 pub mod run;
 pub mod signals;
+pub mod verify;
 
 use std::path::Path;
 

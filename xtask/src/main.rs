@@ -1,14 +1,15 @@
 //! `cargo xtask`: builds, runs, shows and tests the filter.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 use xtask::demo::Size;
 use xtask::prepare::prepare;
 use xtask::provider::{self, Addresses};
-use xtask::{demo, dist, project_root, run};
+use xtask::{compose, conformance, demo, dist, project_root, run, verify};
 
 /// Builds, runs, shows and tests the filter.
 #[derive(Parser)]
@@ -44,6 +45,21 @@ enum Command {
         #[arg(long, default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST))]
         host: IpAddr,
     },
+    /// Builds and checks the module, runs all tests, and tells the stories on a real Envoy
+    Test {
+        /// Tell the stories on these versions of Envoy, instead of the one that is found
+        #[arg(long, value_name = "VERSION")]
+        envoy: Vec<String>,
+    },
+    /// Runs all vector files (`*.jsonl`) of these folders against the core
+    Conformance {
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+    },
+    /// Starts the docker-compose stack, plays a conversation through it, and takes it down
+    ComposeTest,
+    /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy, docker-compose
+    Ci,
 }
 
 #[derive(clap::Args)]
@@ -81,6 +97,16 @@ fn execute(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
+        Command::Test { envoy } => verify::test(&envoy),
+        Command::Conformance { folders } => {
+            let report = conformance::run(&folders)?;
+            println!("{report}");
+            let (_, failed) = report.totals();
+            ensure!(failed == 0, "{failed} recorded cases differ");
+            Ok(())
+        }
+        Command::ComposeTest => compose::test(),
+        Command::Ci => verify::ci(),
     }
 }
 

@@ -1,0 +1,215 @@
+//! Where a session is found, when its body is not waited for, and what keeps tenants apart.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use serde_json::{Value, json};
+use session_affinity::config::Config;
+use session_affinity::hash::Seed;
+use session_affinity::request::{Headers, Request};
+use session_affinity::route::{Decision, Router};
+use session_affinity::shared::InMemory;
+
+/// A router of one pool with two credentials and these sections.
+fn router(sections: Value) -> Router {
+    let mut config =
+        json!({"pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]}]});
+    config.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
+    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    Router::new(config, Seed::agree(&InMemory::default(), [7; 16]))
+}
+
+fn headers(list: &[(&str, &str)]) -> Headers {
+    list.iter().copied().collect()
+}
+
+/// The word for where the session of a request was found, and the digits of its binding key.
+fn found(router: &Router, list: &[(&str, &str)], body: &Value, properties: &[Vec<u8>]) -> Option<(String, u32)> {
+    let (headers, body) = (headers(list), body.to_string());
+    let request = Request { headers: &headers, body: router.read_body(body.as_bytes()), properties };
+    match router.route(&request, &InMemory::default(), 0) {
+        Decision::Route(route) => route.session.map(|(source, key)| (source.to_owned(), key.tag())),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn source(router: &Router, list: &[(&str, &str)], body: &Value) -> Option<String> {
+    found(router, list, body, &[]).map(|(source, _)| source)
+}
+
+#[test]
+fn an_id_that_is_no_id_gives_way_to_the_next_source() {
+    let router = router(json!({}));
+    let body = json!({"prompt_cache_key": "k", "messages": [{"role": "user", "content": "hi"}]});
+    for bad in ["", " ", &"x".repeat(257), "a\u{7f}b"] {
+        assert_eq!(source(&router, &[("x-session-id", bad)], &body).as_deref(), Some("pck"), "{bad:?}");
+    }
+    assert_eq!(source(&router, &[("x-session-id", " "), ("x-session-id", "good")], &body).as_deref(), Some("header"));
+}
+
+#[test]
+fn a_request_id_is_a_session_only_of_clients_that_use_it_so() {
+    let router = router(json!({}));
+    let with = |name, value| source(&router, &[("x-client-request-id", "1"), (name, value)], &json!({}));
+    assert_eq!(with("originator", "codex_cli_rs").as_deref(), Some("clientreq"));
+    assert_eq!(with("user-agent", "pi/0.52.1 (linux)").as_deref(), Some("clientreq"));
+    assert_eq!(with("user-agent", "pip/24.0"), None);
+    assert_eq!(with("user-agent", "claude-cli/2.1"), None);
+}
+
+#[test]
+fn codex_metadata_and_gemini_prompts_are_opened() {
+    let router = router(json!({}));
+    let metadata = r#"{"turn_id":"t","session_id":"s-1","window_id":"w"}"#;
+    assert_eq!(source(&router, &[("x-codex-turn-metadata", metadata)], &json!({})).as_deref(), Some("codex"));
+    assert_eq!(source(&router, &[("x-codex-turn-metadata", "{}")], &json!({})), None);
+    let prompt = |id: &str| found(&router, &[], &json!({"user_prompt_id": id}), &[]);
+    assert_eq!(prompt("s-1########0"), prompt("s-1########12"), "the number of the prompt does not count");
+    assert_eq!(prompt("agent#3"), None, "a sub-agent's turn names no session");
+}
+
+#[test]
+fn a_prompt_cache_key_falls_back_to_its_conversation() {
+    let (router, shared) = (router(json!({})), InMemory::default());
+    let send = |body: Value| {
+        let (headers, body) = (Headers::default(), body.to_string());
+        let request = Request { headers: &headers, body: router.read_body(body.as_bytes()), properties: &[] };
+        router.route(&request, &shared, 0).outcome().as_str()
+    };
+    assert_eq!(send(json!({"conversation": {"id": "conv_1"}})), "miss");
+    assert_eq!(send(json!({"conversation": {"id": "conv_1"}, "prompt_cache_key": "k"})), "inherit");
+    assert_eq!(send(json!({"prompt_cache_key": "k"})), "hit");
+}
+
+#[test]
+fn what_the_reference_cannot_read_is_hashed_too() {
+    let router = router(json!({}));
+    for body in [
+        json!({"input": "tell me a joke"}),
+        json!({"messages": [{"role": "developer", "content": "Be brief."}]}),
+        json!({"messages": [{"role": "user", "content": [{"text": "hi"}]}]}),
+        json!({"request": {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}}),
+    ] {
+        assert_eq!(source(&router, &[], &body).as_deref(), Some("msg"), "{body}");
+    }
+}
+
+#[test]
+fn headers_that_settle_the_session_need_no_body() {
+    let router = router(json!({}));
+    for (path, header, waits) in [
+        ("/v1/messages", "x-claude-code-session-id", false),
+        ("/v1/messages", "x-session-id", true),
+        ("/v1/messages?beta=true", "x-amp-thread-id", true),
+        ("/v1/messages/count_tokens", "x-session-id", true),
+        ("/v1/chat/completions", "x-session-id", false),
+        ("/v1/chat/completions", "x-openwebui-chat-id", false),
+        ("/v1/responses", "session_id", false),
+        ("/v1/responses", "session-id", false),
+        ("/v1/responses", "x-request-id", true),
+        ("/v1beta/models/gemini-3-pro:generateContent", "x-session-id", false),
+        ("/model/anthropic.claude-v1/invoke", "x-session-id", true),
+    ] {
+        let headers = headers(&[(":path", path), (header, "1")]);
+        assert_eq!(router.must_read_body(&headers, false), waits, "{path} {header}");
+        assert!(!router.must_read_body(&headers, true), "{path} {header}: there is no body");
+    }
+    let invalid = headers(&[(":path", "/v1/responses"), ("session-id", " ")]);
+    assert!(router.must_read_body(&invalid, false), "an id that does not count settles nothing");
+}
+
+#[test]
+fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
+    let chat = headers(&[(":path", "/v1/chat/completions"), ("x-session-id", "1")]);
+    let gemini = headers(&[(":path", "/v1beta/models/gemini-3-pro:generateContent"), ("x-session-id", "1")]);
+    let by_model = router(json!({"pools": [
+        {"name": "p", "match": {"models": ["gpt-*", "gemini-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
+    ]}));
+    assert!(by_model.must_read_body(&chat, false));
+    assert!(!by_model.must_read_body(&gemini, false), "its model stands in the path");
+    let behind = router(json!({"pools": [
+        {"name": "p", "credentials": [{"id": "a", "cluster": "a"}]},
+        {"name": "q", "match": {"models": ["gpt-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
+    ]}));
+    assert!(!behind.must_read_body(&chat, false), "the first pool serves it whatever the model");
+    assert!(router(json!({"body": {"read": "always"}})).must_read_body(&chat, false));
+    assert!(router(json!({"profile": "reference"})).must_read_body(&chat, false), "there the model is in every key");
+    assert!(router(json!({"routing": {"session_affinity": false}})).must_read_body(&chat, false), "for the rotation");
+}
+
+#[test]
+fn an_operator_can_name_his_own_sources() {
+    let router = router(json!({"session": {"sources": [
+        {"header": "X-My-Thread", "pattern": "^thread-([0-9]+)$"},
+        {"body": "extra.thread\\.id", "name": "mine"},
+        {"body": "envelope", "json": "meta.id"},
+        {"body": "items.1.id", "name": "second"},
+        "message-hash"
+    ]}}));
+    let hash = json!({"messages": [{"role": "user", "content": "hi"}]});
+    for (list, body, expected) in [
+        (&[("x-my-thread", "thread-42")][..], &json!({}), Some("x-my-thread")),
+        (&[("x-my-thread", "thread-x")], &json!({}), None),
+        (&[], &json!({"extra": {"thread.id": "7"}}), Some("mine")),
+        (&[], &json!({"envelope": r#"{"meta":{"id":"9"}}"#}), Some("envelope")),
+        (&[], &json!({"items": [{"id": "0"}, {"id": "1"}]}), Some("second")),
+        (&[("x-session-id", "1")], &hash, Some("msg")),
+    ] {
+        assert_eq!(source(&router, list, body).as_deref(), expected, "{list:?} {body}");
+    }
+    let number = |thread| found(&router, &[("x-my-thread", thread)], &json!({}), &[]);
+    assert_ne!(number("thread-1"), number("thread-2"));
+}
+
+#[test]
+fn tenants_share_no_binding_if_a_scope_tells_them_apart() {
+    let unscoped = router(json!({}));
+    let scoped = router(json!({"session": {"scope": [
+        {"header": "Authorization"}, {"property": ["connection", "uri_san_peer_certificate"]}
+    ]}}));
+    assert_eq!(scoped.properties().collect::<Vec<_>>(), [["connection", "uri_san_peer_certificate"]]);
+    let key = |router: &Router, authorization: &[&str], san: &str| {
+        let mut list = vec![("x-session-id", "1")];
+        list.extend(authorization.iter().map(|value| ("authorization", *value)));
+        found(router, &list, &json!({}), &[san.as_bytes().to_vec()]).unwrap()
+    };
+    assert_eq!(key(&unscoped, &["a"], "x"), key(&unscoped, &["b"], "y"));
+    assert_eq!(key(&scoped, &["a"], "x"), key(&scoped, &["a"], "x"));
+    let keys = [
+        key(&scoped, &["a"], "x"),
+        key(&scoped, &["b"], "x"),
+        key(&scoped, &["a"], "y"),
+        key(&scoped, &["a", "x"], ""),
+        key(&scoped, &[], "ax"),
+    ];
+    for (at, one) in keys.iter().enumerate() {
+        assert!(!keys[at + 1..].contains(one), "{keys:?}");
+    }
+}
+
+#[test]
+fn the_provider_is_the_pools_or_what_the_path_tells() {
+    let router =
+        router(json!({"pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a", "state": "disabled"}]}]}));
+    for (path, provider) in [
+        ("/v1/messages", "anthropic"),
+        ("/v1/responses/compact", "openai"),
+        ("/openai/deployments/d/chat/completions", "azure"),
+        ("/model/m/converse", "bedrock"),
+        ("/v1internal:generateContent", "gemini"),
+    ] {
+        let headers = headers(&[(":path", path)]);
+        let request = Request { headers: &headers, body: router.read_body(b"{}"), properties: &[] };
+        let Decision::Reply(reply) = router.route(&request, &InMemory::default(), 0) else { panic!("{path}") };
+        assert!(reply.body.contains(&format!("providers={provider}")), "{path}: {}", reply.body);
+    }
+}
+
+#[test]
+fn the_profile_reference_finds_what_the_reference_finds() {
+    let router = router(json!({"profile": "reference", "routing": {"session_affinity": true}}));
+    assert_eq!(source(&router, &[("x-claude-code-session-id", "1")], &json!({})), None);
+    assert_eq!(source(&router, &[("x-session-id", " ")], &json!({})).as_deref(), Some("header"));
+    assert_eq!(source(&router, &[], &json!({"metadata": {"user_id": 42}})).as_deref(), Some("user"));
+    let key = |model: &str| found(&router, &[("x-session-id", "1")], &json!({"model": model}), &[]);
+    assert_ne!(key("m"), key("m(high)"), "the suffix is kept");
+}
