@@ -225,11 +225,11 @@ mod tests {
 
     #[test]
     fn a_module_that_is_too_large_is_named_with_both_sizes() {
-        let zeros = r"\00".repeat(700 * 1024);
+        let zeros = r"\00".repeat(MAX_SIZE as usize);
         let module =
             format!(r#"(module (memory 16) (data (i32.const 0) "{zeros}") (func (export "proxy_abi_version_0_2_1")))"#);
         let module = wat::parse_str(module).unwrap();
-        let expected = format!("it has {} bytes, more than 716800", module.len());
+        let expected = format!("it has {} bytes, more than {MAX_SIZE}", module.len());
         assert_eq!(problems(&module).unwrap(), [expected]);
     }
 

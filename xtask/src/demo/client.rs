@@ -127,12 +127,7 @@ pub const CLIENTS: [Client; 10] = [
         turn_id: Some("019c7a10-6000-7000-8000-000000000001"),
         system_tokens: 4_000,
         tool_tokens: 1_500,
-        change: |request| {
-            request.set_model(GPT);
-            // Every conversation in a working tree of its own. In one and the same directory they would begin alike.
-            let directory = format!("/home/dev/shop-api-{}", request.number);
-            replace_text(&mut request.body["input"], "/home/dev/shop-api", &directory);
-        },
+        change: |request| request.set_model(GPT),
     },
     Client {
         name: "Gemini SDK",
@@ -168,7 +163,7 @@ impl Client {
         }
         let path = line["path"].as_str().with_context(|| format!("the recorded request {} has no path", self.line))?;
         let mut request =
-            Recorded { number, path: path.to_owned(), headers: line["headers"].take(), body: line["body"].take() };
+            Recorded { path: path.to_owned(), headers: line["headers"].take(), body: line["body"].take() };
         (self.change)(&mut request);
         Ok(request)
     }
@@ -194,7 +189,6 @@ pub(super) fn replace_text(value: &mut Value, from: &str, to: &str) {
 /// A request of the file, on its way to become one of the demo.
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
-    number: usize,
     pub(super) path: String,
     /// An object of names and values.
     pub(super) headers: Value,

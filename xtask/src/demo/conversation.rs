@@ -139,34 +139,50 @@ fn lengthen(client: &Client, body: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
-    use session_affinity::body::{Body, Paths};
+    use session_affinity::config::Config;
+    use session_affinity::hash::Seed;
     use session_affinity::request::{self, Headers};
-    use session_affinity::session::Sources;
+    use session_affinity::route::Router;
+    use session_affinity::shared::InMemory;
 
     use super::*;
     use crate::demo::wire::Api;
+    use crate::envoy::Fixture;
+    use crate::project_root;
 
-    /// What the filter finds in a request: the word for where, and the ids.
-    fn session(conversation: &Conversation) -> (String, BTreeSet<Vec<u8>>) {
-        let mut paths = Paths::default();
-        let sources = Sources::recommended(&mut paths);
-        let headers: Headers = conversation.headers().collect();
-        let body = conversation.body().to_string();
-        let body = Body::read(&paths, body.as_bytes());
-        let session = sources.identify(&request::Request { headers: &headers, body, properties: &[] }).unwrap();
-        (session.source.to_owned(), [Some(session.primary), session.fallback].into_iter().flatten().collect())
+    /// The filter's own decisions, without an Envoy around them.
+    struct Filter {
+        router: Router,
+        shared: InMemory,
     }
 
-    fn keys(conversation: &Conversation) -> BTreeSet<Vec<u8>> {
-        session(conversation).1
+    impl Filter {
+        fn shipped() -> Self {
+            let mut text = String::new();
+            Fixture::shipped(project_root()).unwrap().edit_filter(|filter| text = filter.to_string()).unwrap();
+            let shared = InMemory::default();
+            let router = Router::new(Config::parse(text.as_bytes()).unwrap(), Seed::agree(&shared, [7; 16]));
+            Self { router, shared }
+        }
+
+        /// The value of a word in what the filter says about the next request.
+        fn decide(&self, conversation: &Conversation, word: &str) -> String {
+            let headers: Headers = conversation.headers().chain([(":path", conversation.path())]).collect();
+            let body = conversation.body().to_string();
+            let body = self.router.read_body(body.as_bytes());
+            let request = request::Request { headers: &headers, body, properties: &[] };
+            let decision = self.router.route(&request, &self.shared, 1_000_000).to_string();
+            let mut words = decision.split(' ').filter_map(|word| word.split_once('='));
+            words.find(|(name, _)| *name == word).unwrap().1.to_owned()
+        }
     }
 
     #[test]
     fn the_filter_recognizes_every_client() {
-        let traffic = Traffic::new(CLIENTS.len(), 1).unwrap();
-        let sources: BTreeMap<_, _> = traffic.conversations.iter().map(|it| (it.client.name, session(it).0)).collect();
+        let (filter, traffic) = (Filter::shipped(), Traffic::new(CLIENTS.len(), 1).unwrap());
+        let source = |conversation: &Conversation| (conversation.client.name, filter.decide(conversation, "source"));
         let expected = [
             ("Amp", "amp"),
             ("Anthropic SDK", "msg"),
@@ -179,23 +195,21 @@ mod tests {
             ("OpenAI SDK", "msg"),
             ("OpenCode", "header"),
         ];
-        assert_eq!(sources, expected.map(|(client, source)| (client, source.to_owned())).into());
+        let expected = expected.map(|(client, source)| (client, source.to_owned()));
+        assert_eq!(traffic.conversations.iter().map(source).collect::<BTreeMap<_, _>>(), expected.into());
     }
 
     #[test]
     fn each_turn_leads_to_the_next_and_no_conversation_to_another() {
-        let mut traffic = Traffic::new(3 * CLIENTS.len(), 4).unwrap();
-        let mut all = BTreeSet::new();
-        for conversation in &mut traffic.conversations {
-            let mut own = keys(conversation);
-            for turn in 2..=4 {
+        let (filter, traffic) = (Filter::shipped(), Traffic::new(3 * CLIENTS.len(), 3).unwrap());
+        for mut conversation in traffic.conversations {
+            let mut outcomes = vec![filter.decide(&conversation, "outcome")];
+            for _ in 0..2 {
                 conversation.go_on("The same answer in every conversation.");
-                let found = keys(conversation);
-                assert!(!own.is_disjoint(&found), "{} turn {turn}", conversation.title);
-                own.extend(found);
+                outcomes.push(filter.decide(&conversation, "outcome"));
             }
-            assert!(all.is_disjoint(&own), "{}", conversation.title);
-            all.extend(own);
+            let hashed = filter.decide(&conversation, "source") == "msg";
+            assert_eq!(outcomes, ["miss", if hashed { "inherit" } else { "hit" }, "hit"], "{}", conversation.title);
         }
     }
 
