@@ -8,12 +8,13 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Request};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use xtask::envoy::client::{Body, Connection, Protocol, WebSocket};
+use xtask::envoy::client::{self, Body, Connection, Protocol, WebSocket};
 use xtask::envoy::wait_until;
 
-use crate::support::{body, decision, gateway, message, post, say, send, served, shipped};
+use crate::support::{body, decision, gateway, gateway_with, message, post, say, send, served, shipped};
 
 /// A body that comes when the test sends it.
 fn body_in_parts() -> (mpsc::Sender<Bytes>, Body) {
@@ -199,6 +200,32 @@ async fn a_property_that_does_not_exist_is_an_empty_scope() -> Result<()> {
     .await?;
     assert_eq!(say(&gateway, "1").await?.outcome, "miss");
     assert_eq!(say(&gateway, "1").await?.outcome, "hit");
+    gateway.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn behind_the_decompressor_of_the_readme_a_compressed_body_is_read() -> Result<()> {
+    let readme = std::fs::read_to_string(xtask::project_root().join("README.md"))?;
+    let filter = readme.split("\n```yaml\n").nth(1).and_then(|rest| rest.split("\n```").next()).unwrap();
+    let decompressor: Value = serde_saphyr::from_str(filter)?;
+    let gateway = gateway_with(|fixture| {
+        Ok(fixture.edit(|document| {
+            let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+            document.pointer_mut(manager).unwrap().as_array_mut().unwrap().insert(0, decompressor);
+        }))
+    })
+    .await?;
+    let mut sent = message("hi");
+    sent["metadata"] = json!({"user_id": "user_0_account__session_ab-cd"});
+    let compressed = compress_to_vec(sent.to_string().as_bytes(), CompressionLevel::Fastest);
+    for expected in ["miss", "hit"] {
+        let request =
+            post("/v1/messages").header("content-encoding", "zstd").body(client::whole(compressed.clone()))?;
+        let served = served(&send(&gateway, request).await?)?;
+        assert_eq!((served.outcome.as_str(), served.source.as_deref()), (expected, Some("claude")));
+    }
     gateway.stop().await?;
     Ok(())
 }
