@@ -1,20 +1,73 @@
 //! Which credentials are ready.
 
 use crate::config::{Credential, Pool, State};
+use crate::cooldown::Block;
 
-/// The credential that a session is bound to, if it still serves bound sessions. An established binding outranks
-/// priority: moving a conversation costs its prompt cache.
+/// Why no credential is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    /// There is none to choose from.
+    NotFound,
+    /// All of them wait for a quota; the first recovers at this time.
+    Cooldown(u64),
+    /// Some are blocked for another reason; the first that comes back by itself does so at this time.
+    Unavailable(Option<u64>),
+}
+
+/// The credentials among which a new session's is chosen, by id: the ready ones of the highest priority. `block` tells
+/// why one may not be used; `tried` are those that this request has been to.
+///
+/// # Errors
+/// Why none is ready.
+pub fn ready<'c>(
+    pool: &'c Pool,
+    tried: &[u64],
+    block: impl Fn(&Credential) -> Option<Block>,
+) -> Result<Vec<&'c Credential>, Unready> {
+    let candidates: Vec<_> = pool.credentials.iter().filter(|it| !tried.contains(&it.fingerprint)).collect();
+    let mut blocks = Vec::new();
+    let mut ready: Vec<&Credential> = Vec::new();
+    for &credential in &candidates {
+        match if takes_new_sessions(credential) { block(credential) } else { Some(Block::Disabled) } {
+            Some(block) => blocks.push(block),
+            None => ready.push(credential),
+        }
+    }
+    if ready.is_empty() {
+        return Err(why(&blocks));
+    }
+    let highest = ready.iter().map(|credential| credential.priority).max();
+    ready.retain(|credential| Some(credential.priority) == highest);
+    Ok(ready)
+}
+
+/// The credential that a session is bound to, if the configuration lets it serve bound sessions.
 pub fn bound(pool: &Pool, fingerprint: u64) -> Option<&Credential> {
     let credential = pool.credentials.iter().find(|credential| credential.fingerprint == fingerprint)?;
     matches!(credential.state, State::Active | State::Drain).then_some(credential)
 }
 
-/// The credentials among which a new session's is chosen, by id: the ready ones of the highest priority. A WebSocket
-/// stream prefers those among them that are enabled for WebSockets, if there are any.
-pub fn ready(pool: &Pool, websocket: bool) -> Vec<&Credential> {
-    let active = || pool.credentials.iter().filter(|credential| credential.state == State::Active);
-    let highest = active().map(|credential| credential.priority).max();
-    let ready: Vec<_> = active().filter(|credential| Some(credential.priority) == highest).collect();
-    let preferred: Vec<_> = ready.iter().copied().filter(|credential| websocket && credential.websockets).collect();
+/// Those among ready credentials that are enabled for WebSockets, or all if none is.
+pub fn prefer_websockets(ready: Vec<&Credential>) -> Vec<&Credential> {
+    let preferred: Vec<_> = ready.iter().copied().filter(|credential| credential.websockets).collect();
     if preferred.is_empty() { ready } else { preferred }
+}
+
+fn takes_new_sessions(credential: &Credential) -> bool {
+    credential.state == State::Active && credential.weight > 0
+}
+
+fn why(blocks: &[Block]) -> Unready {
+    let until = |block: &Block| match block {
+        Block::Cooldown(until) | Block::Failing(until) => Some(*until),
+        Block::Disabled => None,
+    };
+    let first = blocks.iter().filter_map(until).min();
+    match (blocks, first) {
+        ([], _) => Unready::NotFound,
+        (blocks, Some(first)) if blocks.iter().all(|block| matches!(block, Block::Cooldown(_))) => {
+            Unready::Cooldown(first)
+        }
+        (_, first) => Unready::Unavailable(first),
+    }
 }

@@ -4,8 +4,8 @@
 //! ends when it was not used for the time-to-live that is configured now, so a changed setting applies at once.
 
 use crate::hash::KeyHash;
-use crate::shared::SharedData;
-use crate::table::{Entry, Table, Updated};
+use crate::shared::{SharedData, Updated};
+use crate::table::{Entry, Table};
 
 /// The bindings of all pools.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,17 @@ impl Bindings {
         mut choose: impl FnMut(Option<u64>) -> Option<(u64, T)>,
     ) -> Option<Updated<T>> {
         self.table.update(shared, key, now, |entry| choose(self.alive(entry, now)))
+    }
+
+    /// Ends every binding to a credential.
+    pub fn release(&self, shared: &impl SharedData, fingerprint: u64) {
+        self.table.retain(shared, |entry| entry.number != fingerprint);
+    }
+
+    /// Drops what has ended, and gives the number of bindings that are left. Nothing needs it but who wants to know the
+    /// number: a binding that has ended counts as none, and its place is taken when one is wanted.
+    pub fn sweep(&self, shared: &impl SharedData, now: u64) -> usize {
+        self.table.retain(shared, |entry| self.alive(Some(*entry), now).is_some())
     }
 
     /// Every key of shared data that bindings use.

@@ -35,6 +35,9 @@ impl KeyHash {
 pub struct Seed([u8; 16]);
 
 impl Seed {
+    /// The seed of hashes that must be the same everywhere and always, so keyed by nothing.
+    pub const STABLE: Self = Self([0; 16]);
+
     /// The seed that all workers use: the one in shared data, or if there is none yet, the proposed one.
     pub fn agree(shared: &impl SharedData, proposed: [u8; 16]) -> Self {
         let stored = shared.get(SEED_KEY);

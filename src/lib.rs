@@ -13,6 +13,8 @@ pub mod balance;
 pub mod binding;
 pub mod body;
 pub mod config;
+pub mod cooldown;
+pub mod duration;
 pub mod hash;
 pub mod json;
 pub mod outcome;

@@ -1,4 +1,8 @@
-//! How a stream was decided: one word, the same in metrics, logs and tests.
+//! How a stream was decided, and what its answer taught: one word each, the same in metrics, logs and tests.
+
+use std::fmt;
+
+use crate::cooldown::Class;
 
 /// Every way a decision can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,13 +21,17 @@ pub enum Outcome {
     Contended,
     /// No pool serves the request: it passes untouched.
     Unmatched,
-    /// No credential of the pool is ready: the client got an error.
-    Unavailable,
+    /// All credentials of the pool wait for a quota: the client got 429.
+    ModelCooldown,
+    /// No credential of the pool is ready: the client got 503.
+    AuthUnavailable,
+    /// The pool has no credential that the request has not tried: the client got 503.
+    AuthNotFound,
 }
 
 impl Outcome {
     /// Every outcome, for defining the metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Hit,
         Self::Inherit,
         Self::Rebind,
@@ -31,7 +39,9 @@ impl Outcome {
         Self::None,
         Self::Contended,
         Self::Unmatched,
-        Self::Unavailable,
+        Self::ModelCooldown,
+        Self::AuthUnavailable,
+        Self::AuthNotFound,
     ];
 
     /// The word.
@@ -44,7 +54,34 @@ impl Outcome {
             Self::None => "none",
             Self::Contended => "contended",
             Self::Unmatched => "unmatched",
-            Self::Unavailable => "unavailable",
+            Self::ModelCooldown => "model_cooldown",
+            Self::AuthUnavailable => "auth_unavailable",
+            Self::AuthNotFound => "auth_not_found",
         }
+    }
+}
+
+/// What an answer taught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learnt {
+    /// What it said.
+    Class(Class),
+    /// Nothing that could be kept: other workers wrote the state of the credential in every attempt.
+    Contended,
+}
+
+impl Learnt {
+    /// Everything that can be learnt, for defining the metrics.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Class::WORDS.iter().map(|(_, class)| Self::Class(*class)).chain([Self::Contended])
+    }
+}
+
+impl fmt::Display for Learnt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Class(class) => class.as_str(),
+            Self::Contended => "contended",
+        })
     }
 }

@@ -1,8 +1,9 @@
 //! Errors that the filter answers itself, in the dialect of the API that the client speaks.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::api::Api;
+use crate::availability::Unready;
 use crate::target::Target;
 
 /// An answer that never reached an upstream.
@@ -10,21 +11,81 @@ use crate::target::Target;
 pub struct LocalReply {
     /// The HTTP status.
     pub status: u16,
+    /// Seconds for the header `retry-after`, rounded up.
+    pub retry_after: Option<u64>,
     /// A JSON document. Its content type is `application/json`.
     pub body: String,
 }
 
-/// No credential of the pool is ready: 503, as the reference answers `auth_unavailable`.
-pub fn unavailable(target: &Target<'_>) -> LocalReply {
-    let message =
-        format!("auth_unavailable: no auth available (providers={}, model={})", target.provider, target.model);
-    let body = match target.api {
+/// The answer when no credential is ready: 429 `model_cooldown` if all of them wait for a quota, else 503, as in the
+/// reference. Anthropic's and Google's clients get the same message in their own shape.
+pub fn no_credential(target: &Target<'_>, unready: Unready, now: u64) -> LocalReply {
+    let seconds_until = |until: u64| until.saturating_sub(now).div_ceil(1000);
+    match unready {
+        Unready::Cooldown(until) => {
+            let body = cooldown(target, until.saturating_sub(now));
+            LocalReply { status: 429, retry_after: Some(seconds_until(until)), body: body.to_string() }
+        }
+        Unready::Unavailable(until) => {
+            let body = unavailable(target, "auth_unavailable: no auth available");
+            LocalReply { status: 503, retry_after: until.map(seconds_until), body: body.to_string() }
+        }
+        Unready::NotFound => {
+            let body = unavailable(target, "auth_not_found: no auth candidates");
+            LocalReply { status: 503, retry_after: None, body: body.to_string() }
+        }
+    }
+}
+
+fn cooldown(target: &Target<'_>, wait: u64) -> Value {
+    let model = if target.model.is_empty() { "requested model" } else { &target.model };
+    let via = if is_named(target.provider) { format!(" via provider {}", target.provider) } else { String::new() };
+    let message = format!("All credentials for model {model} are cooling down{via}");
+    match target.api {
+        Api::Anthropic => json!({"type": "error", "error": {"type": "rate_limit_error", "message": message}}),
+        Api::Gemini => json!({"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED"}}),
+        Api::Bedrock => json!({"message": message}),
+        Api::OpenAi | Api::Azure => {
+            let mut error = Map::new();
+            error.insert("code".to_owned(), json!("model_cooldown"));
+            error.insert("message".to_owned(), json!(message));
+            error.insert("model".to_owned(), json!(target.model));
+            if is_named(target.provider) {
+                error.insert("provider".to_owned(), json!(target.provider));
+            }
+            error.insert("reset_seconds".to_owned(), json!(wait.div_ceil(1000)));
+            error.insert("reset_time".to_owned(), json!(rounded_duration(wait)));
+            json!({"error": error})
+        }
+    }
+}
+
+fn unavailable(target: &Target<'_>, message: &str) -> Value {
+    let message = format!("{message} (providers={}, model={})", target.provider, target.model);
+    match target.api {
         Api::Anthropic => json!({"type": "error", "error": {"type": "api_error", "message": message}}),
+        Api::Gemini => json!({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}),
+        Api::Bedrock => json!({"message": message}),
         Api::OpenAi | Api::Azure => {
             json!({"error": {"message": message, "type": "server_error", "code": "internal_server_error"}})
         }
-        Api::Gemini => json!({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}),
-        Api::Bedrock => json!({"message": message}),
+    }
+}
+
+/// `mixed` is the reference's word for "several".
+fn is_named(provider: &str) -> bool {
+    !matches!(provider, "" | "mixed")
+}
+
+/// Milliseconds as Go prints a duration rounded to the second (half away from zero): `1m30s`. Less than a second is one.
+fn rounded_duration(milliseconds: u64) -> String {
+    let seconds = match milliseconds {
+        1..1000 => 1,
+        milliseconds => (milliseconds + 500) / 1000,
     };
-    LocalReply { status: 503, body: body.to_string() }
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
 }

@@ -8,6 +8,11 @@ use crate::body::Body;
 pub struct Headers(Vec<(String, Vec<u8>)>);
 
 impl Headers {
+    /// All headers, in the order they were sent.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
     /// The values of a header (its name in lower case), in the order they were sent.
     pub fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h [u8]> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_slice())
@@ -76,6 +81,8 @@ pub struct Request<'a> {
     pub headers: &'a Headers,
     /// What the body says; empty when there is none, or it was not read.
     pub body: Body<'a>,
+    /// Fingerprints of the credentials that this request has been to.
+    pub tried: &'a [u64],
     /// The values of the properties that the configuration's scope names, in its order; empty ones are absent.
     pub properties: &'a [Vec<u8>],
 }

@@ -47,6 +47,38 @@ pub trait SharedData {
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused>;
 }
 
+/// How often an update is tried. Every refusal means that another worker's write went through, so even with four
+/// workers in a tight loop on one key this many in succession are rare.
+pub const ATTEMPTS: u32 = 32;
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Updated<T> {
+    /// What `change` gave the last time it was asked.
+    pub result: T,
+    /// Whether it is kept. If not, other workers wrote the key in every attempt.
+    pub written: bool,
+}
+
+/// Changes the value of a key. `change` gets the value as it stands and gives the new one and a result; if another
+/// worker wrote meanwhile, it is asked again with what that one left. Nothing is written if it gives `None`.
+pub fn update<T>(
+    shared: &impl SharedData,
+    key: &str,
+    mut change: impl FnMut(&[u8]) -> Option<(Vec<u8>, T)>,
+) -> Option<Updated<T>> {
+    let mut attempt = 1;
+    loop {
+        let stored = shared.get(key);
+        let (value, result) = change(&stored.value)?;
+        match shared.set(key, &value, stored.cas) {
+            Ok(()) => return Some(Updated { result, written: true }),
+            Err(Refused) if attempt == ATTEMPTS => return Some(Updated { result, written: false }),
+            Err(Refused) => attempt += 1,
+        }
+    }
+}
+
 /// Shared data in memory, with the host's rules: for tests, benchmarks and tools.
 #[derive(Debug, Default)]
 pub struct InMemory {

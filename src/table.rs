@@ -9,14 +9,10 @@
 //! of last use in milliseconds since the epoch (8). A row that does not read so is empty.
 
 use crate::hash::KeyHash;
-use crate::shared::{Cas, Refused, SharedData};
+use crate::shared::{self, SharedData, Updated};
 
 /// Entries of a row.
 pub const WAYS: usize = 16;
-
-/// How often an update is tried. Every refusal means that another worker's write went through, so even with four
-/// workers in a tight loop on one row this many in succession are rare.
-const ATTEMPTS: u32 = 32;
 
 const VERSION: u8 = 1;
 const ENTRY_BYTES: usize = 32;
@@ -52,12 +48,12 @@ impl Table {
 
     /// The entry of a key.
     pub fn find(&self, shared: &impl SharedData, key: KeyHash) -> Option<Entry> {
-        self.row(shared, key).find(key)
+        let stored = shared.get(&self.row_name(key.slot(self.rows)));
+        find(&decode(&stored.value), key)
     }
 
-    /// Changes the entry of a key. `change` gets the entry as it stands and gives the number to keep and a result; if
-    /// another worker wrote the row meanwhile, it is asked again with what that one left. Nothing is written if it
-    /// gives `None`.
+    /// Changes the entry of a key, as [`shared::update`] does: `change` gets the entry as it stands, and gives the
+    /// number to keep and a result. In a full row the least recently used entry gives way.
     pub fn update<T>(
         &self,
         shared: &impl SharedData,
@@ -65,23 +61,30 @@ impl Table {
         now: u64,
         mut change: impl FnMut(Option<Entry>) -> Option<(u64, T)>,
     ) -> Option<Updated<T>> {
-        let mut attempt = 1;
-        loop {
-            let mut row = self.row(shared, key);
-            let (number, result) = change(row.find(key))?;
-            row.put(Entry { key, number, used: now });
-            match row.write(shared) {
-                Ok(()) => return Some(Updated { result, written: true }),
-                Err(Refused) if attempt == ATTEMPTS => return Some(Updated { result, written: false }),
-                Err(Refused) => attempt += 1,
-            }
-        }
+        shared::update(shared, &self.row_name(key.slot(self.rows)), |value| {
+            let mut entries = decode(value);
+            let (number, result) = change(find(&entries, key))?;
+            put(&mut entries, Entry { key, number, used: now });
+            Some((encode(&entries), result))
+        })
     }
 
-    fn row(&self, shared: &impl SharedData, key: KeyHash) -> Row {
-        let name = self.row_name(key.slot(self.rows));
-        let stored = shared.get(&name);
-        Row { name, cas: stored.cas, entries: decode(&stored.value) }
+    /// Drops the entries that are not to be kept, and gives the number of those that are. Reads every row: for an
+    /// operator's wish, not for a request.
+    pub fn retain(&self, shared: &impl SharedData, keep: impl Fn(&Entry) -> bool) -> usize {
+        self.keys().map(|name| self.retain_in_row(shared, &name, &keep)).sum()
+    }
+
+    fn retain_in_row(&self, shared: &impl SharedData, name: &str, keep: &impl Fn(&Entry) -> bool) -> usize {
+        let mut kept = 0;
+        shared::update(shared, name, |value| {
+            let mut entries = decode(value);
+            let before = entries.len();
+            entries.retain(|entry| keep(entry));
+            kept = entries.len();
+            (kept < before).then(|| (encode(&entries), ()))
+        });
+        kept
     }
 
     fn row_name(&self, row: u32) -> String {
@@ -89,41 +92,19 @@ impl Table {
     }
 }
 
-/// What became of an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Updated<T> {
-    /// What `change` gave the last time it was asked.
-    pub result: T,
-    /// Whether it is kept. If not, other workers wrote the row in every attempt.
-    pub written: bool,
+fn find(entries: &[Entry], key: KeyHash) -> Option<Entry> {
+    entries.iter().copied().find(|entry| entry.key == key)
 }
 
-/// A row as it was read, to be changed and written back.
-struct Row {
-    name: String,
-    cas: Cas,
-    entries: Vec<Entry>,
-}
-
-impl Row {
-    fn find(&self, key: KeyHash) -> Option<Entry> {
-        self.entries.iter().copied().find(|entry| entry.key == key)
+/// Puts an entry in the place of the key's old one, of a free one, or of the least recently used.
+fn put(entries: &mut Vec<Entry>, entry: Entry) {
+    entries.retain(|other| other.key != entry.key);
+    if entries.len() >= WAYS
+        && let Some(oldest) = (0..entries.len()).min_by_key(|&at| entries.get(at).map(|entry| entry.used))
+    {
+        entries.swap_remove(oldest);
     }
-
-    /// Puts an entry in the place of the key's old one, of a free one, or of the least recently used.
-    fn put(&mut self, entry: Entry) {
-        self.entries.retain(|other| other.key != entry.key);
-        if self.entries.len() >= WAYS
-            && let Some(oldest) = (0..self.entries.len()).min_by_key(|&at| self.entries.get(at).map(|entry| entry.used))
-        {
-            self.entries.swap_remove(oldest);
-        }
-        self.entries.push(entry);
-    }
-
-    fn write(&self, shared: &impl SharedData) -> Result<(), Refused> {
-        shared.set(&self.name, &encode(&self.entries), self.cas)
-    }
+    entries.push(entry);
 }
 
 fn encode(entries: &[Entry]) -> Vec<u8> {
@@ -160,13 +141,13 @@ fn decode_entry(bytes: &[u8]) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::InMemory;
+    use crate::shared::{ATTEMPTS, Cas, InMemory};
 
     fn entry(key: u128, used: u64) -> Entry {
         Entry { key: KeyHash(key), number: used * 10, used }
     }
 
-    fn put(table: &Table, shared: &InMemory, entry: Entry) {
+    fn put_entry(table: &Table, shared: &InMemory, entry: Entry) {
         let updated = table.update(shared, entry.key, entry.used, |_| Some((entry.number, ())));
         assert_eq!(updated, Some(Updated { result: (), written: true }));
     }
@@ -174,9 +155,9 @@ mod tests {
     #[test]
     fn what_was_written_is_read_again() {
         let (table, shared) = (Table::new("t", 16), InMemory::default());
-        put(&table, &shared, entry(7, 1));
-        put(&table, &shared, entry(8, 2));
-        put(&table, &shared, entry(7, 3));
+        put_entry(&table, &shared, entry(7, 1));
+        put_entry(&table, &shared, entry(8, 2));
+        put_entry(&table, &shared, entry(7, 3));
         assert_eq!(table.find(&shared, KeyHash(7)), Some(entry(7, 3)));
         assert_eq!(table.find(&shared, KeyHash(8)), Some(entry(8, 2)));
         assert_eq!(table.find(&shared, KeyHash(9)), None);
@@ -186,7 +167,7 @@ mod tests {
     fn in_a_full_row_the_least_recently_used_gives_way() {
         let (table, shared) = (Table::new("t", 1), InMemory::default());
         for key in 0..=WAYS as u128 {
-            put(&table, &shared, entry(key, 100 - key as u64));
+            put_entry(&table, &shared, entry(key, 100 - key as u64));
         }
         let kept: Vec<_> = (0..=WAYS as u128).filter(|&key| table.find(&shared, KeyHash(key)).is_some()).collect();
         assert_eq!(kept.len(), WAYS);
@@ -208,7 +189,7 @@ mod tests {
         let updated = table.update(&shared, KeyHash(1), 9, |entry| {
             if others > 0 {
                 others -= 1;
-                put(&table, &shared, Entry { key: KeyHash(1), number: 100 + others, used: 1 });
+                put_entry(&table, &shared, Entry { key: KeyHash(1), number: 100 + others, used: 1 });
             }
             Some((entry.map_or(0, |entry| entry.number) + 1, ()))
         });
@@ -222,7 +203,7 @@ mod tests {
         let mut asked = 0;
         let updated = table.update(&shared, KeyHash(1), 9, |_| {
             asked += 1;
-            put(&table, &shared, entry(2, asked));
+            put_entry(&table, &shared, entry(2, asked));
             Some((0, "chosen all the same"))
         });
         assert_eq!(updated, Some(Updated { result: "chosen all the same", written: false }));
@@ -249,7 +230,7 @@ mod tests {
     fn the_number_of_keys_never_exceeds_what_was_configured() {
         let (table, shared) = (Table::new("t", 64), InMemory::default());
         for key in 0..10_000_u128 {
-            put(&table, &shared, entry((key << 64) | (key * 0x9e37_79b9_7f4a_7c15), 1));
+            put_entry(&table, &shared, entry((key << 64) | (key * 0x9e37_79b9_7f4a_7c15), 1));
         }
         let known: Vec<_> = table.keys().collect();
         assert_eq!(known.len(), 4);

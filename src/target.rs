@@ -31,16 +31,6 @@ impl<'c> Target<'c> {
         let provider = pool.provider.as_deref().unwrap_or(api.as_str());
         Some(Self { pool, provider, api, model })
     }
-
-    /// The model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with other settings, on the
-    /// same prompt cache.
-    pub fn canonical_model(&self) -> &str {
-        let model = self.model.trim();
-        match model.strip_suffix(')').and_then(|rest| rest.rfind('(')) {
-            Some(suffix) => model.get(..suffix).map(str::trim).filter(|base| !base.is_empty()).unwrap_or(model),
-            None => model,
-        }
-    }
 }
 
 /// Whether the model decides which pool serves a request with these headers, and only the body can tell it.

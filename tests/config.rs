@@ -120,7 +120,7 @@ fn all_problems_are_reported_at_once_each_with_its_path() {
     assert_eq!(
         problems(&config),
         [
-            "routing.strategy: expected round-robin or fill-first, found \"random\"",
+            "routing.strategy: expected round-robin, fill-first or consistent, found \"random\"",
             "routing.session_affinity: expected true or false, found a string",
             "routing.session_affinity_ttl: expected a duration such as 1h, 90s or 1h30m, found \"1 hour\"",
             "routing.header: expected the name of a request header",

@@ -37,7 +37,8 @@ impl World {
     fn decide(&self, headers: &[(&str, &str)], body: &Value) -> Decision<'_> {
         let headers: Headers = headers.iter().copied().collect();
         let body = body.to_string();
-        let request = Request { headers: &headers, body: self.router.read_body(body.as_bytes()), properties: &[] };
+        let request =
+            Request { headers: &headers, body: self.router.read_body(body.as_bytes()), tried: &[], properties: &[] };
         self.router.route(&request, &self.shared, self.now)
     }
 
@@ -59,7 +60,7 @@ fn router(config: &Value, shared: &InMemory) -> Router {
 fn outcome_of(decision: &Decision<'_>) -> (String, Outcome) {
     let target = match decision {
         Decision::Route(route) => route.credential.id.clone(),
-        Decision::Reply(reply) => reply.status.to_string(),
+        Decision::Reply(_, reply) => reply.status.to_string(),
         Decision::Pass => "pass".to_owned(),
     };
     (target, decision.outcome())
@@ -306,7 +307,7 @@ fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
         json!([{"id": "a", "cluster": "ca", "state": "disabled"}, {"id": "b", "cluster": "cb", "state": "drain"}]),
     ));
     let answer = |path| match world.decide(&[(":path", path), ("x-session-id", "1")], &json!({"model": "m"})) {
-        Decision::Reply(reply) => (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap()),
+        Decision::Reply(_, reply) => (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap()),
         other => panic!("{other:?}"),
     };
     let message = "auth_unavailable: no auth available (providers=claude, model=m)";
@@ -381,10 +382,10 @@ fn a_refused_write_is_tried_again_and_costs_no_second_turn() {
     let world = World::new(&three());
     let contended = Contended { inner: &world.shared, refusals: 5.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-    let request = Request { headers: &headers, body: Body::default(), properties: &[] };
+    let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Miss));
     let next: Headers = [("x-session-id", "2")].into_iter().collect();
-    let request = Request { headers: &next, body: Body::default(), properties: &[] };
+    let request = Request { headers: &next, body: Body::default(), tried: &[], properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("b", Outcome::Miss));
 }
 
@@ -393,6 +394,6 @@ fn a_request_is_served_even_if_its_binding_cannot_be_written() {
     let world = World::new(&three());
     let contended = Contended { inner: &world.shared, refusals: u32::MAX.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-    let request = Request { headers: &headers, body: Body::default(), properties: &[] };
+    let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Contended));
 }

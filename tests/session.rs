@@ -25,7 +25,7 @@ fn headers(list: &[(&str, &str)]) -> Headers {
 /// The word for where the session of a request was found, and the digits of its binding key.
 fn found(router: &Router, list: &[(&str, &str)], body: &Value, properties: &[Vec<u8>]) -> Option<(String, u32)> {
     let (headers, body) = (headers(list), body.to_string());
-    let request = Request { headers: &headers, body: router.read_body(body.as_bytes()), properties };
+    let request = Request { headers: &headers, body: router.read_body(body.as_bytes()), tried: &[], properties };
     match router.route(&request, &InMemory::default(), 0) {
         Decision::Route(route) => route.session.map(|(source, key)| (source.to_owned(), key.tag())),
         other => panic!("{other:?}"),
@@ -72,7 +72,8 @@ fn a_prompt_cache_key_falls_back_to_its_conversation() {
     let (router, shared) = (router(json!({})), InMemory::default());
     let send = |body: Value| {
         let (headers, body) = (Headers::default(), body.to_string());
-        let request = Request { headers: &headers, body: router.read_body(body.as_bytes()), properties: &[] };
+        let request =
+            Request { headers: &headers, body: router.read_body(body.as_bytes()), tried: &[], properties: &[] };
         router.route(&request, &shared, 0).outcome().as_str()
     };
     assert_eq!(send(json!({"conversation": {"id": "conv_1"}})), "miss");
@@ -198,8 +199,8 @@ fn the_provider_is_the_pools_or_what_the_path_tells() {
         ("/v1internal:generateContent", "gemini"),
     ] {
         let headers = headers(&[(":path", path)]);
-        let request = Request { headers: &headers, body: router.read_body(b"{}"), properties: &[] };
-        let Decision::Reply(reply) = router.route(&request, &InMemory::default(), 0) else { panic!("{path}") };
+        let request = Request { headers: &headers, body: router.read_body(b"{}"), tried: &[], properties: &[] };
+        let Decision::Reply(_, reply) = router.route(&request, &InMemory::default(), 0) else { panic!("{path}") };
         assert!(reply.body.contains(&format!("providers={provider}")), "{path}: {}", reply.body);
     }
 }

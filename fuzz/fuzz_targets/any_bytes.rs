@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut paths = Paths::default();
     let headers = Headers::default();
     for (sources, validated) in [(Sources::recommended(&mut paths), true), (Sources::reference(&mut paths), false)] {
-        let request = Request { headers: &headers, body: Body::read(&paths, bytes), properties: &[] };
+        let request = Request { headers: &headers, body: Body::read(&paths, bytes), tried: &[], properties: &[] };
         if let Some(session) = sources.identify(&request) {
             let id = session.primary.splitn(2, |&byte| byte == b':').nth(1).unwrap();
             assert!(!id.is_empty());

@@ -85,6 +85,15 @@ impl<'p> Fields<'p> {
         self.word(name).unwrap_or_default()
     }
 
+    /// The text of a value that is a string or a number, as the reference's attributes are.
+    pub(super) fn attribute(&mut self, name: &str) -> Option<String> {
+        match self.fields.remove(name)? {
+            Value::String(text) => Some(text),
+            Value::Number(number) => Some(number.to_string()),
+            other => self.wrong(name, format!("expected a string or a number, found {}", found(&other))),
+        }
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
         match self.fields.remove(name)? {
@@ -101,6 +110,20 @@ impl<'p> Fields<'p> {
         }
         let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
         self.wrong(name, format!("expected one of {}, found {text:?}", known.join(", ")))
+    }
+
+    /// A Go duration of at least a millisecond, in milliseconds.
+    pub(super) fn duration(&mut self, name: &str) -> Option<u64> {
+        let text = self.string(name)?;
+        match crate::duration::milliseconds(text.trim()) {
+            Some(duration) if duration > 0 => Some(duration),
+            _ => self.wrong(name, format!("expected a duration such as 1h, 90s or 1h30m, found {text:?}")),
+        }
+    }
+
+    /// The names of all fields.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.fields.keys().cloned().collect()
     }
 
     /// A whole number. A `Struct` knows only doubles, and Envoy prints a large one as `1e+06`: that is a whole number too.

@@ -3,7 +3,6 @@
 //! What was typed becomes what the filter needs in one step; after it nothing is checked again. All problems are found
 //! at once, each with its path, and with any of them the filter refuses to start.
 
-mod duration;
 mod envoy_struct;
 mod fields;
 mod pool;
@@ -17,6 +16,7 @@ pub use pool::{Credential, Match, Pattern, Pool, State};
 pub use session::{ScopePart, SessionConfig};
 
 use crate::body::{PathId, Paths};
+use crate::cooldown::Class;
 
 /// A configuration without a problem.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub session: SessionConfig,
     /// How bodies are read.
     pub body: BodyConfig,
+    /// What answers teach.
+    pub cooldown: CooldownConfig,
     /// The pools, in the order in which they are tried.
     pub pools: Vec<Pool>,
     /// What works, but should be written otherwise: for the log.
@@ -66,16 +68,37 @@ pub struct Routing {
     pub session_affinity: bool,
     /// Milliseconds after its last use at which a binding ends. At least 1, default one hour.
     pub ttl: u64,
+    /// The most cursors of round-robin, in the profile `reference`, where all start over beyond it. Default 4096.
+    pub max_rotations: u32,
     /// The request header that names the cluster.
     pub header: String,
     /// The filter state that names the cluster; Envoy shows it as `wasm.<name>`.
     pub filter_state: String,
 }
 
+/// The section `cooldown`, and `disable_cooling`. Times are in milliseconds.
+#[derive(Clone, Debug)]
+pub struct CooldownConfig {
+    /// Whether errors block nothing, but for a model that an account does not have.
+    pub disabled: bool,
+    /// The longest block that a provider's wish or the back-off makes. Default 30 minutes.
+    pub max: u64,
+    /// The block after an overload or a connection that failed. Default one minute.
+    pub transient: u64,
+    /// The block after a refused key. Default 30 minutes.
+    pub denied: u64,
+    /// The block of a model that is not there. Default 12 hours.
+    pub not_found: u64,
+    /// The class of statuses that are to be seen otherwise.
+    pub statuses: Vec<(u16, Class)>,
+}
+
 /// How the credential of a new session is chosen among the ready ones of the highest priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// Each in turn, for every provider and model apart.
+    /// By a hash of session and credential, so that every Envoy comes to the same.
+    Consistent,
+    /// Each in turn, for every provider and model apart; by weight, if weights differ.
     RoundRobin,
     /// Always the first by id, until it is not ready.
     FillFirst,
@@ -110,9 +133,11 @@ impl Config {
         let mut paths = Paths::default();
         let session = SessionConfig::read(fields.object("session"), profile, &mut paths);
         let body = BodyConfig::read(fields.object("body"), profile, paths);
-        let pools = pool::read_all(&mut fields);
+        let disabled = fields.boolean("disable_cooling").unwrap_or(false);
+        let cooldown = CooldownConfig::read(fields.object("cooldown"), disabled);
+        let pools = pool::read_all(&mut fields, profile);
         fields.finish();
-        Self { profile, routing, session, body, pools, warnings }
+        Self { profile, routing, session, body, cooldown, pools, warnings }
     }
 }
 
@@ -128,13 +153,37 @@ impl BodyConfig {
     }
 }
 
+impl CooldownConfig {
+    fn read(mut fields: Fields<'_>, disabled: bool) -> Self {
+        let mut duration = |name: &str, default: u64| fields.duration(name).unwrap_or(default);
+        let max = duration("max", 1_800_000);
+        let transient = duration("transient", 60_000);
+        let denied = duration("denied", 1_800_000);
+        let not_found = duration("not_found", 43_200_000);
+        let mut by_status = fields.object("statuses");
+        let mut statuses = Vec::new();
+        for name in by_status.names() {
+            let class = by_status.one_of(&name, &Class::WORDS);
+            match name.parse() {
+                Ok(status @ (0 | 100..=599)) => statuses.extend(class.map(|class| (status, class))),
+                _ => by_status.problem(&name, "expected a status from 100 to 599, or 0 for a connection that failed"),
+            }
+        }
+        by_status.finish();
+        fields.finish();
+        Self { disabled, max, transient, denied, not_found, statuses }
+    }
+}
+
 impl Routing {
     fn read(mut fields: Fields<'_>, profile: Profile, warnings: &mut Vec<String>) -> Self {
         let strategy = fields.string("strategy").and_then(|name| match name.trim().to_ascii_lowercase().as_str() {
             "round-robin" | "round_robin" | "roundrobin" | "rr" => Some(Strategy::RoundRobin),
+            "weighted-round-robin" | "weightedroundrobin" | "wrr" => Some(Strategy::RoundRobin),
+            "consistent" => Some(Strategy::Consistent),
             "fill-first" | "fill_first" | "fillfirst" | "ff" => Some(Strategy::FillFirst),
             _ => {
-                fields.problem("strategy", format!("expected round-robin or fill-first, found {name:?}"));
+                fields.problem("strategy", format!("expected round-robin, fill-first or consistent, found {name:?}"));
                 None
             }
         });
@@ -144,16 +193,8 @@ impl Routing {
             warnings
                 .push("routing.claude_code_session_affinity is deprecated: use routing.session_affinity".to_owned());
         }
-        let ttl = fields.string("session_affinity_ttl").and_then(|text| match duration::milliseconds(text.trim()) {
-            Some(ttl) if ttl > 0 => Some(ttl),
-            _ => {
-                fields.problem(
-                    "session_affinity_ttl",
-                    format!("expected a duration such as 1h, 90s or 1h30m, found {text:?}"),
-                );
-                None
-            }
-        });
+        let ttl = fields.duration("session_affinity_ttl");
+        let max_rotations = fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
         let header = fields.string("header").map(|name| name.to_ascii_lowercase());
         if header.as_deref().is_some_and(|name| !is_header_name(name)) {
             fields.problem("header", "expected the name of a request header");
@@ -167,6 +208,7 @@ impl Routing {
                 (affinity, deprecated) => affinity.unwrap_or(false) || deprecated.unwrap_or(false),
             },
             ttl: ttl.unwrap_or(3_600_000),
+            max_rotations,
             header: header.unwrap_or_else(|| "x-session-affinity-cluster".to_owned()),
             filter_state: filter_state.unwrap_or_else(|| "session_affinity.cluster".to_owned()),
         }

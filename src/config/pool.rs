@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use fnv::FnvHasher;
 use serde_json::Value;
 
+use super::Profile;
 use super::fields::{Fields, Problems};
 
 /// Credentials that serve the same requests.
@@ -45,12 +46,18 @@ pub struct Credential {
     pub priority: i64,
     /// Credentials of one parent (an account, say) share a turn in round-robin.
     pub parent: Option<String>,
+    /// Its share among credentials that take turns, 0 to 1,000,000; 0 takes no new session. Default 1.
+    pub weight: u32,
+    /// Whether errors block it; `None`: as `disable_cooling` at the top says.
+    pub disable_cooling: Option<bool>,
     /// Preferred for WebSocket streams.
     pub websockets: bool,
     /// Whether it serves.
     pub state: State,
     /// What bindings store in place of the id.
     pub fingerprint: u64,
+    /// The key of shared data under which its cooldowns are kept.
+    pub cooldown_key: String,
 }
 
 /// Whether a credential serves.
@@ -64,14 +71,14 @@ pub enum State {
     Disabled,
 }
 
-pub(super) fn read_all(fields: &mut Fields<'_>) -> Vec<Pool> {
+pub(super) fn read_all(fields: &mut Fields<'_>, profile: Profile) -> Vec<Pool> {
     let elements = fields.array("pools");
     if elements.is_empty() {
         fields.problem("pools", "expected at least one pool");
     }
     let mut pools: Vec<Pool> = Vec::new();
     for (path, value) in elements {
-        let pool = Pool::read(path.clone(), value, fields.problems());
+        let pool = Pool::read(path.clone(), value, profile, fields.problems());
         if pools.iter().any(|other| !pool.name.is_empty() && other.name == pool.name) {
             fields.problems().add(&format!("{path}.name"), format!("{:?} is the name of an earlier pool", pool.name));
         }
@@ -81,7 +88,7 @@ pub(super) fn read_all(fields: &mut Fields<'_>) -> Vec<Pool> {
 }
 
 impl Pool {
-    fn read(path: String, value: Value, problems: &mut Problems) -> Self {
+    fn read(path: String, value: Value, profile: Profile, problems: &mut Problems) -> Self {
         let mut fields = Fields::new(path, value, problems);
         let name = fields.required_word("name");
         let provider = fields.word("provider");
@@ -92,7 +99,7 @@ impl Pool {
         }
         let mut credentials: Vec<Credential> = Vec::new();
         for (path, value) in elements {
-            let credential = Credential::read(path.clone(), value, fields.problems());
+            let credential = Credential::read(path.clone(), value, profile, &name, fields.problems());
             if credentials.iter().any(|other| !other.id.is_empty() && other.fingerprint == credential.fingerprint) {
                 let problem = format!("{:?} is the id of an earlier credential of this pool", credential.id);
                 fields.problems().add(&format!("{path}.id"), problem);
@@ -123,27 +130,48 @@ impl Match {
 }
 
 impl Credential {
-    fn read(path: String, value: Value, problems: &mut Problems) -> Self {
+    fn read(path: String, value: Value, profile: Profile, pool: &str, problems: &mut Problems) -> Self {
         let mut fields = Fields::new(path, value, problems);
         let id = fields.required_word("id");
         let cluster = fields.required_word("cluster");
-        let priority = fields.integer("priority").unwrap_or(0);
+        let priority = match profile {
+            Profile::Recommended => fields.integer("priority"),
+            Profile::Reference => fields.attribute("priority").map(|text| reference_priority(&text)),
+        };
+        let weight = fields.integer_within("weight", 0, 1_000_000).unwrap_or(1) as u32;
+        let disable_cooling = fields.boolean("disable_cooling");
         let parent = fields.string("parent").map(|parent| parent.trim().to_owned()).filter(|parent| !parent.is_empty());
         let websockets = fields.boolean("websockets").unwrap_or(false);
         let states = [("active", State::Active), ("drain", State::Drain), ("disabled", State::Disabled)];
         let state = fields.one_of("state", &states);
         fields.finish();
-        let fingerprint = fingerprint(&id);
-        Self { id, cluster, priority, parent, websockets, state: state.unwrap_or(State::Active), fingerprint }
+        Self {
+            fingerprint: fingerprint(&[&id]),
+            cooldown_key: format!("session_affinity/credential/{:016x}", fingerprint(&[pool, "\0", &id])),
+            id,
+            cluster,
+            priority: priority.unwrap_or(0),
+            parent,
+            weight,
+            disable_cooling,
+            websockets,
+            state: state.unwrap_or(State::Active),
+        }
     }
 }
 
-/// FNV-1a of the id. Ids are the operator's, so nobody gains by finding two that collide; that none of one pool do is
-/// checked where the pool is read.
-fn fingerprint(id: &str) -> u64 {
+/// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one pool do is checked
+/// where the pool is read.
+fn fingerprint(parts: &[&str]) -> u64 {
     let mut hasher = FnvHasher::default();
-    hasher.write(id.as_bytes());
+    parts.iter().for_each(|part| hasher.write(part.as_bytes()));
     hasher.finish()
+}
+
+/// A priority as the reference reads its attribute: a decimal number with an optional sign, blanks around it ignored;
+/// anything else is 0.
+fn reference_priority(text: &str) -> i64 {
+    text.trim().parse().unwrap_or(0)
 }
 
 /// A text in which `*` stands for any text, also an empty one.

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
-use crate::outcome::Outcome;
+use crate::outcome::{Learnt, Outcome};
 use crate::shared::{Cas, Refused, SharedData, Stored};
 
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
@@ -44,6 +44,28 @@ pub(super) fn property(path: &[String]) -> Vec<u8> {
     hostcalls::get_property(path).ok().flatten().unwrap_or_default()
 }
 
+/// Who made a response.
+pub(super) enum Origin {
+    /// The credential's upstream.
+    Upstream,
+    /// Envoy, because the upstream could not be reached or broke off.
+    FailedConnection,
+    /// Envoy or a filter, for reasons of their own.
+    Envoy,
+}
+
+/// Who made the response that is passing, from Envoy's response code details.
+pub(super) fn origin_of_response() -> Origin {
+    let details = hostcalls::get_property(vec!["response", "code_details"]).ok().flatten().unwrap_or_default();
+    match details.as_slice() {
+        b"via_upstream" => Origin::Upstream,
+        details if details.starts_with(b"upstream_") || details.starts_with(b"no_healthy_upstream") => {
+            Origin::FailedConnection
+        }
+        _ => Origin::Envoy,
+    }
+}
+
 /// Sets a filter state, which Envoy and later filters see as `wasm.<name>`.
 pub(super) fn set_filter_state(name: &str, value: &str) {
     if let Err(status) = hostcalls::set_property(vec![name], Some(value.as_bytes())) {
@@ -58,22 +80,42 @@ pub(super) fn clear_route_cache() {
     }
 }
 
-/// One counter for every outcome: `session_affinity.outcome.<word>.requests`.
-pub(super) struct Counters(Vec<(Outcome, u32)>);
+/// One counter for every outcome, `session_affinity.outcome.<word>.requests`, and one for everything that an answer can
+/// teach, `session_affinity.answer.<word>.responses`.
+pub(super) struct Counters {
+    outcomes: Vec<(Outcome, u32)>,
+    answers: Vec<(Learnt, u32)>,
+}
 
 impl Counters {
     /// Defines the counters; each VM must, and all of them count into one.
     pub(super) fn define() -> Self {
-        let define = |outcome: Outcome| {
-            let name = format!("session_affinity.outcome.{}.requests", outcome.as_str());
-            hostcalls::define_metric(MetricType::Counter, &name).ok().map(|id| (outcome, id))
+        let define = |name: String| hostcalls::define_metric(MetricType::Counter, &name).ok();
+        let of_outcome = |outcome: Outcome| {
+            let id = define(format!("session_affinity.outcome.{}.requests", outcome.as_str()))?;
+            Some((outcome, id))
         };
-        Self(Outcome::ALL.into_iter().filter_map(define).collect())
+        let of_answer = |learnt: Learnt| {
+            let id = define(format!("session_affinity.answer.{learnt}.responses"))?;
+            Some((learnt, id))
+        };
+        Self {
+            outcomes: Outcome::ALL.into_iter().filter_map(of_outcome).collect(),
+            answers: Learnt::all().filter_map(of_answer).collect(),
+        }
     }
 
     pub(super) fn count(&self, outcome: Outcome) {
-        if let Some((_, id)) = self.0.iter().find(|(counted, _)| *counted == outcome) {
-            let _refused_only_if_undefined = hostcalls::increment_metric(*id, 1);
-        }
+        increment(&self.outcomes, outcome);
+    }
+
+    pub(super) fn count_answer(&self, learnt: Learnt) {
+        increment(&self.answers, learnt);
+    }
+}
+
+fn increment<T: PartialEq>(counters: &[(T, u32)], counted: T) {
+    if let Some((_, id)) = counters.iter().find(|(word, _)| *word == counted) {
+        let _refused_only_if_undefined = hostcalls::increment_metric(*id, 1);
     }
 }

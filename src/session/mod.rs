@@ -78,7 +78,7 @@ impl Sources {
     /// Whether these headers settle which session it is, whatever the body says. A source in the body overrules the
     /// headers behind it; but Claude Code's field only in an API that Claude Code speaks.
     pub fn are_settled_by(&self, headers: &Headers, api: Api) -> bool {
-        let request = Request { headers, body: Body::default(), properties: &[] };
+        let request = Request { headers, body: Body::default(), tried: &[], properties: &[] };
         for source in &self.list {
             match source.place {
                 Place::Header(_) if source.id(&request, self.rules).is_some() => return true,

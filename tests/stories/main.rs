@@ -7,6 +7,7 @@
 
 mod affinity;
 mod configuration;
+mod cooldowns;
 mod reading;
 mod recognition;
 mod secrets;

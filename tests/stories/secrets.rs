@@ -83,3 +83,20 @@ async fn keys_prompts_and_session_ids_reach_no_log_and_no_dump() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn an_idempotency_key_is_passed_on_and_never_added() -> Result<()> {
+    let gateway = shipped().await?;
+    for key in [None, Some("k-1")] {
+        let mut request = post("/v1/messages");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        served(&send(&gateway, request.body(body(&message("hi")))?).await?)?;
+        let seen = gateway.providers.requests().pop().unwrap();
+        assert_eq!(seen.headers.get("idempotency-key").map(|value| value.to_str().unwrap()), key);
+    }
+    gateway.stop().await?;
+    Ok(())
+}

@@ -33,7 +33,7 @@ fn compare(case: &Value) -> Result<(), String> {
 
 /// The id and the fallback of a request; empty if there is none.
 pub(super) fn identify(sources: &Sources, paths: &Paths, headers: &Headers, body: &[u8]) -> (String, String) {
-    let request = Request { headers, body: Body::read(paths, body), properties: &[] };
+    let request = Request { headers, body: Body::read(paths, body), tried: &[], properties: &[] };
     // Ids are bytes; the recorded ones are JSON, in which what is no UTF-8 became U+FFFD.
     let readable = |id: Vec<u8>| String::from_utf8_lossy(&id).into_owned();
     match sources.identify(&request) {

@@ -2,12 +2,13 @@
 //! against the core.
 //!
 //! Every file in a folder is run by its name: `vectors_*.jsonl` are session identities, `fnv_*.jsonl` message hashes,
-//! `client_requests*.jsonl` requests of clients. Files of the reference's later generation (`vectors_newest_*`) are
+//! `selection_*.jsonl` scripted selections of credentials, `client_requests*.jsonl` requests of clients. Files of the reference's later generation (`vectors_newest_*`) are
 //! information, no target, and are passed over. `tests/vectors/README.md` says how the files are read.
 
 mod case;
 mod clients;
 mod identity;
+mod selection;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -99,6 +100,7 @@ fn check_of(file: &str) -> Option<Check> {
         _ if is("vectors_newest") => None,
         _ if is("vectors_") => Some(identity::check),
         _ if is("fnv_") => Some(identity::check_hash),
+        _ if is("selection_") => Some(selection::check),
         _ if is("client_requests") => Some(clients::check),
         _ => None,
     }

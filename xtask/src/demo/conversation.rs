@@ -172,7 +172,7 @@ mod tests {
             let headers: Headers = conversation.headers().chain([(":path", conversation.path())]).collect();
             let body = conversation.body().to_string();
             let body = self.router.read_body(body.as_bytes());
-            let request = request::Request { headers: &headers, body, properties: &[] };
+            let request = request::Request { headers: &headers, body, tried: &[], properties: &[] };
             let decision = self.router.route(&request, &self.shared, 1_000_000).to_string();
             let mut words = decision.split(' ').filter_map(|word| word.split_once('='));
             words.find(|(name, _)| *name == word).unwrap().1.to_owned()

@@ -2,7 +2,7 @@
 
 /// Reads a Go duration, in milliseconds, rounded down. `None` for anything else, and for more than a signed 64-bit
 /// count of nanoseconds holds (292 years), as in Go. A sign is not accepted: no setting here can be negative.
-pub(super) fn milliseconds(text: &str) -> Option<u64> {
+pub fn milliseconds(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }

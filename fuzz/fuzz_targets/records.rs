@@ -1,0 +1,44 @@
+//! Any bytes in shared data: whatever another layout, another filter or chance left under our keys, decisions are made,
+//! and what is written back decodes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use session_affinity::config::Config;
+use session_affinity::cooldown::States;
+use session_affinity::hash::Seed;
+use session_affinity::request::{Headers, Request};
+use session_affinity::route::{Decision, Router};
+use session_affinity::shared::{Cas, InMemory, SharedData};
+
+const CONFIG: &[u8] = br#"{
+    "session": {"max_bindings": 16},
+    "pools": [{"name": "p", "credentials": [
+        {"id": "a", "cluster": "a", "weight": 2}, {"id": "b", "cluster": "b"}, {"id": "c", "cluster": "c"}
+    ]}]
+}"#;
+
+fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>)| {
+    let (now, row, states, wheel) = input;
+    let shared = InMemory::default();
+    let seed = Seed::agree(&shared, [7; 16]);
+    let router = Router::new(Config::parse(CONFIG).unwrap(), seed);
+    for key in router.shared_keys().collect::<Vec<_>>() {
+        let value = match key.split('/').nth(1) {
+            Some("binding" | "cursor") => &row,
+            Some("credential") => &states,
+            Some("wheel") => &wheel,
+            _ => continue,
+        };
+        shared.set(&key, value, Cas(0)).unwrap();
+    }
+    let headers: Headers = [("x-session-id", "1")].into_iter().collect();
+    for status in [200, 429, 500] {
+        let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        if let Decision::Route(route) = router.route(&request, &shared, now) {
+            let ticket = router.ticket(&route, now).unwrap();
+            router.observe(&ticket, status, &Headers::default(), b"", &shared, now);
+        }
+    }
+    let decoded = States::decode(&states);
+    assert_eq!(States::decode(&decoded.encode()), decoded);
+});

@@ -1,0 +1,249 @@
+//! Cooldowns: what answers teach about credentials, and which credentials are blocked by it.
+//!
+//! An answer is put into a class ([`Class`]), and the class says what changes: a rate limit blocks for as long as the
+//! provider says or by a back-off that doubles, a refused key for half an hour, an overload for a minute, a success ends
+//! it all. What is known is kept for a credential and a model, because providers limit by model; where the model is not
+//! known, or the limit is the account's, for the credential as a whole.
+
+mod classify;
+mod hint;
+mod state;
+
+pub use classify::{Class, depends_on_message};
+pub use hint::{is_for_the_whole_credential, wait};
+pub use state::{Block, MODELS, State, States, WHOLE};
+
+use crate::config::{CooldownConfig, Credential, Profile};
+use crate::hash::{KeyHash, Seed};
+use crate::shared::{self, SharedData, Updated};
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+/// The longest window of the back-off.
+const LONGEST_BACKOFF: u64 = 30 * MINUTE;
+
+/// The first window of the back-off; each further one is twice as long.
+const FIRST_BACKOFF: u64 = SECOND;
+
+/// What came of an attempt to serve a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observation<'a> {
+    /// The status of the answer; 0 if there was none.
+    pub status: u16,
+    /// The beginning of the answer's body, where [`depends_on_message`] says that it counts.
+    pub message: &'a str,
+    /// How long the provider wants to be left alone, in milliseconds.
+    pub wait: Option<u64>,
+    /// Whether a limit of the whole credential was hit.
+    pub whole: bool,
+    /// When the request was sent on its way. A success that set out before a block began does not end it.
+    pub sent: u64,
+}
+
+/// The cooldowns of all credentials.
+#[derive(Clone, Copy)]
+pub struct Cooldowns<'c> {
+    /// Whose rules.
+    pub profile: Profile,
+    /// The section `cooldown`.
+    pub config: &'c CooldownConfig,
+    /// What keys the hashes of models.
+    pub seed: Seed,
+}
+
+impl Cooldowns<'_> {
+    /// Why a credential may not be used for a model now; `None` if it may.
+    pub fn block(&self, shared: &impl SharedData, credential: &Credential, model: &str, now: u64) -> Option<Block> {
+        let states = States::decode(&shared.get(&credential.cooldown_key).value);
+        match self.profile {
+            Profile::Recommended => self.block_recommended(&states, model, now),
+            Profile::Reference => self.block_reference(&states, model, now),
+        }
+    }
+
+    /// Learns from an answer; gives its class, and whether what changed was written. `None` if nothing changed.
+    pub fn learn(
+        &self,
+        shared: &impl SharedData,
+        credential: &Credential,
+        model: &str,
+        observation: &Observation<'_>,
+        now: u64,
+    ) -> Option<Updated<Class>> {
+        let class = self.class_of(observation);
+        let frozen = credential.disable_cooling.unwrap_or(self.config.disabled);
+        shared::update(shared, &credential.cooldown_key, |value| {
+            let mut states = States::decode(value);
+            let before = states.clone();
+            match self.profile {
+                Profile::Recommended => self.learn_recommended(&mut states, model, class, observation, frozen, now),
+                Profile::Reference => self.learn_reference(&mut states, model, class, observation, frozen, now),
+            }
+            (states != before).then(|| (states.encode(), class))
+        })
+    }
+
+    /// The class of an answer: as configured for its status, else as the profile has it.
+    pub fn class_of(&self, observation: &Observation<'_>) -> Class {
+        let configured = self.config.statuses.iter().find(|(status, _)| *status == observation.status);
+        match (configured, self.profile) {
+            (Some((_, class)), _) => *class,
+            (None, Profile::Recommended) => Class::of(observation.status, observation.message),
+            (None, Profile::Reference) => Class::of_reference(observation.status, observation.message),
+        }
+    }
+
+    /// The hash under which the state for a model is kept.
+    pub fn model_key(&self, model: &str) -> KeyHash {
+        if model.is_empty() { WHOLE } else { self.seed.hash(&[model.as_bytes()]) }
+    }
+
+    fn block_recommended(&self, states: &States, model: &str, now: u64) -> Option<Block> {
+        let of = |key: KeyHash| states.get(key).and_then(|state| state.block(now));
+        let until = |block: &Block| match block {
+            Block::Cooldown(until) | Block::Failing(until) => *until,
+            Block::Disabled => u64::MAX,
+        };
+        [of(WHOLE), of(self.model_key(canonical(model)))].into_iter().flatten().max_by_key(until)
+    }
+
+    /// With a model only its own state counts, else that of the model without suffix; without a model only the
+    /// credential's.
+    fn block_reference(&self, states: &States, model: &str, now: u64) -> Option<Block> {
+        let exact = states.get(self.model_key(model));
+        let base = || states.get(self.model_key(canonical(model))).filter(|_| !model.is_empty());
+        exact.or_else(base)?.block(now)
+    }
+
+    fn learn_recommended(
+        &self,
+        states: &mut States,
+        model: &str,
+        class: Class,
+        observation: &Observation<'_>,
+        frozen: bool,
+        now: u64,
+    ) {
+        let of_model = self.model_key(canonical(model));
+        let (key, length) = match class {
+            Class::Success => {
+                states.forget(of_model, observation.sent);
+                return states.forget(WHOLE, observation.sent);
+            }
+            Class::RequestFault | Class::Unclear => return,
+            // Without a model nobody knows what was not found.
+            Class::NotSupported | Class::NotFound if of_model == WHOLE => return,
+            Class::NotSupported => (of_model, Some(self.config.not_found)),
+            _ if frozen => return,
+            Class::NotFound => (of_model, Some(self.config.not_found)),
+            // A key that is refused is refused for every model.
+            Class::Denied => (WHOLE, Some(self.config.denied)),
+            Class::Transient => (of_model, Some(observation.wait.unwrap_or(self.config.transient))),
+            Class::RateLimit => (if observation.whole { WHOLE } else { of_model }, observation.wait),
+        };
+        let mut state = states.get(key).unwrap_or_default();
+        let is_open = state.block(now).is_some();
+        let length = match length {
+            Some(length) if matches!(class, Class::RateLimit | Class::Transient) => length.min(self.config.max),
+            Some(length) => length,
+            // The back-off rises once a window, however many requests were on their way when it opened.
+            None if is_open => return,
+            None => backoff(&mut state.level).min(self.config.max),
+        };
+        let until = now.saturating_add(length);
+        if !is_open || state.retry_at < Some(until) {
+            state.unavailable = true;
+            state.retry_at = Some(until);
+            state.exceeded = class == Class::RateLimit;
+        }
+        states.set(key, state, now);
+    }
+
+    fn learn_reference(
+        &self,
+        states: &mut States,
+        model: &str,
+        class: Class,
+        observation: &Observation<'_>,
+        frozen: bool,
+        now: u64,
+    ) {
+        let key = self.model_key(model);
+        let mut state = states.get(key).unwrap_or_default();
+        let block_for = |length: u64| (!frozen).then(|| now.saturating_add(length));
+        match class {
+            Class::Success => state = State::default(),
+            Class::RequestFault => return,
+            Class::NotSupported => state.retry_at = Some(now.saturating_add(12 * HOUR)),
+            Class::NotFound => state.retry_at = block_for(12 * HOUR),
+            Class::Denied => state.retry_at = block_for(30 * MINUTE),
+            Class::Transient => state.retry_at = block_for(MINUTE),
+            Class::Unclear => state.retry_at = None,
+            Class::RateLimit => {
+                let length = |level: &mut u8| observation.wait.unwrap_or_else(|| backoff(level));
+                state.retry_at = if frozen { None } else { Some(now.saturating_add(length(&mut state.level))) };
+                state.exceeded = true;
+                state.recover_at = state.retry_at;
+            }
+        }
+        state.unavailable = class != Class::Success;
+        states.set(key, state, now);
+        if key != WHOLE {
+            aggregate(states, now);
+        }
+    }
+}
+
+/// The next window of the back-off; the level rises until the longest window is reached.
+fn backoff(level: &mut u8) -> u64 {
+    let length = FIRST_BACKOFF.checked_shl(u32::from(*level)).unwrap_or(LONGEST_BACKOFF);
+    if length >= LONGEST_BACKOFF {
+        return LONGEST_BACKOFF;
+    }
+    *level += 1;
+    length
+}
+
+/// In the reference a credential as a whole is what its models are: blocked if all of them are, until the first
+/// recovers. Blocks that are over are cleared on the way.
+fn aggregate(states: &mut States, now: u64) {
+    let mut whole = State { unavailable: true, ..State::default() };
+    for state in states.models_mut() {
+        let is_over = state.retry_at.is_some_and(|retry_at| retry_at <= now);
+        if state.unavailable && !state.disabled && is_over {
+            state.unavailable = false;
+            state.retry_at = None;
+        }
+        let blocks = state.disabled || (state.unavailable && state.retry_at.is_some());
+        whole.unavailable &= blocks;
+        whole.retry_at = earliest(whole.retry_at, state.retry_at.filter(|_| blocks && !state.disabled));
+        if state.exceeded {
+            whole.exceeded = true;
+            whole.recover_at = earliest(whole.recover_at, state.recover_at);
+            whole.level = whole.level.max(state.level);
+        }
+    }
+    if !whole.unavailable {
+        whole.retry_at = None;
+    }
+    states.set(WHOLE, whole, now);
+}
+
+fn earliest(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// A model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with other settings, on the same
+/// quota and the same prompt cache.
+pub fn canonical(model: &str) -> &str {
+    let model = model.trim();
+    match model.strip_suffix(')').and_then(|rest| rest.rfind('(')) {
+        Some(suffix) => model.get(..suffix).map(str::trim).filter(|base| !base.is_empty()).unwrap_or(model),
+        None => model,
+    }
+}

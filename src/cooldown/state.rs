@@ -1,0 +1,219 @@
+//! What is known of a credential: for every model that it was used with, and for the credential as a whole.
+//!
+//! All of it is one value in shared data, `session_affinity/credential/<16 hex digits>`, so a decision about a credential
+//! costs one read. It has room for [`MODELS`] models; beyond it the one that was changed longest ago gives way, a
+//! blocked one last. To lose a cooldown costs one request that fails and learns it again.
+//!
+//! The value is a version byte and records of 42 bytes, little endian: the hash of the model (16; zero for the
+//! credential itself), flags (1), the level of the back-off (1), the end of the block (8), the recovery of the quota (8),
+//! the time of the last change (8). Times are milliseconds since the epoch. A value that does not read so is empty.
+
+use crate::hash::KeyHash;
+
+/// Models of which a credential's state is kept.
+pub const MODELS: usize = 48;
+
+/// Under which the state of the credential itself is kept.
+pub const WHOLE: KeyHash = KeyHash(0);
+
+const VERSION: u8 = 1;
+const RECORD_BYTES: usize = 42;
+
+const UNAVAILABLE: u8 = 1;
+const DISABLED: u8 = 2;
+const HAS_RETRY: u8 = 4;
+const EXCEEDED: u8 = 8;
+const HAS_RECOVERY: u8 = 16;
+
+/// What is known of a credential for one model, or of the credential itself. The default is that all is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The last answer was an error. It blocks only together with a time.
+    pub unavailable: bool,
+    /// Turned off by an operator for this model.
+    pub disabled: bool,
+    /// When it may be used again.
+    pub retry_at: Option<u64>,
+    /// Whether a quota ran out.
+    pub exceeded: bool,
+    /// When the quota recovers.
+    pub recover_at: Option<u64>,
+    /// How many windows of the back-off came in a row.
+    pub level: u8,
+}
+
+/// Why a credential may not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// A quota ran out, and recovers at this time.
+    Cooldown(u64),
+    /// It fails for another reason, until this time.
+    Failing(u64),
+    /// An operator turned it off.
+    Disabled,
+}
+
+impl State {
+    /// Whether, and why, it may not be used now. In the reference the recovery of the quota replaces the end of the
+    /// block, even where it is earlier.
+    pub fn block(&self, now: u64) -> Option<Block> {
+        if self.disabled {
+            return Some(Block::Disabled);
+        }
+        let retry_at = self.retry_at.filter(|&retry_at| self.unavailable && retry_at > now)?;
+        let until = self.recover_at.filter(|&recover_at| recover_at > now).unwrap_or(retry_at);
+        Some(if self.exceeded { Block::Cooldown(until) } else { Block::Failing(until) })
+    }
+}
+
+/// All that is known of a credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct States {
+    records: Vec<(KeyHash, State, u64)>,
+}
+
+impl States {
+    /// Reads a value of shared data.
+    pub fn decode(bytes: &[u8]) -> Self {
+        let records = match bytes.split_first() {
+            Some((&VERSION, records)) if records.len() <= (MODELS + 1) * RECORD_BYTES => records,
+            _ => return Self::default(),
+        };
+        let chunks = records.chunks_exact(RECORD_BYTES);
+        if !chunks.remainder().is_empty() {
+            return Self::default();
+        }
+        Self { records: chunks.filter_map(decode_record).collect() }
+    }
+
+    /// The value for shared data.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        for (model, state, changed) in &self.records {
+            bytes.extend_from_slice(&model.0.to_le_bytes());
+            bytes.extend_from_slice(&[flags_of(state), state.level]);
+            bytes.extend_from_slice(&state.retry_at.unwrap_or(0).to_le_bytes());
+            bytes.extend_from_slice(&state.recover_at.unwrap_or(0).to_le_bytes());
+            bytes.extend_from_slice(&changed.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The state for a model, or under [`WHOLE`] that of the credential.
+    pub fn get(&self, model: KeyHash) -> Option<State> {
+        self.records.iter().find(|(known, _, _)| *known == model).map(|(_, state, _)| *state)
+    }
+
+    /// Sets a state; the default is not kept for a credential as a whole.
+    pub fn set(&mut self, model: KeyHash, state: State, now: u64) {
+        self.records.retain(|(known, _, _)| *known != model);
+        if model == WHOLE && state == State::default() {
+            return;
+        }
+        if model != WHOLE && self.models().count() >= MODELS {
+            let weight = |(_, state, changed): &(KeyHash, State, u64)| (state.block(now).is_some(), *changed);
+            let models = self.records.iter().enumerate().filter(|(_, (model, _, _))| *model != WHOLE);
+            if let Some((least, _)) = models.min_by_key(|(_, record)| weight(record)) {
+                self.records.swap_remove(least);
+            }
+        }
+        self.records.push((model, state, now));
+    }
+
+    /// Forgets a state that was last changed at this time or before.
+    pub fn forget(&mut self, model: KeyHash, until: u64) {
+        self.records.retain(|(known, _, changed)| *known != model || *changed > until);
+    }
+
+    /// The states of all models.
+    pub fn models(&self) -> impl Iterator<Item = &State> {
+        self.records.iter().filter(|(model, _, _)| *model != WHOLE).map(|(_, state, _)| state)
+    }
+
+    /// The states of all models, to be changed.
+    pub fn models_mut(&mut self) -> impl Iterator<Item = &mut State> {
+        self.records.iter_mut().filter(|(model, _, _)| *model != WHOLE).map(|(_, state, _)| state)
+    }
+}
+
+fn flags_of(state: &State) -> u8 {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    flag(state.unavailable, UNAVAILABLE)
+        | flag(state.disabled, DISABLED)
+        | flag(state.retry_at.is_some(), HAS_RETRY)
+        | flag(state.exceeded, EXCEEDED)
+        | flag(state.recover_at.is_some(), HAS_RECOVERY)
+}
+
+fn decode_record(bytes: &[u8]) -> Option<(KeyHash, State, u64)> {
+    let (model, rest) = bytes.split_first_chunk()?;
+    let (&[flags, level], rest) = rest.split_first_chunk()?;
+    let (retry_at, rest) = rest.split_first_chunk()?;
+    let (recover_at, rest) = rest.split_first_chunk()?;
+    let (changed, _) = rest.split_first_chunk()?;
+    let has = |flag: u8| flags & flag != 0;
+    let state = State {
+        unavailable: has(UNAVAILABLE),
+        disabled: has(DISABLED),
+        retry_at: has(HAS_RETRY).then_some(u64::from_le_bytes(*retry_at)),
+        exceeded: has(EXCEEDED),
+        recover_at: has(HAS_RECOVERY).then_some(u64::from_le_bytes(*recover_at)),
+        level,
+    };
+    Some((KeyHash(u128::from_le_bytes(*model)), state, u64::from_le_bytes(*changed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocked_until(retry_at: u64) -> State {
+        State { unavailable: true, retry_at: Some(retry_at), level: 3, ..State::default() }
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        let mut states = States::default();
+        states.set(KeyHash(7), blocked_until(9), 1);
+        states.set(WHOLE, State { disabled: true, exceeded: true, recover_at: Some(u64::MAX), ..State::default() }, 2);
+        states.set(KeyHash(8), State::default(), 3);
+        assert_eq!(States::decode(&states.encode()), states);
+    }
+
+    #[test]
+    fn what_does_not_decode_is_empty() {
+        let mut states = States::default();
+        states.set(KeyHash(7), blocked_until(9), 1);
+        let good = states.encode();
+        for bad in [&[][..], &[VERSION + 1], &good[..good.len() - 1], &[VERSION; 5000]] {
+            assert_eq!(States::decode(bad), States::default(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_models_does_not_wash_a_block_away() {
+        let mut states = States::default();
+        states.set(KeyHash(1), blocked_until(1_000_000), 0);
+        states.set(WHOLE, blocked_until(5), 0);
+        for model in 2..10_000 {
+            states.set(KeyHash(model), State { unavailable: true, ..State::default() }, model as u64);
+        }
+        assert_eq!(states.get(KeyHash(1)), Some(blocked_until(1_000_000)));
+        assert_eq!(states.get(WHOLE), Some(blocked_until(5)));
+        assert_eq!(states.models().count(), MODELS);
+        assert!(states.get(KeyHash(9_999)).is_some());
+    }
+
+    #[test]
+    fn a_block_needs_a_time_and_tells_its_reason() {
+        let now = 10;
+        assert_eq!(State { unavailable: true, ..State::default() }.block(now), None);
+        assert_eq!(blocked_until(10).block(now), None, "at its end it is over");
+        assert_eq!(blocked_until(11).block(now), Some(Block::Failing(11)));
+        let quota = State { exceeded: true, ..blocked_until(20) };
+        assert_eq!(quota.block(now), Some(Block::Cooldown(20)));
+        assert_eq!(State { recover_at: Some(12), ..quota }.block(now), Some(Block::Cooldown(12)));
+        assert_eq!(State { recover_at: Some(9), ..quota }.block(now), Some(Block::Cooldown(20)));
+        assert_eq!(State { disabled: true, ..quota }.block(now), Some(Block::Disabled));
+    }
+}

@@ -1,0 +1,291 @@
+//! What answers teach, and what follows for the next request.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use serde_json::{Value, json};
+use session_affinity::config::Config;
+use session_affinity::hash::Seed;
+use session_affinity::outcome::{Learnt, Outcome};
+use session_affinity::request::{Headers, Request};
+use session_affinity::route::{Decision, Route, Router};
+use session_affinity::shared::InMemory;
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+struct World {
+    router: Router,
+    shared: InMemory,
+    now: u64,
+}
+
+impl World {
+    /// Two credentials, and these sections.
+    fn new(sections: Value) -> Self {
+        Self::of(json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]), sections)
+    }
+
+    fn of(credentials: Value, sections: Value) -> Self {
+        let shared = InMemory::default();
+        let router = router(credentials, sections, &shared);
+        Self { router, shared, now: 1_000_000_000 }
+    }
+
+    fn decide(&self, session: &str, model: &str) -> Decision<'_> {
+        let headers: Headers = [(":path", "/v1/messages"), ("x-session-id", session)].into_iter().collect();
+        let body = json!({"model": model}).to_string();
+        let body = self.router.read_body(body.as_bytes());
+        self.router.route(&Request { headers: &headers, body, tried: &[], properties: &[] }, &self.shared, self.now)
+    }
+
+    fn route(&self, session: &str, model: &str) -> Route<'_> {
+        match self.decide(session, model) {
+            Decision::Route(route) => route,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Which credential serves a session, and why.
+    fn sends(&self, session: &str) -> (String, Outcome) {
+        let route = self.route(session, "m");
+        (route.credential.id.clone(), route.outcome)
+    }
+
+    /// A request of a session, and its answer.
+    fn answer(&self, session: &str, status: u16, headers: &[(&str, &str)], message: &str) -> String {
+        let ticket = self.router.ticket(&self.route(session, "m"), self.now).unwrap();
+        let headers: Headers = headers.iter().copied().collect();
+        self.router.observe(&ticket, status, &headers, message.as_bytes(), &self.shared, self.now).to_string()
+    }
+
+    /// The seconds after which a refused session may come again.
+    fn retry_after(&self, session: &str) -> (u16, Option<u64>) {
+        match self.decide(session, "m") {
+            Decision::Reply(_, reply) => (reply.status, reply.retry_after),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn router(credentials: Value, sections: Value, shared: &InMemory) -> Router {
+    let mut config = json!({"pools": [{"name": "p", "provider": "claude", "credentials": credentials}]});
+    config.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
+    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    Router::new(config, Seed::agree(shared, [7; 16]))
+}
+
+fn is(credential: &str, outcome: Outcome) -> (String, Outcome) {
+    (credential.to_owned(), outcome)
+}
+
+#[test]
+fn a_limited_credential_loses_its_sessions_until_it_recovers() {
+    let mut world = World::new(json!({}));
+    assert_eq!(world.sends("1"), is("a", Outcome::Miss));
+    assert_eq!(world.answer("1", 429, &[("retry-after", "30")], ""), "rate_limit");
+    assert_eq!(world.sends("1"), is("b", Outcome::Rebind));
+    assert_eq!(world.sends("2"), is("b", Outcome::Miss));
+    world.now += 30 * SECOND;
+    assert_eq!(world.sends("1"), is("b", Outcome::Hit), "it stays where its cache is now");
+    let newcomers: Vec<_> = ["3", "4"].iter().map(|session| world.sends(session).0).collect();
+    assert!(newcomers.contains(&"a".to_owned()), "{newcomers:?}");
+}
+
+#[test]
+fn a_limit_of_one_model_blocks_no_other() {
+    let world = World::new(json!({}));
+    assert_eq!(world.answer("1", 429, &[("retry-after", "30")], ""), "rate_limit");
+    assert_eq!(world.route("9", "other").credential.id, "a");
+    assert_eq!(world.route("1", "m(high)").credential.id, "b", "a suffix is no other model");
+}
+
+#[test]
+fn a_limit_of_the_account_and_a_refused_key_block_all_models() {
+    let unified = [
+        ("retry-after", "30"),
+        ("anthropic-ratelimit-unified-5h-status", "rejected"),
+        ("anthropic-ratelimit-unified-5h-reset", "1"),
+    ];
+    for (status, headers, expected) in [(429, &unified[..], "rate_limit"), (401, &[], "denied"), (403, &[], "denied")] {
+        let world = World::new(json!({}));
+        assert_eq!(world.answer("1", status, headers, ""), expected);
+        assert_eq!(world.route("9", "other").credential.id, "b", "{status}");
+    }
+}
+
+#[test]
+fn statuses_have_their_durations() {
+    for (status, message, class, blocked_for) in [
+        (0, "", "transient", MINUTE),
+        (408, "", "transient", MINUTE),
+        (500, "", "transient", MINUTE),
+        (501, "", "transient", MINUTE),
+        (529, "", "transient", MINUTE),
+        (401, "", "denied", 30 * MINUTE),
+        (402, "", "denied", 30 * MINUTE),
+        (404, r#"{"error":{"type":"not_found_error","message":"model: m"}}"#, "not_found", 12 * HOUR),
+        (404, r#"{"error":{"message":"no such path"}}"#, "request_fault", 0),
+        (404, "", "request_fault", 0),
+        (
+            404,
+            "Item with id 'rs_1' not found. Items are not persisted when `store` is set to false.",
+            "request_fault",
+            0,
+        ),
+        (400, "The requested model is not supported.", "not_supported", 12 * HOUR),
+        (422, "Model not supported", "not_supported", 12 * HOUR),
+        (400, "max_tokens: expected a number", "request_fault", 0),
+        (413, "", "request_fault", 0),
+        (422, "", "request_fault", 0),
+        (200, "", "success", 0),
+        (101, "", "success", 0),
+    ] {
+        let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
+        assert_eq!(world.answer("1", status, &[], message), class, "{status} {message}");
+        let serves = |world: &World| matches!(world.decide("1", "m"), Decision::Route(_));
+        if blocked_for > 0 {
+            world.now += blocked_for - 1;
+            assert!(!serves(&world), "{status} {message}");
+            world.now += 1;
+        }
+        assert!(serves(&world), "{status} {message}");
+    }
+}
+
+#[test]
+fn the_back_off_rises_once_a_window_and_falls_with_a_success() {
+    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
+    for expected in [1, 2, 4, 8] {
+        let tickets: Vec<_> = (0..5).map(|_| world.router.ticket(&world.route("1", "m"), world.now).unwrap()).collect();
+        for ticket in &tickets {
+            world.router.observe(ticket, 429, &Headers::default(), b"", &world.shared, world.now);
+        }
+        assert_eq!(world.retry_after("1"), (429, Some(expected)), "five answers of one window");
+        world.now += expected * SECOND;
+    }
+    assert_eq!(world.answer("1", 200, &[], ""), "success");
+    assert_eq!(world.answer("1", 429, &[], ""), "rate_limit");
+    assert_eq!(world.retry_after("1"), (429, Some(1)));
+}
+
+#[test]
+fn the_back_off_ends_at_half_an_hour() {
+    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
+    for _ in 0..20 {
+        world.answer("1", 429, &[], "");
+        world.now += HOUR;
+    }
+    world.answer("1", 429, &[], "");
+    assert_eq!(world.retry_after("1"), (429, Some(30 * 60)));
+}
+
+#[test]
+fn a_wish_is_capped_and_never_shortens_a_window() {
+    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({"cooldown": {"max": "10m"}}));
+    let ticket = world.router.ticket(&world.route("1", "m"), world.now).unwrap();
+    let hint = |world: &World, seconds: &str| {
+        let headers: Headers = [("retry-after", seconds)].into_iter().collect();
+        world.router.observe(&ticket, 429, &headers, b"", &world.shared, world.now);
+        world.retry_after("1").1.unwrap()
+    };
+    assert_eq!(hint(&world, "86400"), 600);
+    assert_eq!(hint(&world, "5"), 600, "the running window stays");
+    world.now += 9 * MINUTE;
+    assert_eq!(hint(&world, "300"), 300, "a longer one counts");
+}
+
+#[test]
+fn a_success_that_set_out_before_a_block_does_not_end_it() {
+    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
+    let early = world.router.ticket(&world.route("1", "m"), world.now).unwrap();
+    world.now += SECOND;
+    world.answer("2", 429, &[("retry-after", "60")], "");
+    world.now += SECOND;
+    let learnt = world.router.observe(&early, 200, &Headers::default(), b"", &world.shared, world.now);
+    assert_eq!(learnt.to_string(), "success");
+    assert_eq!(world.retry_after("1"), (429, Some(59)));
+}
+
+#[test]
+fn when_all_wait_the_first_recovery_is_told() {
+    let mut world = World::new(json!({}));
+    world.answer("1", 429, &[("retry-after", "30")], "");
+    world.answer("1", 429, &[("retry-after", "20")], "");
+    assert_eq!(world.retry_after("1"), (429, Some(20)));
+    let Decision::Reply(_, reply) = world.decide("1", "m") else { panic!("served") };
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
+    let message = "All credentials for model m are cooling down via provider claude";
+    assert_eq!(body, json!({"type": "error", "error": {"type": "rate_limit_error", "message": message}}));
+    world.now += 20 * SECOND;
+    assert_eq!(world.sends("1").0, "b");
+}
+
+#[test]
+fn when_some_fail_otherwise_it_is_unavailable_with_a_time() {
+    let world = World::new(json!({}));
+    world.answer("1", 429, &[("retry-after", "30")], "");
+    world.answer("1", 503, &[], "");
+    assert_eq!(world.retry_after("1"), (503, Some(30)));
+    assert_eq!(world.decide("1", "m").outcome(), Outcome::AuthUnavailable);
+}
+
+#[test]
+fn cooling_can_be_turned_off_for_all_and_on_for_one() {
+    let credentials = json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b", "disable_cooling": false}]);
+    let world = World::of(credentials, json!({"disable_cooling": true}));
+    assert_eq!(world.answer("1", 429, &[("retry-after", "30")], ""), "rate_limit");
+    assert_eq!(world.sends("1"), is("a", Outcome::Hit));
+    assert_eq!(world.sends("2"), is("b", Outcome::Miss));
+    assert_eq!(world.answer("2", 429, &[("retry-after", "30")], ""), "rate_limit");
+    assert_eq!(world.sends("2"), is("a", Outcome::Rebind));
+    assert_eq!(world.answer("2", 400, &[], "unsupported model"), "not_supported");
+    assert_eq!(
+        world.decide("2", "m").outcome(),
+        Outcome::AuthUnavailable,
+        "a model that is not there blocks all the same"
+    );
+}
+
+#[test]
+fn durations_and_statuses_are_configurable() {
+    let world = World::of(
+        json!([{"id": "a", "cluster": "a"}]),
+        json!({"cooldown": {"transient": "5s", "statuses": {"418": "transient", "500": "request_fault"}}}),
+    );
+    assert_eq!(world.answer("1", 500, &[], ""), "request_fault");
+    assert_eq!(world.answer("1", 418, &[], ""), "transient");
+    assert_eq!(world.retry_after("1"), (503, Some(5)));
+}
+
+#[test]
+fn cooldowns_survive_an_update_and_leave_with_their_credential() {
+    let world = World::new(json!({}));
+    world.answer("1", 429, &[("retry-after", "30")], "");
+    let credentials =
+        json!([{"id": "z", "cluster": "z"}, {"id": "b", "cluster": "b"}, {"id": "a", "cluster": "moved"}]);
+    let world = World { router: router(credentials, json!({}), &world.shared), ..world };
+    assert!((0..10).all(|session| world.sends(&session.to_string()).0 != "a"));
+    let credentials = json!([{"id": "z", "cluster": "z"}, {"id": "y", "cluster": "y"}]);
+    let world = World { router: router(credentials, json!({}), &world.shared), ..world };
+    assert_eq!(world.sends("1").1, Outcome::Rebind, "a is gone, and its cooldown with it");
+}
+
+#[test]
+fn an_unknown_model_is_judged_by_the_credential_alone() {
+    let world = World::new(json!({}));
+    let without_model = || {
+        let headers: Headers = [(":path", "/v1/files"), ("x-session-id", "7")].into_iter().collect();
+        let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        match world.router.route(&request, &world.shared, world.now) {
+            Decision::Route(route) => (route.credential.id.clone(), world.router.ticket(&route, world.now).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (first, ticket) = without_model();
+    let observe = |status| world.router.observe(&ticket, status, &Headers::default(), b"", &world.shared, world.now);
+    assert_eq!(observe(404).to_string(), "request_fault");
+    assert_eq!(without_model().0, first, "a path that is not there blocks no credential");
+    assert_ne!(observe(429), Learnt::Contended);
+    assert_ne!(without_model().0, first);
+}
