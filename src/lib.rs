@@ -12,6 +12,7 @@ pub mod availability;
 pub mod balance;
 pub mod binding;
 pub mod body;
+mod case;
 pub mod config;
 pub mod cooldown;
 pub mod duration;

@@ -33,11 +33,27 @@ impl<'c> Target<'c> {
     }
 }
 
-/// Whether the model decides which pool serves a request with these headers, and only the body can tell it.
-pub fn depends_on_body(headers: &Headers, pools: &[Pool]) -> bool {
-    let host = headers.host().to_ascii_lowercase();
-    let mut candidates = pools.iter().filter(|pool| serves(&pool.matches, headers, &host));
-    model_in_path(headers.path()).is_none() && candidates.next().is_some_and(|first| !first.matches.models.is_empty())
+/// What headers alone tell of the pool that serves a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// None does, whatever the body says.
+    NoPool,
+    /// It is settled.
+    Pool,
+    /// It depends on the model, and only the body can tell that.
+    PoolOfModel,
+}
+
+impl Knowledge {
+    /// What these headers tell.
+    pub fn of(headers: &Headers, pools: &[Pool]) -> Self {
+        let host = headers.host().to_ascii_lowercase();
+        match pools.iter().find(|pool| serves(&pool.matches, headers, &host)) {
+            None => Self::NoPool,
+            Some(first) if first.matches.models.is_empty() || model_in_path(headers.path()).is_some() => Self::Pool,
+            Some(_) => Self::PoolOfModel,
+        }
+    }
 }
 
 fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {

@@ -47,6 +47,27 @@ fn an_id_that_is_no_id_gives_way_to_the_next_source() {
 }
 
 #[test]
+fn megabytes_and_broken_ends_do_not_hide_an_id() {
+    let router = router(json!({}));
+    let source_in = |body: &[u8]| {
+        let headers = Headers::default();
+        let request = Request { headers: &headers, body: router.read_body(body), tried: &[], properties: &[] };
+        match router.route(&request, &InMemory::default(), 0) {
+            Decision::Route(route) => route.session.map(|(source, _)| source.to_owned()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let long = "x".repeat(16 << 20);
+    assert_eq!(source_in(format!(r#"{{"a":"{long}","session_id":"1"}}"#).as_bytes()).as_deref(), Some("session"));
+    assert_eq!(source_in(format!(r#"{{"session_id":"1","a":"{long}"#).as_bytes()).as_deref(), Some("session"));
+    let deep = "[".repeat(10_000);
+    assert_eq!(source_in(format!(r#"{{"session_id":"1","a":{deep}"#).as_bytes()).as_deref(), Some("session"));
+    assert_eq!(source_in(br#"{"session_id":"1","a":"\ud800","b":"#).as_deref(), Some("session"));
+    assert_eq!(source_in(b"{\"session_id\":\"1\",\"a\":\"\xff\xfe\" ]]} nonsense").as_deref(), Some("session"));
+    assert_eq!(source_in(br#"{"messages":[{"content":"\"session_id\":\"1\""}],"tools":[{"session_id":"2"}]}"#), None);
+}
+
+#[test]
 fn a_request_id_is_a_session_only_of_clients_that_use_it_so() {
     let router = router(json!({}));
     let with = |name, value| source(&router, &[("x-client-request-id", "1"), (name, value)], &json!({}));
@@ -135,6 +156,16 @@ fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
     assert!(router(json!({"body": {"read": "always"}})).must_read_body(&chat, false));
     assert!(router(json!({"profile": "reference"})).must_read_body(&chat, false), "there the model is in every key");
     assert!(router(json!({"routing": {"session_affinity": false}})).must_read_body(&chat, false), "for the rotation");
+}
+
+#[test]
+fn traffic_that_no_pool_serves_is_never_held() {
+    let router = router(json!({"pools": [
+        {"name": "p", "match": {"path_prefixes": ["/v1/"]}, "credentials": [{"id": "a", "cluster": "a"}]}
+    ]}));
+    let json = ("content-type", "application/json");
+    assert!(router.must_read_body(&headers(&[(":path", "/v1/chat/completions"), json]), false));
+    assert!(!router.must_read_body(&headers(&[(":path", "/api/upload"), json]), false));
 }
 
 #[test]

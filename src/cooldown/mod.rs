@@ -198,7 +198,7 @@ impl Cooldowns<'_> {
 
 /// The next window of the back-off; the level rises until the longest window is reached.
 fn backoff(level: &mut u8) -> u64 {
-    let length = FIRST_BACKOFF.checked_shl(u32::from(*level)).unwrap_or(LONGEST_BACKOFF);
+    let length = 2_u64.saturating_pow(u32::from(*level)).saturating_mul(FIRST_BACKOFF);
     if length >= LONGEST_BACKOFF {
         return LONGEST_BACKOFF;
     }

@@ -130,8 +130,9 @@ impl Stream {
 
     /// Learns from an error with as much of its body as was heard.
     fn learn_from_message(&mut self) {
-        if let Stage::Listening { ticket, status, headers, message } = mem::replace(&mut self.stage, Stage::Done) {
-            self.learn(&ticket, status, &headers, &message);
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Listening { ticket, status, headers, message } => self.learn(&ticket, status, &headers, &message),
+            stage => self.stage = stage,
         }
     }
 }

@@ -216,7 +216,7 @@ impl World {
             retry_at: at(&value["retry_in_ms"]),
             exceeded: quota["exceeded"] == true,
             recover_at: at(&quota["recover_in_ms"]),
-            level: quota["backoff_level"].as_u64().unwrap_or(0) as u8,
+            level: quota["backoff_level"].as_u64().map_or(0, |level| level.min(255) as u8),
         }
     }
 
@@ -250,6 +250,8 @@ impl World {
         let mut config = Config::parse(config.to_string().as_bytes()).map_err(|problems| format!("{problems:?}"))?;
         // The reference's providers may be empty, which no configuration may.
         config.pools[0].provider = Some(provider.to_owned());
+        // The model is the step's, whatever the body says.
+        config.body.model = config.body.paths.add(["no member of any body"]);
         Ok(Router::new(config, Seed::agree(&self.shared, [7; 16])))
     }
 }
