@@ -103,14 +103,19 @@ fn split_before(bytes: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
 }
 
 /// Splits the string that begins at the first byte, quotes included, from what follows it. `None` if it has no end.
+///
+/// Escapes are many in prompts, quotes are few: so quotes are searched for, and only before one the backslashes are
+/// counted. A quote behind an odd number of them belongs to the string.
 fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut at = 1;
+    let mut from = 1;
     loop {
-        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        if bytes.get(at) == Some(&b'"') {
-            return bytes.split_at_checked(at + 1);
+        let quote = from + memchr::memchr(b'"', bytes.get(from..)?)?;
+        let before = bytes.get(from..quote)?.iter().rev();
+        let backslashes = before.take_while(|&&byte| byte == b'\\').count();
+        if backslashes % 2 == 0 {
+            return bytes.split_at_checked(quote + 1);
         }
-        at += 2;
+        from = quote + 1;
     }
 }
 
