@@ -7,7 +7,10 @@
 
 mod affinity;
 mod configuration;
+mod load;
+mod memory;
 mod reading;
 mod recognition;
 mod secrets;
 mod support;
+mod workers;
