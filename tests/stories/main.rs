@@ -13,4 +13,5 @@ mod reading;
 mod recognition;
 mod secrets;
 mod support;
+mod trap;
 mod workers;

@@ -39,8 +39,9 @@ async fn a_session_that_comes_everywhere_at_once_is_bound_once() -> Result<()> {
             assert_eq!((told.outcome("miss"), told.credentials().len()), (1, 1), "session {session}: {told:?}");
             total.add(told);
         }
-        let told = send_all(&gateway, 0..20_000, |_| request(0)).await?;
-        assert_eq!((told.outcome("miss"), told.credentials().len()), (0, 1), "{told:?}");
+        // All connections go through the same sessions side by side, so that every first request is a race.
+        let told = send_all(&gateway, 0..64_000, |number| request(1_000 + number / CONNECTIONS as u64)).await?;
+        assert_eq!(told.outcome("miss"), 1_000, "{told:?}");
         total.add(told);
         finish(gateway, workers, &total).await?;
     }
@@ -82,7 +83,7 @@ async fn more_sessions_than_a_row_holds_are_all_served() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
-    const SESSIONS: u64 = 10_000;
+    const SESSIONS: u64 = 40_000;
     for workers in WORKERS {
         // So much room that no row is full and none of them gives way to another.
         let gateway = gateway(workers, 1 << 20).await?;
