@@ -5,6 +5,8 @@
 
 mod host;
 mod stream;
+#[cfg(feature = "trap")]
+mod trap;
 
 use std::rc::Rc;
 

@@ -142,6 +142,8 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         let headers: Headers = self.get_http_request_headers_bytes().into_iter().collect();
+        #[cfg(feature = "trap")]
+        super::trap::trap_on_demand(&headers);
         let routing_header = &self.running.router.config().routing.header;
         if headers.first(routing_header).is_some() {
             // A client must not choose its cluster, on no path.

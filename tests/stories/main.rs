@@ -8,7 +8,11 @@
 mod affinity;
 mod configuration;
 mod cooldowns;
+mod load;
+mod memory;
 mod reading;
 mod recognition;
 mod secrets;
 mod support;
+mod trap;
+mod workers;

@@ -59,12 +59,16 @@ pub(crate) async fn say(gateway: &Gateway, session: &str) -> Result<Served> {
 pub(crate) fn served(response: &Response) -> Result<Served> {
     assert_eq!(response.status, 200, "{}", response.text());
     let decision = decision(response)?;
-    let word = |name: &str| decision.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned);
     Ok(Served {
         account: response.header("x-simulated-account").context("no account")?.to_owned(),
-        outcome: word("outcome=").context("no outcome")?,
-        source: word("source="),
+        outcome: word(decision, "outcome=").context("no outcome")?,
+        source: word(decision, "source="),
     })
+}
+
+/// What a decision says under a name, which ends with its `=`.
+pub(crate) fn word(decision: &str, name: &str) -> Option<String> {
+    decision.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned)
 }
 
 /// What the filter says it decided.

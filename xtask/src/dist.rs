@@ -32,7 +32,14 @@ pub struct Module {
 pub fn build(project_root: &Path) -> Result<Module> {
     let output = cargo(project_root).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the filter cannot be built, see above");
-    ship(project_root, &output.stdout)
+    put(&project_root.join("dist"), &output.stdout)
+}
+
+/// Builds a filter that traps on demand into `target/trap/session_affinity.wasm`, for tests. It is never shipped.
+pub fn build_with_trap(project_root: &Path) -> Result<Module> {
+    let output = cargo(project_root).args(["--features", "trap"]).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "the filter cannot be built:\n{}", String::from_utf8_lossy(&output.stderr));
+    put(&project_root.join("target/trap"), &output.stdout)
 }
 
 /// Builds it as [`build`] does, but passes on what cargo says, line by line, instead of letting it write to the terminal.
@@ -54,19 +61,19 @@ pub fn build_silently(project_root: &Path, mut progress: impl FnMut(&str)) -> Re
     });
     let status = child.wait().context("cannot wait for cargo")?;
     ensure!(status.success(), "the filter cannot be built:\n{told}");
-    ship(project_root, &messages?)
+    put(&project_root.join("dist"), &messages?)
 }
 
-/// Copies what cargo says it has built to where it is shipped from.
-fn ship(project_root: &Path, messages: &[u8]) -> Result<Module> {
+/// Copies what cargo says it has built into a directory.
+fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
     let messages = str::from_utf8(messages).context("cargo does not speak UTF-8")?;
     let artifact =
         built_module(messages).with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
-    let directory = project_root.join("dist");
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let path = directory.join("session_affinity.wasm");
     // By a rename, because an Envoy that watches the file, or a test that starts one, must never read a half.
-    let new = tempfile::NamedTempFile::new_in(&directory).context("cannot write into dist")?;
+    let new = tempfile::NamedTempFile::new_in(directory)
+        .with_context(|| format!("cannot write into {}", directory.display()))?;
     let size = fs::copy(&artifact, new.path()).with_context(|| format!("cannot copy {}", artifact.display()))?;
     new.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Module { path, size })

@@ -43,7 +43,15 @@ pub fn ci() -> Result<()> {
     })?;
     step("licences", || licences::check(project_root()))?;
     test(&[envoy::find::PINNED.to_string(), envoy::find::FLOOR.to_string()])?;
+    step("a million sessions", || million_sessions(&envoy::find(Some(&envoy::find::PINNED.to_string()))?))?;
     step("docker-compose", compose::test)
+}
+
+/// The stories of memory at their full length; [`test`] tells them with a fifth.
+fn million_sessions(envoy: &envoy::Envoy) -> Result<()> {
+    let path = envoy.path.to_str().context("the path of Envoy is not UTF-8")?;
+    let arguments = ["test", "--locked", "--test", "stories", "memory", "--", "--ignored", "--test-threads", "1"];
+    cargo(&arguments, &[("ENVOY", path), ("MEMORY_STORY_REQUESTS", "1000000")])
 }
 
 fn stories(version: Option<&str>) -> Result<()> {
