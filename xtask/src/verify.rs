@@ -39,7 +39,9 @@ pub fn ci() -> Result<()> {
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     step("clippy, native", || cargo(&[&["clippy", "--workspace", "--all-targets"], &lint[..]].concat(), &[]))?;
     step("clippy, module", || {
-        cargo(&[&["clippy", "--package", "session-affinity", "--lib", "--target", WASM], &lint[..]].concat(), &[])
+        let module = ["clippy", "--package", "session-affinity", "--lib", "--target", WASM];
+        cargo(&[&module[..], &lint].concat(), &[])?;
+        cargo(&[&module[..], &["--all-features"], &lint].concat(), &[])
     })?;
     step("licences", || licences::check(project_root()))?;
     test(&[envoy::find::PINNED.to_string(), envoy::find::FLOOR.to_string()])?;
