@@ -42,6 +42,16 @@ pub struct Observation<'a> {
     pub sent: u64,
 }
 
+/// An answer, and what it is measured by.
+struct Lesson<'a> {
+    model: &'a str,
+    class: Class,
+    observation: &'a Observation<'a>,
+    /// Whether errors block nothing here.
+    frozen: bool,
+    now: u64,
+}
+
 /// The cooldowns of all credentials.
 #[derive(Clone, Copy)]
 pub struct Cooldowns<'c> {
@@ -74,12 +84,13 @@ impl Cooldowns<'_> {
     ) -> Option<Updated<Class>> {
         let class = self.class_of(observation);
         let frozen = credential.disable_cooling.unwrap_or(self.config.disabled);
+        let lesson = Lesson { model, class, observation, frozen, now };
         shared::update(shared, &credential.cooldown_key, |value| {
             let mut states = States::decode(value);
             let before = states.clone();
             match self.profile {
-                Profile::Recommended => self.learn_recommended(&mut states, model, class, observation, frozen, now),
-                Profile::Reference => self.learn_reference(&mut states, model, class, observation, frozen, now),
+                Profile::Recommended => self.learn_recommended(&mut states, &lesson),
+                Profile::Reference => self.learn_reference(&mut states, &lesson),
             }
             (states != before).then(|| (states.encode(), class))
         })
@@ -117,15 +128,8 @@ impl Cooldowns<'_> {
         exact.or_else(base)?.block(now)
     }
 
-    fn learn_recommended(
-        &self,
-        states: &mut States,
-        model: &str,
-        class: Class,
-        observation: &Observation<'_>,
-        frozen: bool,
-        now: u64,
-    ) {
+    fn learn_recommended(&self, states: &mut States, lesson: &Lesson<'_>) {
+        let &Lesson { model, class, observation, frozen, now } = lesson;
         let of_model = self.model_key(canonical(model));
         let (key, length) = match class {
             Class::Success => {
@@ -161,15 +165,8 @@ impl Cooldowns<'_> {
         states.set(key, state, now);
     }
 
-    fn learn_reference(
-        &self,
-        states: &mut States,
-        model: &str,
-        class: Class,
-        observation: &Observation<'_>,
-        frozen: bool,
-        now: u64,
-    ) {
+    fn learn_reference(&self, states: &mut States, lesson: &Lesson<'_>) {
+        let &Lesson { model, class, observation, frozen, now } = lesson;
         let key = self.model_key(model);
         let mut state = states.get(key).unwrap_or_default();
         let block_for = |length: u64| (!frozen).then(|| now.saturating_add(length));
