@@ -1,7 +1,7 @@
 //! Many requests at little cost, for the stories that are about numbers.
 //!
 //! The filter decides and binds as ever, but Envoy itself answers in place of an upstream: then a million requests take
-//! half a minute. Only one that asks a provider to fail (`x-simulate`) goes on to the provider.
+//! about a minute. Only one that asks a provider to fail (`x-simulate`) goes on to the provider.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
