@@ -1,8 +1,10 @@
 //! Which of the ready credentials a new session gets.
 
+use std::cell::Cell;
+
 use crate::config::{Credential, Strategy};
 use crate::hash::{KeyHash, Seed};
-use crate::shared::{self, SharedData};
+use crate::shared::{self, SharedData, Updated};
 use crate::table::Table;
 
 /// Rotations that are kept apart, one for each pool, provider and model in use. Beyond it the least recently used one
@@ -40,9 +42,8 @@ impl Cursors {
         self.table.keys().chain(wheels).chain(self.cap.map(|_| GENERATION.to_owned()))
     }
 
-    /// The number of this turn. Where other workers win every attempt, two of them may get the same turn: that costs a
-    /// little balance, never an answer.
-    fn turn(&self, shared: &impl SharedData, key: KeyHash, now: u64, first: u64) -> u64 {
+    /// The number of this turn.
+    fn turn(&self, shared: &impl SharedData, key: KeyHash, now: u64, first: u64) -> Updated<u64> {
         let generation = self.generation(shared, key);
         let updated = self.table.update(shared, key, now, |entry| {
             let turn = entry.map(|entry| entry.number).filter(|number| number >> 32 == generation);
@@ -50,7 +51,7 @@ impl Cursors {
             let turn = if turn >= LAST_TURN { 0 } else { turn };
             Some(((generation << 32) | (turn + 1), turn))
         });
-        updated.map_or(first, |updated| updated.result)
+        updated.unwrap_or(Updated { result: first, written: false })
     }
 
     /// The generation that a cursor must be of to count. One that is new counts against the cap; where the cap is
@@ -90,6 +91,9 @@ pub struct Rotation<'a, S> {
     pub scope: [&'a [u8]; 3],
     /// Milliseconds since the epoch.
     pub now: u64,
+    /// Set when other workers won every attempt at a turn. Then two of them may have taken the same one: that costs a
+    /// little balance, never an answer.
+    pub contended: &'a Cell<bool>,
 }
 
 impl<S: SharedData> Rotation<'_, S> {
@@ -156,11 +160,16 @@ impl<S: SharedData> Rotation<'_, S> {
             let credits = credits.iter().flat_map(|credit| credit.to_le_bytes());
             Some((identity.iter().copied().chain(credits).collect(), at))
         })?;
-        members.get(updated.result).copied()
+        members.get(self.taken(updated)).copied()
     }
 
     fn turn(&self, ring: &[&[u8]], first: u64) -> u64 {
-        self.cursors.turn(self.shared, self.hash(ring), self.now, first)
+        self.taken(self.cursors.turn(self.shared, self.hash(ring), self.now, first))
+    }
+
+    fn taken<T>(&self, turn: Updated<T>) -> T {
+        self.contended.set(self.contended.get() || !turn.written);
+        turn.result
     }
 
     fn hash(&self, ring: &[&[u8]]) -> KeyHash {

@@ -1,6 +1,8 @@
 //! One request on its way to a decision. The steps (session, binding, availability, balance, reply) are modules that do
 //! not call each other; here they are put together, and it reads like the specification.
 
+use std::cell::Cell;
+
 use crate::availability::{self, Unready};
 use crate::balance::Rotation;
 use crate::config::{Config, Credential, Profile, ScopePart};
@@ -21,6 +23,8 @@ pub(crate) struct Case<'a, 'c, S> {
     pub(crate) target: Target<'c>,
     pub(crate) shared: &'a S,
     pub(crate) now: u64,
+    /// Whether something could not be written, because other workers wrote it in every attempt.
+    pub(crate) contended: Cell<bool>,
 }
 
 impl<'c, S: SharedData> Case<'_, 'c, S> {
@@ -65,7 +69,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         });
         let settled = settled.ok_or(failure)?;
         let (credential, outcome) = settled.result;
-        let outcome = if settled.written { outcome } else { Outcome::Contended };
+        self.contended.set(self.contended.get() || !settled.written);
         Ok(self.route(credential, outcome, Some((session.source, key))))
     }
 
@@ -87,6 +91,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
             seed: self.router.seed,
             scope: [pool.name.as_bytes(), provider.as_bytes(), canonical(&self.target.model).as_bytes()],
             now: self.now,
+            contended: &self.contended,
         };
         let mut candidates = self.ready()?;
         if self.prefers_websockets() {
@@ -159,6 +164,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
     }
 
     fn route(&self, credential: &'c Credential, outcome: Outcome, session: Option<(&'c str, KeyHash)>) -> Route<'c> {
+        let outcome = if self.contended.get() { Outcome::Contended } else { outcome };
         Route { pool: self.target.pool, credential, model: self.target.model.clone(), outcome, session }
     }
 }

@@ -17,7 +17,8 @@ pub enum Outcome {
     Miss,
     /// Nothing names a session, or affinity is off: the strategy chose, and nothing was bound.
     None,
-    /// A credential was chosen but not bound: other workers wrote the same row of bindings in every attempt.
+    /// A credential was chosen, but the binding or the turn of the rotation could not be written: other workers wrote it
+    /// in every attempt.
     Contended,
     /// No pool serves the request: it passes untouched.
     Unmatched,

@@ -149,7 +149,7 @@ impl Router {
         let Some(target) = Target::of(request, &self.config.pools, self.config.body.model) else {
             return Decision::Pass;
         };
-        Case { router: self, request, target, shared, now }.decide()
+        Case { router: self, request, target, shared, now, contended: false.into() }.decide()
     }
 
     /// What has to be kept of a route until its answer comes.

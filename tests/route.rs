@@ -357,9 +357,10 @@ fn new_sessions_spread_evenly() {
     assert_eq!(served.into_values().collect::<Vec<_>>(), [100, 100, 100]);
 }
 
-/// Shared data in which another worker wins the first so many writes of a row of bindings.
+/// Shared data in which another worker wins the first so many writes of some keys.
 struct Contended<'a> {
     inner: &'a InMemory,
+    keys: &'static str,
     refusals: std::cell::Cell<u32>,
 }
 
@@ -369,7 +370,7 @@ impl SharedData for Contended<'_> {
     }
 
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
-        if key.contains("binding") && self.refusals.get() > 0 {
+        if key.contains(self.keys) && self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
             return Err(Refused);
         }
@@ -380,7 +381,7 @@ impl SharedData for Contended<'_> {
 #[test]
 fn a_refused_write_is_tried_again_and_costs_no_second_turn() {
     let world = World::new(&three());
-    let contended = Contended { inner: &world.shared, refusals: 5.into() };
+    let contended = Contended { inner: &world.shared, keys: "binding", refusals: 5.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
     let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Miss));
@@ -392,8 +393,24 @@ fn a_refused_write_is_tried_again_and_costs_no_second_turn() {
 #[test]
 fn a_request_is_served_even_if_its_binding_cannot_be_written() {
     let world = World::new(&three());
-    let contended = Contended { inner: &world.shared, refusals: u32::MAX.into() };
+    let contended = Contended { inner: &world.shared, keys: "binding", refusals: u32::MAX.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
     let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
     assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Contended));
+}
+
+#[test]
+fn a_turn_that_cannot_be_written_is_told_and_the_binding_is_kept() {
+    for weight in [1, 2] {
+        let mut config = three();
+        config["pools"][0]["credentials"][0]["weight"] = json!(weight);
+        let world = World::new(&config);
+        let keys = if weight == 1 { "cursor" } else { "wheel" };
+        let contended = Contended { inner: &world.shared, keys, refusals: u32::MAX.into() };
+        let headers: Headers = [("x-session-id", "1")].into_iter().collect();
+        let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
+        let route = || outcome_of(&world.router.route(&request, &contended, world.now));
+        assert_eq!(route(), is("a", Outcome::Contended), "{keys}");
+        assert_eq!(route(), is("a", Outcome::Hit), "{keys}");
+    }
 }

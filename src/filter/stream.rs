@@ -68,9 +68,10 @@ impl Stream {
         let now = host::now();
         let decision = router.route(&request, &Host, now);
 
-        log::debug!("{decision}");
+        let words = decision.to_string();
+        log::debug!("{words}");
         running.counters.count(decision.outcome());
-        host::set_filter_state(DECISION, &decision.to_string());
+        host::set_filter_state(DECISION, &words);
         match decision {
             Decision::Route(route) => {
                 self.stage = router.ticket(&route, now).map_or(Stage::Done, Stage::Sent);

@@ -7,11 +7,12 @@ use anyhow::Result;
 use hyper::Request;
 use serde_json::json;
 use tokio::task::JoinSet;
-use xtask::envoy::client::{self, Body};
+use xtask::envoy::client::{self, Body, Protocol};
 use xtask::gateway::Gateway;
+use xtask::provider::Fault;
 
 use crate::load::{CONNECTIONS, Tally, answered_by_envoy, check_counters, check_workers, send_all, send_over};
-use crate::support::envoy;
+use crate::support::{body, envoy, message, post};
 
 const WORKERS: [u32; 2] = [2, 4];
 
@@ -103,6 +104,44 @@ async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
         finish(gateway, workers, &total).await?;
     }
     Ok(())
+}
+
+/// Forty limits of one credential, each for another model, at the same moment: all are one value in shared data.
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<()> {
+    const MODELS: u32 = 40;
+    for workers in WORKERS {
+        let gateway = Gateway::start(&envoy()?, workers, Ok).await?;
+        gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), None)?;
+        // The first session of every model goes to the first credential.
+        let first = of_every_model(&gateway, MODELS, "first").await?;
+        assert!(first.iter().all(|(status, _)| *status == 429), "{first:?}");
+        for session in ["first", "second", "third"] {
+            let served = of_every_model(&gateway, MODELS, session).await?;
+            assert!(served.iter().all(|(status, account)| *status == 200 && account != "anthropic-a"), "{served:?}");
+        }
+        check_workers(&gateway.envoy, workers).await?;
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+/// Sends a session's request for each of so many models, all at once: the status, and the account that answered.
+async fn of_every_model(gateway: &Gateway, models: u32, session: &str) -> Result<Vec<(u16, String)>> {
+    let mut tasks = JoinSet::new();
+    for model in 0..models {
+        let mut message = message("hi");
+        message["model"] = json!(format!("model-{model}"));
+        let request = post("/v1/messages").header("x-session-id", session).body(body(&message))?;
+        tasks.spawn(client::send(gateway.envoy.address(), Protocol::Http1, request));
+    }
+    let responses: Result<Vec<_>> = tasks.join_all().await.into_iter().collect();
+    let told = |response: client::Response| {
+        let account = response.header("x-simulated-account").unwrap_or_default().to_owned();
+        (response.status.as_u16(), account)
+    };
+    Ok(responses?.into_iter().map(told).collect())
 }
 
 /// Sends so many requests in each of so many sessions, all sessions at once, each over its share of the connections.
