@@ -1,7 +1,7 @@
 //! The two decisions: which credential serves a request, and what its answer teaches.
 //!
 //! Data in, data out: the request, the shared data and the time are arguments, so every case can be tested without a
-//! proxy. What a decision goes through stands in [`case`](crate::case).
+//! proxy. What a decision goes through stands in the module `case`.
 
 use std::fmt;
 

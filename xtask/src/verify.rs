@@ -43,6 +43,12 @@ pub fn ci() -> Result<()> {
         cargo(&[&module[..], &lint].concat(), &[])?;
         cargo(&[&module[..], &["--all-features"], &lint].concat(), &[])
     })?;
+    step("documentation", || {
+        cargo(
+            &["doc", "--package", "session-affinity", "--no-deps", "--locked"],
+            &[("RUSTDOCFLAGS", "--deny warnings")],
+        )
+    })?;
     step("licences", || licences::check(project_root()))?;
     test(&[envoy::find::PINNED.to_string(), envoy::find::FLOOR.to_string()])?;
     step("a million sessions", || million_sessions(&envoy::find(Some(&envoy::find::PINNED.to_string()))?))?;
