@@ -1,8 +1,8 @@
 //! Which conversation a request belongs to.
 //!
 //! Clients name their conversation in different places. The places are an ordered list of [`Source`]s, and the first
-//! that says something decides. The profile `recommended` knows the places of some thirty clients (the module `built_in`); the
-//! profile `reference` the six of the reference; an operator can give a list of his own.
+//! that says something decides. The profile `recommended` knows the places of some thirty clients (the module
+//! `built_in`), the profile `reference` the six of the reference; an operator can give a list of his own.
 //!
 //! Last in the list stands a hash of the first messages, for clients that send no id. Only this id changes as a
 //! conversation grows, and only once: the first turn has no assistant text yet. So it comes with a fallback, the hash
