@@ -16,9 +16,8 @@ pub enum Api {
 }
 
 impl Api {
-    /// The API of a path (without its query) and a host.
+    /// The API of a path (without its query) and a host (in lower case).
     pub fn of(path: &str, host: &str) -> Self {
-        let host = host.to_ascii_lowercase();
         let is_host = |name: &str| host.contains(name);
         let method = path.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, method)| method);
         if path.ends_with("/messages") || path.contains("/messages/") || path.contains("/publishers/anthropic/") {

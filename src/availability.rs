@@ -58,11 +58,7 @@ fn takes_new_sessions(credential: &Credential) -> bool {
 }
 
 fn why(blocks: &[Block]) -> Unready {
-    let until = |block: &Block| match block {
-        Block::Cooldown(until) | Block::Failing(until) => Some(*until),
-        Block::Disabled => None,
-    };
-    let first = blocks.iter().filter_map(until).min();
+    let first = blocks.iter().filter_map(|block| block.until()).min();
     match (blocks, first) {
         ([], _) => Unready::NotFound,
         (blocks, Some(first)) if blocks.iter().all(|block| matches!(block, Block::Cooldown(_))) => {

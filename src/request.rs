@@ -29,13 +29,14 @@ impl Headers {
         path.split_once('?').map_or(path, |(path, _)| path)
     }
 
-    /// The authority without its port, as sent.
-    pub fn host(&self) -> &str {
+    /// The authority without its port, in lower case.
+    pub fn host(&self) -> String {
         let authority = self.text(":authority");
-        match authority.rsplit_once(':') {
+        let host = match authority.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
             _ => authority,
-        }
+        };
+        host.to_ascii_lowercase()
     }
 
     /// Whether the stream asks to become a WebSocket.
@@ -95,25 +96,21 @@ mod tests {
         list.iter().map(|&(name, value)| (name, value)).collect()
     }
 
-    fn announces(headers: &Headers, end_of_stream: bool) -> bool {
-        headers.announce_json(end_of_stream)
-    }
-
     #[test]
     fn a_json_body_is_waited_for() {
-        assert!(announces(&headers(&[("content-type", "application/json; charset=utf-8")]), false));
-        assert!(announces(&headers(&[("Content-Type", "application/vnd.api+JSON")]), false));
-        assert!(announces(&headers(&[]), false));
-        assert!(announces(&headers(&[("content-encoding", "identity")]), false));
+        assert!(headers(&[("content-type", "application/json; charset=utf-8")]).announce_json(false));
+        assert!(headers(&[("Content-Type", "application/vnd.api+JSON")]).announce_json(false));
+        assert!(headers(&[]).announce_json(false));
+        assert!(headers(&[("content-encoding", "identity")]).announce_json(false));
     }
 
     #[test]
     fn nothing_is_held_that_has_no_json_body() {
-        assert!(!announces(&headers(&[("content-type", "application/json")]), true));
-        assert!(!announces(&headers(&[("content-type", "multipart/form-data; boundary=x")]), false));
-        assert!(!announces(&headers(&[("content-type", "application/json"), ("content-encoding", "zstd")]), false));
-        assert!(!announces(&headers(&[("upgrade", "websocket")]), false));
-        assert!(!announces(&headers(&[(":method", "CONNECT")]), false));
+        assert!(!headers(&[("content-type", "application/json")]).announce_json(true));
+        assert!(!headers(&[("content-type", "multipart/form-data; boundary=x")]).announce_json(false));
+        assert!(!headers(&[("content-type", "application/json"), ("content-encoding", "zstd")]).announce_json(false));
+        assert!(!headers(&[("upgrade", "websocket")]).announce_json(false));
+        assert!(!headers(&[(":method", "CONNECT")]).announce_json(false));
     }
 
     #[test]

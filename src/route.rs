@@ -130,7 +130,7 @@ impl Router {
         let settled = || {
             !body.always_read
                 && routing.session_affinity
-                && session.sources.are_settled_by(headers, Api::of(headers.path(), headers.host()))
+                && session.sources.are_settled_by(headers, Api::of(headers.path(), &headers.host()))
         };
         match Knowledge::of(headers, pools) {
             Knowledge::NoPool => false,
@@ -197,11 +197,8 @@ impl Router {
         shared: &impl SharedData,
         now: u64,
     ) -> Learnt {
-        let cooldowns = self.cooldowns();
-        match cooldowns.learn(shared, credential, model, observation, now) {
-            Some(updated) if !updated.written => Learnt::Contended,
-            _ => Learnt::Class(cooldowns.class_of(observation)),
-        }
+        let learnt = self.cooldowns().learn(shared, credential, model, observation, now);
+        if learnt.written { Learnt::Class(learnt.result) } else { Learnt::Contended }
     }
 
     /// The bindings, for whoever looks after them.

@@ -24,7 +24,7 @@ impl<'c> Target<'c> {
         let headers = request.headers;
         let in_body = || request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned());
         let model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
-        let host = headers.host().to_ascii_lowercase();
+        let host = headers.host();
         let fits = |pool: &&Pool| serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model);
         let pool = pools.iter().find(fits)?;
         let api = Api::of(headers.path(), &host);
@@ -47,7 +47,7 @@ pub enum Knowledge {
 impl Knowledge {
     /// What these headers tell.
     pub fn of(headers: &Headers, pools: &[Pool]) -> Self {
-        let host = headers.host().to_ascii_lowercase();
+        let host = headers.host();
         match pools.iter().find(|pool| serves(&pool.matches, headers, &host)) {
             None => Self::NoPool,
             Some(first) if first.matches.models.is_empty() || model_in_path(headers.path()).is_some() => Self::Pool,

@@ -73,7 +73,7 @@ impl Cooldowns<'_> {
         }
     }
 
-    /// Learns from an answer; gives its class, and whether what changed was written. `None` if nothing changed.
+    /// Learns from an answer; gives its class, and whether what changed, if anything did, was written.
     pub fn learn(
         &self,
         shared: &impl SharedData,
@@ -81,11 +81,11 @@ impl Cooldowns<'_> {
         model: &str,
         observation: &Observation<'_>,
         now: u64,
-    ) -> Option<Updated<Class>> {
+    ) -> Updated<Class> {
         let class = self.class_of(observation);
         let frozen = credential.disable_cooling.unwrap_or(self.config.disabled);
         let lesson = Lesson { model, class, observation, frozen, now };
-        shared::update(shared, &credential.cooldown_key, |value| {
+        let updated = shared::update(shared, &credential.cooldown_key, |value| {
             let mut states = States::decode(value);
             let before = states.clone();
             match self.profile {
@@ -93,11 +93,12 @@ impl Cooldowns<'_> {
                 Profile::Reference => self.learn_reference(&mut states, &lesson),
             }
             (states != before).then(|| (states.encode(), class))
-        })
+        });
+        updated.unwrap_or(Updated { result: class, written: true })
     }
 
     /// The class of an answer: as configured for its status, else as the profile has it.
-    pub fn class_of(&self, observation: &Observation<'_>) -> Class {
+    fn class_of(&self, observation: &Observation<'_>) -> Class {
         let configured = self.config.statuses.iter().find(|(status, _)| *status == observation.status);
         match (configured, self.profile) {
             (Some((_, class)), _) => *class,
@@ -113,10 +114,7 @@ impl Cooldowns<'_> {
 
     fn block_recommended(&self, states: &States, model: &str, now: u64) -> Option<Block> {
         let of = |key: KeyHash| states.get(key).and_then(|state| state.block(now));
-        let until = |block: &Block| match block {
-            Block::Cooldown(until) | Block::Failing(until) => *until,
-            Block::Disabled => u64::MAX,
-        };
+        let until = |block: &Block| block.until().unwrap_or(u64::MAX);
         [of(WHOLE), of(self.model_key(canonical(model)))].into_iter().flatten().max_by_key(until)
     }
 

@@ -53,6 +53,16 @@ pub enum Block {
     Disabled,
 }
 
+impl Block {
+    /// When it ends by itself; `None` if an operator has to end it.
+    pub fn until(self) -> Option<u64> {
+        match self {
+            Self::Cooldown(until) | Self::Failing(until) => Some(until),
+            Self::Disabled => None,
+        }
+    }
+}
+
 impl State {
     /// Whether, and why, it may not be used now. In the reference the recovery of the quota replaces the end of the
     /// block, even where it is earlier.

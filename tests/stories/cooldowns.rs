@@ -5,18 +5,12 @@ use serde_json::json;
 use xtask::gateway::Gateway;
 use xtask::provider::Fault;
 
-use crate::support::{body, counted, gateway, gateway_with, message, post, say, send, shipped};
+use crate::support::{answers, body, counted, gateway, gateway_with, message, post, say, send, shipped};
 
 /// The status that a session's request ends with.
 async fn status_of(gateway: &Gateway, session: &str) -> Result<u16> {
     let request = post("/v1/messages").header("x-session-id", session).body(body(&message("hello")))?;
     Ok(send(gateway, request).await?.status.as_u16())
-}
-
-async fn answers(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
-    let stats = gateway.envoy.stats("wasmcustom.session_affinity.answer.").await?;
-    let word = |name: String| name.split('.').nth(3).unwrap_or_default().to_owned();
-    Ok(stats.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (word(name), count)).collect())
 }
 
 #[tokio::test]

@@ -78,7 +78,16 @@ pub(crate) fn decision(response: &Response) -> Result<&str> {
 
 /// How often each outcome was counted, without those that were not.
 pub(crate) async fn counted(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
-    let stats = gateway.envoy.stats("wasmcustom.session_affinity.outcome.").await?;
+    counted_as(gateway, "outcome").await
+}
+
+/// How often each class of answers was counted, without those that were not.
+pub(crate) async fn answers(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
+    counted_as(gateway, "answer").await
+}
+
+async fn counted_as(gateway: &Gateway, what: &str) -> Result<Vec<(String, u64)>> {
+    let stats = gateway.envoy.stats(&format!("wasmcustom.session_affinity.{what}.")).await?;
     let word = |name: String| name.split('.').nth(3).unwrap_or_default().to_owned();
     Ok(stats.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (word(name), count)).collect())
 }

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, value_parser};
 use xtask::demo::Size;
 use xtask::prepare::prepare;
 use xtask::provider::{self, Addresses};
-use xtask::{compose, conformance, demo, dist, project_root, run, verify};
+use xtask::{compose, conformance, demo, run, verify};
 
 /// Builds, runs, shows and tests the filter.
 #[derive(Parser)]
@@ -90,12 +90,7 @@ fn execute(command: Command) -> Result<()> {
             let envoy = prepare(envoy.envoy.as_deref())?;
             block_on(run::run(&envoy))
         }
-        Command::Dist => {
-            let module = dist::build(project_root())?;
-            dist::check(&module.path)?;
-            println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
-            Ok(())
-        }
+        Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
         Command::Test { envoy } => verify::test(&envoy),
         Command::Conformance { folders } => {

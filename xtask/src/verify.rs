@@ -16,17 +16,23 @@ const WASM: &str = "wasm32-wasip1";
 /// # Errors
 /// The first step that fails.
 pub fn test(envoy_versions: &[String]) -> Result<()> {
-    step("module", || {
-        let module = dist::build(project_root())?;
-        dist::check(&module.path)?;
-        println!("{} is {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
-        Ok(())
-    })?;
+    step("module", module)?;
     step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], &[]))?;
     if envoy_versions.is_empty() {
         return stories(None);
     }
     envoy_versions.iter().try_for_each(|version| stories(Some(version)))
+}
+
+/// Builds the module, checks it, and tells its size.
+///
+/// # Errors
+/// If it cannot be built, or Envoy could not load it, or it is too large.
+pub fn module() -> Result<()> {
+    let module = dist::build(project_root())?;
+    dist::check(&module.path)?;
+    println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
+    Ok(())
 }
 
 /// All that [`test`] does, on the pinned version of Envoy and on the oldest one, and before it what needs no Envoy, and
@@ -57,18 +63,16 @@ pub fn ci() -> Result<()> {
 
 /// The stories of memory at their full length; [`test`] tells them with a fifth.
 fn million_sessions(envoy: &envoy::Envoy) -> Result<()> {
-    let path = envoy.path.to_str().context("the path of Envoy is not UTF-8")?;
     let arguments = ["test", "--locked", "--test", "stories", "memory", "--", "--ignored", "--test-threads", "1"];
-    cargo(&arguments, &[("ENVOY", path), ("MEMORY_STORY_REQUESTS", "1000000")])
+    cargo_on(envoy, &arguments, &[("MEMORY_STORY_REQUESTS", "1000000")])
 }
 
 fn stories(version: Option<&str>) -> Result<()> {
     let envoy = envoy::find(version)?;
     step(&format!("stories on Envoy {}", envoy.version), || {
-        let path = envoy.path.to_str().context("the path of Envoy is not UTF-8")?;
         // Each story is a process of Envoy and the simulated providers; more at once than cores only slows all down.
         let arguments = ["test", "--workspace", "--locked", "--tests", "--", "--ignored", "--test-threads", "2"];
-        cargo(&arguments, &[("ENVOY", path)])
+        cargo_on(&envoy, &arguments, &[])
     })
 }
 
@@ -78,6 +82,12 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     run().with_context(|| format!("{name} failed"))?;
     println!("==> {name}: {} s", begun.elapsed().as_secs());
     Ok(())
+}
+
+/// Runs cargo for tests that take this Envoy.
+fn cargo_on(envoy: &envoy::Envoy, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let path = envoy.path.to_str().context("the path of Envoy is not UTF-8")?;
+    cargo(arguments, &[&[("ENVOY", path)], environment].concat())
 }
 
 fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
