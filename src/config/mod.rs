@@ -3,6 +3,7 @@
 //! What was typed becomes what the filter needs in one step; after it nothing is checked again. All problems are found
 //! at once, each with its path, and with any of them the filter refuses to start.
 
+mod credential;
 mod envoy_struct;
 mod fields;
 mod pool;
@@ -10,9 +11,10 @@ mod session;
 
 use serde_json::Value;
 
+pub use credential::{Credential, State};
 use fields::Fields;
 pub use fields::Problems;
-pub use pool::{Credential, Match, Pattern, Pool, State};
+pub use pool::{Match, Pattern, Pool};
 pub use session::{ScopePart, SessionConfig};
 
 use crate::body::{PathId, Paths};
