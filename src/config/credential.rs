@@ -1,12 +1,13 @@
 //! Credentials: one way to a provider each.
 
 use std::hash::Hasher;
+use std::net::SocketAddr;
 
 use fnv::FnvHasher;
 use serde_json::Value;
 
-use super::Profile;
 use super::fields::{Fields, Problems};
+use super::{Profile, Secret, Setting};
 
 /// One way to a provider: an API key, a subscription, a workspace, a replica.
 #[derive(Debug)]
@@ -15,6 +16,10 @@ pub struct Credential {
     pub id: String,
     /// The cluster that serves it.
     pub cluster: String,
+    /// The endpoint of that cluster, an IP address with its port; `None` leaves it to Envoy's load balancing.
+    pub endpoint: Option<String>,
+    /// The request headers that carry it, for clusters that several credentials share.
+    pub headers: Vec<CredentialHeader>,
     /// Higher goes first. Envoy's own priorities run the other way.
     pub priority: i64,
     /// Credentials of one parent (an account, say) share a turn in round-robin.
@@ -44,12 +49,35 @@ pub enum State {
     Disabled,
 }
 
+/// A request header that carries a credential.
+#[derive(Debug)]
+pub struct CredentialHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: HeaderValue,
+}
+
+/// The value of a credential's header.
+#[derive(Debug)]
+pub enum HeaderValue {
+    /// From an environment variable of the VM, read when the filter starts.
+    Secret(Secret),
+    /// From a request header that a filter in front fills for every attempt, and that goes no further.
+    Header {
+        /// Its name.
+        name: String,
+        /// What the credential's header has in front of it, such as `Bearer `.
+        prefix: String,
+    },
+}
+
 impl Credential {
-    pub(super) fn read(path: String, value: Value, profile: Profile, pool: &str, problems: &mut Problems) -> Self {
+    pub(super) fn read(path: String, value: Value, setting: &Setting<'_>, pool: &str, problems: &mut Problems) -> Self {
         let mut fields = Fields::new(path, value, problems);
         let id = fields.required_word("id");
         let cluster = fields.required_word("cluster");
-        let priority = match profile {
+        let priority = match setting.profile {
             Profile::Recommended => fields.integer("priority"),
             Profile::Reference => fields.attribute("priority").map(|text| reference_priority(&text)),
         };
@@ -57,6 +85,20 @@ impl Credential {
         let disable_cooling = fields.boolean("disable_cooling");
         let parent = fields.string("parent").map(|parent| parent.trim().to_owned()).filter(|parent| !parent.is_empty());
         let websockets = fields.boolean("websockets").unwrap_or(false);
+        let endpoint = fields.word("endpoint");
+        if endpoint.as_deref().is_some_and(|endpoint| endpoint.parse::<SocketAddr>().is_err()) {
+            fields.problem("endpoint", "expected an IP address and a port, such as 10.0.0.1:8000");
+        }
+        let mut headers: Vec<CredentialHeader> = Vec::new();
+        for (path, value) in fields.array("headers") {
+            let Some(header) = CredentialHeader::read(path.clone(), value, setting, fields.problems()) else {
+                continue;
+            };
+            if headers.iter().any(|other| other.name == header.name) {
+                fields.problems().add(&format!("{path}.name"), "an earlier header of this credential has this name");
+            }
+            headers.push(header);
+        }
         let states = [("active", State::Active), ("drain", State::Drain), ("disabled", State::Disabled)];
         let state = fields.one_of("state", &states);
         fields.finish();
@@ -65,6 +107,8 @@ impl Credential {
             cooldown_key: format!("session_affinity/credential/{:016x}", fingerprint(&[pool, "\0", &id])),
             id,
             cluster,
+            endpoint,
+            headers,
             priority: priority.unwrap_or(0),
             parent,
             weight,
@@ -75,9 +119,27 @@ impl Credential {
     }
 }
 
+impl CredentialHeader {
+    fn read(path: String, value: Value, setting: &Setting<'_>, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::new(path, value, problems);
+        let name = fields.required_header_name("name");
+        let prefix = fields.string("prefix").unwrap_or_default();
+        let value = match (fields.string("environment"), fields.header_name("header")) {
+            (Some(variable), None) => match Secret::read(&variable, &prefix, setting.environment) {
+                Ok(secret) => Some(HeaderValue::Secret(secret)),
+                Err(problem) => fields.wrong("environment", problem),
+            },
+            (None, Some(name)) => Some(HeaderValue::Header { name, prefix }),
+            _ => fields.wrong("", "expected either `environment` or `header`"),
+        };
+        fields.finish();
+        Some(Self { name, value: value? })
+    }
+}
+
 /// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one pool do is checked
 /// where the pool is read.
-fn fingerprint(parts: &[&str]) -> u64 {
+pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     let mut hasher = FnvHasher::default();
     parts.iter().for_each(|part| hasher.write(part.as_bytes()));
     hasher.finish()

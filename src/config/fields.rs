@@ -85,6 +85,18 @@ impl<'p> Fields<'p> {
         self.word(name).unwrap_or_default()
     }
 
+    /// The name of a header, in lower case.
+    pub(super) fn header_name(&mut self, name: &str) -> Option<String> {
+        let header = self.string(name)?.to_ascii_lowercase();
+        if is_header_name(&header) { Some(header) } else { self.wrong(name, "expected the name of a request header") }
+    }
+
+    /// As [`Self::header_name`], and its absence is a problem. A stand-in keeps the reading going.
+    pub(super) fn required_header_name(&mut self, name: &str) -> String {
+        self.require(name);
+        self.header_name(name).unwrap_or_default()
+    }
+
     /// The text of a value that is a string or a number, as the reference's attributes are.
     pub(super) fn attribute(&mut self, name: &str) -> Option<String> {
         match self.fields.remove(name)? {
@@ -212,6 +224,11 @@ fn join(path: &str, name: &str) -> String {
         (path, "") => path.to_owned(),
         (path, name) => format!("{path}.{name}"),
     }
+}
+
+/// Whether a name is a header's that a filter may set: a token of RFC 9110, and no pseudo header.
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// What was found, without the text of strings: one in the wrong place may be a secret.

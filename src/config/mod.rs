@@ -7,14 +7,16 @@ mod credential;
 mod envoy_struct;
 mod fields;
 mod pool;
+mod secret;
 mod session;
 
 use serde_json::Value;
 
-pub use credential::{Credential, State};
+pub use credential::{Credential, CredentialHeader, HeaderValue, State};
 use fields::Fields;
 pub use fields::Problems;
 pub use pool::{Match, Pattern, Pool};
+pub use secret::Secret;
 pub use session::{ScopePart, SessionConfig};
 
 use crate::body::{PathId, Paths};
@@ -33,6 +35,8 @@ pub struct Config {
     pub body: BodyConfig,
     /// What answers teach.
     pub cooldown: CooldownConfig,
+    /// What happens when a credential fails.
+    pub failover: FailoverConfig,
     /// The pools, in the order in which they are tried.
     pub pools: Vec<Pool>,
     /// What works, but should be written otherwise: for the log.
@@ -74,6 +78,8 @@ pub struct Routing {
     pub max_rotations: u32,
     /// The request header that names the cluster.
     pub header: String,
+    /// The request header that names the endpoints of the cluster, in the order in which they are to be tried.
+    pub endpoint_header: String,
     /// The filter state that names the cluster; Envoy shows it as `wasm.<name>`.
     pub filter_state: String,
 }
@@ -95,6 +101,26 @@ pub struct CooldownConfig {
     pub statuses: Vec<(u16, Class)>,
 }
 
+/// The section `failover`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverConfig {
+    /// The most credentials that one request is sent to. 1 to 16, default 3.
+    pub max_attempts: usize,
+    /// When a session that has a substitute goes back to its home.
+    pub returns: Return,
+}
+
+/// When a session that has a substitute goes back to its home, once that is ready again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// If its prompt is still cached there; else the substitute becomes its home.
+    WhileWarm,
+    /// In any case.
+    Always,
+    /// Never: whatever serves it is its home.
+    Never,
+}
+
 /// How the credential of a new session is chosen among the ready ones of the highest priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
@@ -112,11 +138,19 @@ impl Config {
     /// # Errors
     /// Every problem there is.
     pub fn parse(bytes: &[u8]) -> Result<Self, Problems> {
+        Self::parse_with(bytes, &|_| None)
+    }
+
+    /// As [`Self::parse`], with the environment variables that keys may be in.
+    ///
+    /// # Errors
+    /// Every problem there is.
+    pub fn parse_with(bytes: &[u8], environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         // No message is also JSON: a `Struct` begins with a line feed and a length, and no length goes on as JSON does.
         let value = serde_json::from_slice(bytes).or_else(|error| envoy_struct::decode(bytes).ok_or(error));
         let config = match value {
-            Ok(value) => Self::read(value, &mut problems),
+            Ok(value) => Self::read(value, environment, &mut problems),
             Err(error) => {
                 problems.add("", format!("not JSON: {error}"));
                 return Err(problems);
@@ -125,7 +159,7 @@ impl Config {
         if problems.lines().is_empty() { Ok(config) } else { Err(problems) }
     }
 
-    fn read(value: Value, problems: &mut Problems) -> Self {
+    fn read(value: Value, environment: &dyn Fn(&str) -> Option<String>, problems: &mut Problems) -> Self {
         let mut warnings = Vec::new();
         let mut fields = Fields::new(String::new(), value, problems);
         let profile =
@@ -137,9 +171,35 @@ impl Config {
         let body = BodyConfig::read(fields.object("body"), profile, paths);
         let disabled = fields.boolean("disable_cooling").unwrap_or(false);
         let cooldown = CooldownConfig::read(fields.object("cooldown"), disabled);
-        let pools = pool::read_all(&mut fields, profile);
+        let failover = FailoverConfig::read(fields.object("failover"), profile);
+        let setting = Setting { profile, strict: session.strict, environment };
+        let pools = pool::read_all(&mut fields, &setting);
         fields.finish();
-        Self { profile, routing, session, body, cooldown, pools, warnings }
+        Self { profile, routing, session, body, cooldown, failover, pools, warnings }
+    }
+}
+
+/// What the rest of the configuration says to pools and credentials.
+struct Setting<'a> {
+    profile: Profile,
+    strict: bool,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl FailoverConfig {
+    fn read(mut fields: Fields<'_>, profile: Profile) -> Self {
+        let max_attempts = fields.integer_within("max_attempts", 1, 16).unwrap_or(3) as usize;
+        let words = [("while-warm", Return::WhileWarm), ("always", Return::Always), ("never", Return::Never)];
+        let returns = fields.one_of("return", &words);
+        if profile == Profile::Reference && returns.is_some_and(|returns| returns != Return::Never) {
+            fields.problem("return", "in the profile reference a session that has moved never returns");
+        }
+        fields.finish();
+        let returns = match profile {
+            Profile::Recommended => returns.unwrap_or(Return::WhileWarm),
+            Profile::Reference => Return::Never,
+        };
+        Self { max_attempts, returns }
     }
 }
 
@@ -197,10 +257,8 @@ impl Routing {
         }
         let ttl = fields.duration("session_affinity_ttl");
         let max_rotations = fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
-        let header = fields.string("header").map(|name| name.to_ascii_lowercase());
-        if header.as_deref().is_some_and(|name| !is_header_name(name)) {
-            fields.problem("header", "expected the name of a request header");
-        }
+        let header = fields.header_name("header");
+        let endpoint_header = fields.header_name("endpoint_header");
         let filter_state = fields.word("filter_state");
         fields.finish();
         Self {
@@ -212,12 +270,8 @@ impl Routing {
             ttl: ttl.unwrap_or(3_600_000),
             max_rotations,
             header: header.unwrap_or_else(|| "x-session-affinity-cluster".to_owned()),
+            endpoint_header: endpoint_header.unwrap_or_else(|| "x-session-affinity-endpoint".to_owned()),
             filter_state: filter_state.unwrap_or_else(|| "session_affinity.cluster".to_owned()),
         }
     }
-}
-
-/// Whether a name is a header's that a filter may set: a token of RFC 9110, and no pseudo header.
-fn is_header_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Profile;
-use super::credential::Credential;
+use super::Setting;
+use super::credential::{Credential, fingerprint};
 use super::fields::{Fields, Problems};
 
 /// Credentials that serve the same requests.
@@ -15,6 +15,13 @@ pub struct Pool {
     pub provider: Option<String>,
     /// The requests it serves.
     pub matches: Match,
+    /// Whether its sessions are served by their home or not at all.
+    pub strict: bool,
+    /// Milliseconds for which its provider keeps a prompt cached after the last use; `None`: as the provider's
+    /// documentation says.
+    pub cache_lifetime: Option<u64>,
+    /// What plans of failover call it.
+    pub fingerprint: u64,
     /// At least one, sorted by id (bytes): ties are resolved in this order.
     pub credentials: Vec<Credential>,
 }
@@ -33,14 +40,14 @@ pub struct Match {
     pub models: Vec<Pattern>,
 }
 
-pub(super) fn read_all(fields: &mut Fields<'_>, profile: Profile) -> Vec<Pool> {
+pub(super) fn read_all(fields: &mut Fields<'_>, setting: &Setting<'_>) -> Vec<Pool> {
     let elements = fields.array("pools");
     if elements.is_empty() {
         fields.problem("pools", "expected at least one pool");
     }
     let mut pools: Vec<Pool> = Vec::new();
     for (path, value) in elements {
-        let pool = Pool::read(path.clone(), value, profile, fields.problems());
+        let pool = Pool::read(path.clone(), value, setting, fields.problems());
         if pools.iter().any(|other| !pool.name.is_empty() && other.name == pool.name) {
             fields.problems().add(&format!("{path}.name"), format!("{:?} is the name of an earlier pool", pool.name));
         }
@@ -50,7 +57,7 @@ pub(super) fn read_all(fields: &mut Fields<'_>, profile: Profile) -> Vec<Pool> {
 }
 
 impl Pool {
-    fn read(path: String, value: Value, profile: Profile, problems: &mut Problems) -> Self {
+    fn read(path: String, value: Value, setting: &Setting<'_>, problems: &mut Problems) -> Self {
         let mut fields = Fields::new(path, value, problems);
         let name = fields.required_word("name");
         let provider = fields.word("provider");
@@ -61,16 +68,20 @@ impl Pool {
         }
         let mut credentials: Vec<Credential> = Vec::new();
         for (path, value) in elements {
-            let credential = Credential::read(path.clone(), value, profile, &name, fields.problems());
+            let credential = Credential::read(path.clone(), value, setting, &name, fields.problems());
             if credentials.iter().any(|other| !other.id.is_empty() && other.fingerprint == credential.fingerprint) {
                 let problem = format!("{:?} is the id of an earlier credential of this pool", credential.id);
                 fields.problems().add(&format!("{path}.id"), problem);
             }
             credentials.push(credential);
         }
+        let mut session = fields.object("session");
+        let strict = session.boolean("strict").unwrap_or(setting.strict);
+        session.finish();
+        let cache_lifetime = fields.duration("cache_lifetime");
         fields.finish();
         credentials.sort_by(|left, right| left.id.cmp(&right.id));
-        Self { name, provider, matches, credentials }
+        Self { fingerprint: fingerprint(&[&name]), name, provider, matches, strict, cache_lifetime, credentials }
     }
 }
 

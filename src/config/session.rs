@@ -25,6 +25,8 @@ pub struct SessionConfig {
     pub sources: Sources,
     /// What is mixed into the key of bindings, so that tenants share none.
     pub scope: Vec<ScopePart>,
+    /// Whether sessions have no substitute, in pools that do not say otherwise.
+    pub strict: bool,
 }
 
 /// Something that tells tenants apart.
@@ -55,8 +57,9 @@ impl SessionConfig {
         };
         let parts = fields.array("scope");
         let scope = parts.into_iter().filter_map(|(path, value)| read_scope(path, value, fields.problems())).collect();
+        let strict = fields.boolean("strict").unwrap_or(false);
         fields.finish();
-        Self { max_bindings, sources, scope }
+        Self { max_bindings, sources, scope, strict }
     }
 }
 
@@ -109,15 +112,6 @@ fn read_scope(path: String, value: Value, problems: &mut Problems) -> Option<Sco
 }
 
 impl Fields<'_> {
-    fn header_name(&mut self, name: &str) -> Option<String> {
-        let header = self.string(name)?.to_ascii_lowercase();
-        if super::is_header_name(&header) {
-            Some(header)
-        } else {
-            self.wrong(name, "expected the name of a request header")
-        }
-    }
-
     /// Splits a path at its dots. A dot that belongs to a name is written `\.`.
     fn path(&mut self, field: &str, path: &str) -> Vec<String> {
         let mut names = vec![String::new()];

@@ -1,0 +1,42 @@
+//! API keys that the filter itself puts into requests: never printed, never stored, never logged.
+
+use std::fmt;
+
+/// The value of a header that carries a key.
+pub struct Secret(String);
+
+impl Secret {
+    /// Reads a key from an environment variable. White space at its end is cut off: files and Kubernetes' secrets often
+    /// end with a line feed.
+    ///
+    /// # Errors
+    /// What is wrong with the variable; the text names it, and nothing of its value.
+    pub(super) fn read(
+        variable: &str,
+        prefix: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let value = environment(variable).unwrap_or_default();
+        let value = value.trim_end();
+        if value.is_empty() {
+            return Err(format!(
+                "{variable} is not set, or not listed in vm_config.environment_variables.host_env_keys"
+            ));
+        }
+        if value.bytes().any(|byte| !(byte == b' ' || byte.is_ascii_graphic())) {
+            return Err(format!("{variable} holds what cannot stand in a header"));
+        }
+        Ok(Self(format!("{prefix}{value}")))
+    }
+
+    /// The value, for the header and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
