@@ -16,6 +16,9 @@ pub enum Api {
 }
 
 impl Api {
+    /// Every API.
+    pub const ALL: [Self; 5] = [Self::Anthropic, Self::OpenAi, Self::Azure, Self::Gemini, Self::Bedrock];
+
     /// The API of a path (without its query) and a host (in lower case).
     pub fn of(path: &str, host: &str) -> Self {
         let is_host = |name: &str| host.contains(name);

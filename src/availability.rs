@@ -14,6 +14,13 @@ pub enum Unready {
     Unavailable(Option<u64>),
 }
 
+impl From<Block> for Unready {
+    /// Why a pool of just this credential is not ready.
+    fn from(block: Block) -> Self {
+        why(&[block])
+    }
+}
+
 /// The credentials among which a new session's is chosen, by id: the ready ones of the highest priority. `block` tells
 /// why one may not be used; `tried` are those that this request has been to.
 ///
@@ -53,7 +60,8 @@ pub fn prefer_websockets(ready: Vec<&Credential>) -> Vec<&Credential> {
     if preferred.is_empty() { ready } else { preferred }
 }
 
-fn takes_new_sessions(credential: &Credential) -> bool {
+/// Whether new sessions may be bound to it.
+pub fn takes_new_sessions(credential: &Credential) -> bool {
     credential.state == State::Active && credential.weight > 0
 }
 

@@ -1,11 +1,12 @@
 //! Which of the ready credentials a new session gets.
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 
 use crate::config::{Credential, Strategy};
 use crate::hash::{KeyHash, Seed};
 use crate::shared::{self, SharedData, Updated};
-use crate::table::Table;
+use crate::table::{Edit, Entry, Table};
 
 /// Rotations that are kept apart, one for each pool, provider and model in use. Beyond it the least recently used one
 /// starts anew.
@@ -23,7 +24,7 @@ const GENERATION: &str = "session_affinity/cursor_generation";
 /// The cursors of round-robin.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursors {
-    table: Table,
+    table: Table<1>,
     /// In the reference all cursors start over when a new one would be more than so many.
     cap: Option<u32>,
 }
@@ -45,13 +46,12 @@ impl Cursors {
     /// The number of this turn.
     fn turn(&self, shared: &impl SharedData, key: KeyHash, now: u64, first: u64) -> Updated<u64> {
         let generation = self.generation(shared, key);
-        let updated = self.table.update(shared, key, now, |entry| {
-            let turn = entry.map(|entry| entry.number).filter(|number| number >> 32 == generation);
-            let turn = turn.map_or(first, |number| number & u64::from(u32::MAX));
+        self.table.update(shared, key, now, |entry| {
+            let turn = entry.map(|entry| entry.numbers).filter(|[number]| number >> 32 == generation);
+            let turn = turn.map_or(first, |[number]| number & u64::from(u32::MAX));
             let turn = if turn >= LAST_TURN { 0 } else { turn };
-            Some(((generation << 32) | (turn + 1), turn))
-        });
-        updated.unwrap_or(Updated { result: first, written: false })
+            (Edit::Put([(generation << 32) | (turn + 1)]), turn)
+        })
     }
 
     /// The generation that a cursor must be of to count. One that is new counts against the cap; where the cap is
@@ -62,16 +62,16 @@ impl Cursors {
         };
         let read = |value: &[u8]| value.try_into().map_or((0, 0), |bytes| halves(u64::from_le_bytes(bytes)));
         let (current, _) = read(&shared.get(GENERATION).value);
-        let known = self.table.find(shared, key).map(|entry| entry.number >> 32);
+        let known = self.table.find(shared, key).map(|Entry { numbers: [number], .. }| number >> 32);
         if known == Some(u64::from(current)) {
             return u64::from(current);
         }
         let updated = shared::update(shared, GENERATION, |value| {
             let (generation, count) = read(value);
             let next = if count >= cap.max(1) { (generation.wrapping_add(1), 1) } else { (generation, count + 1) };
-            Some((((u64::from(next.0) << 32) | u64::from(next.1)).to_le_bytes().to_vec(), next.0))
+            (Some(((u64::from(next.0) << 32) | u64::from(next.1)).to_le_bytes().to_vec()), next.0)
         });
-        u64::from(updated.map_or(current, |updated| updated.result))
+        u64::from(updated.result)
     }
 }
 
@@ -154,12 +154,12 @@ impl<S: SharedData> Rotation<'_, S> {
             let mut credits = read_wheel(value, &identity, members.len());
             credits.iter_mut().zip(members).for_each(|(credit, member)| *credit += i64::from(member.weight));
             // Of several that have most the first by id is chosen: `max_by_key` would take the last.
-            let most = credits.iter().max().copied()?;
-            let at = credits.iter().position(|&credit| credit == most)?;
-            *credits.get_mut(at)? -= sum;
+            let most = credits.iter().max().copied().unwrap_or_default();
+            let at = credits.iter().position(|&credit| credit == most).unwrap_or_default();
+            credits.iter_mut().skip(at).take(1).for_each(|credit| *credit -= sum);
             let credits = credits.iter().flat_map(|credit| credit.to_le_bytes());
-            Some((identity.iter().copied().chain(credits).collect(), at))
-        })?;
+            (Some(identity.iter().copied().chain(credits).collect()), at)
+        });
         members.get(self.taken(updated)).copied()
     }
 
@@ -177,19 +177,46 @@ impl<S: SharedData> Rotation<'_, S> {
     }
 }
 
+/// Other candidates in the order in which they are tried when the first one fails: by priority, and among equals in the
+/// order of the strategy. Round-robin begins at a place that differs by session, so that the sessions of one exhausted
+/// credential spread over all others; those of the same parent come last, because limits are often the account's.
+pub fn in_order<'c>(
+    strategy: Strategy,
+    mut others: Vec<&'c Credential>,
+    first: &Credential,
+    session: Option<(&[u8], KeyHash)>,
+) -> Vec<&'c Credential> {
+    match (strategy, session) {
+        (Strategy::FillFirst, _) => {}
+        (Strategy::Consistent, Some((id, _))) => {
+            others.sort_by(|left, right| score(right, id).total_cmp(&score(left, id)));
+        }
+        (Strategy::RoundRobin | Strategy::Consistent, session) => {
+            let successor = || others.iter().position(|other| other.id > first.id).unwrap_or(0);
+            let start = session.map_or_else(successor, |(_, key)| key.slot(others.len() as u32) as usize);
+            let start = start.min(others.len());
+            others.rotate_left(start);
+        }
+    }
+    let is_sibling = |other: &Credential| other.parent.is_some() && other.parent == first.parent;
+    others.sort_by_key(|other| (Reverse(other.priority), is_sibling(other)));
+    others
+}
+
 /// Weighted rendezvous hashing: every credential draws a number from its id and the session, and the highest wins. It
 /// needs no memory: every Envoy finds the same home, also after a restart, and without a credential only its own sessions
 /// move. The draw is the lower half of SipHash-1-3-128 with the key zero, over session id (and the hash of its scope, if
 /// there is one) and credential id, each behind its length as eight bytes, little endian. Taken as a number between 0
 /// and 1, the score is `-weight / ln(draw)`. None of this may ever change.
 fn rendezvous<'c>(candidates: &[&'c Credential], session: &[u8]) -> Option<&'c Credential> {
-    let score = |credential: &Credential| {
-        let draw = Seed::STABLE.hash(&[session, credential.id.as_bytes()]).0 as u64;
-        // The upper 53 bits, shifted by a half: never 0, never 1.
-        let draw = ((draw >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-        -f64::from(credential.weight) / libm::log(draw)
-    };
-    candidates.iter().copied().max_by(|left, right| score(left).total_cmp(&score(right)))
+    candidates.iter().copied().max_by(|left, right| score(left, session).total_cmp(&score(right, session)))
+}
+
+fn score(credential: &Credential, session: &[u8]) -> f64 {
+    let draw = Seed::STABLE.hash(&[session, credential.id.as_bytes()]).0 as u64;
+    // The upper 53 bits, shifted by a half: never 0, never 1.
+    let draw = ((draw >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -f64::from(credential.weight) / libm::log(draw)
 }
 
 /// The parents of the candidates, sorted; none if any candidate is without.

@@ -54,17 +54,23 @@ impl Paths {
 /// The values found in a body. One that is absent, or not JSON, has none.
 #[derive(Clone, Debug, Default)]
 pub struct Body<'a> {
+    bytes: &'a [u8],
     values: Vec<Option<Value<'a>>>,
 }
 
 impl<'a> Body<'a> {
     /// Reads a body, whole or cut off at any byte.
     pub fn read(paths: &Paths, bytes: &'a [u8]) -> Self {
-        let mut body = Self { values: vec![None; paths.count] };
+        let mut body = Self { bytes, values: vec![None; paths.count] };
         if let Some(document) = Value::document(bytes) {
             body.walk(&paths.root, document);
         }
         body
+    }
+
+    /// All of it that was read.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// The value at a path.

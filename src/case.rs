@@ -1,14 +1,17 @@
 //! One request on its way to a decision. The steps (session, binding, availability, balance, reply) are modules that do
 //! not call each other; here they are put together, and it reads like the specification.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use crate::availability::{self, Unready};
-use crate::balance::Rotation;
-use crate::config::{Config, Credential, Profile, ScopePart};
+use crate::balance::{self, Rotation};
+use crate::binding::{Binding, Place};
+use crate::config::{Config, Credential, Profile, ScopePart, Strategy};
 use crate::cooldown::{Block, canonical};
 use crate::hash::{KeyHash, Seed};
+use crate::home::{self, Destination, Home};
 use crate::outcome::Outcome;
+use crate::prompt_cache::Lifetime;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
 use crate::route::{Decision, Route, Router};
@@ -32,7 +35,10 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
     pub(crate) fn decide(&self) -> Decision<'c> {
         let route = match self.session() {
             Some(session) => self.settle(&session),
-            None => self.choose(None).map(|credential| self.route(credential, Outcome::None, None)),
+            None => self.choose(None).map(|credential| {
+                let others = self.others(credential, None, None);
+                self.route(credential, Outcome::None, None, others)
+            }),
         };
         match route {
             Ok(route) => Decision::Route(route),
@@ -45,32 +51,128 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         if routing.session_affinity { session.sources.identify(self.request) } else { None }
     }
 
-    /// The route of a session, which is bound to it from now on.
+    /// The route of a session.
     fn settle(&self, session: &Session<'c>) -> Result<Route<'c>, Unready> {
         // The strategy is asked once, however often other workers make us look again: a turn taken is a turn used.
-        let mut chosen = None;
-        let mut choose = || *chosen.get_or_insert_with(|| self.choose(Some(&session.primary)));
+        let chosen = OnceCell::new();
+        let choose = || *chosen.get_or_init(|| self.choose(Some(&session.primary)));
 
         let key = self.binding_key(&session.primary);
-        let mut failure = Unready::NotFound;
         let settled = self.router.bindings.settle(self.shared, key, self.now, |bound| {
-            let choice = match bound {
-                Some(fingerprint) => match self.serving(fingerprint) {
-                    Some(credential) => Ok((credential, Outcome::Hit)),
-                    None => choose().map(|credential| (credential, Outcome::Rebind)),
-                },
-                None => match self.inherited(session) {
-                    Some(credential) => Ok((credential, Outcome::Inherit)),
-                    None => choose().map(|credential| (credential, Outcome::Miss)),
-                },
+            let placed = match self.router.config.profile {
+                Profile::Recommended => self.place(session, bound, &choose),
+                Profile::Reference => self.place_as_the_reference(session, bound, &choose),
             };
-            let (credential, outcome) = choice.map_err(|unready| failure = unready).ok()?;
-            Some((credential.fingerprint, (credential, outcome)))
+            let binding = placed.as_ref().ok().and_then(|placed| placed.binding);
+            (placed, binding)
         });
-        let settled = settled.ok_or(failure)?;
-        let (credential, outcome) = settled.result;
         self.contended.set(self.contended.get() || !settled.written);
-        Ok(self.route(credential, outcome, Some((session.source, key))))
+        let Placed { credential, outcome, second, has_others, .. } = settled.result?;
+        let others =
+            if has_others { self.others(credential, second, Some((&session.primary, key))) } else { Vec::new() };
+        Ok(self.route(credential, outcome, Some((session.source, key)), others))
+    }
+
+    /// Where a session goes that is bound so, or not yet.
+    fn place(
+        &self,
+        session: &Session<'_>,
+        bound: Option<Binding>,
+        choose: &dyn Fn() -> Result<&'c Credential, Unready>,
+    ) -> Result<Placed<'c>, Unready> {
+        let inherited = if bound.is_none() { self.first_turns(session) } else { None };
+        let Some(binding) = bound.or(inherited) else {
+            return Ok(Placed::at_new_home(choose()?, Outcome::Miss, self.now));
+        };
+        let home = availability::bound(self.target.pool, binding.home.credential);
+        let block = home.and_then(|home| self.block(home));
+        if let Some(home) = home.filter(|_| self.target.pool.strict && binding.home.served.is_some()) {
+            return match block {
+                Some(block) => Err(block.into()),
+                None => Ok(Placed { has_others: false, ..Placed::at(home, Outcome::Hit, inherited) }),
+            };
+        }
+        if self.is_cold_everywhere(&binding) {
+            return Ok(Placed::at_new_home(choose()?, Outcome::Cold, self.now));
+        }
+        let state = match home {
+            Some(home) if block.is_none() && !self.is_tried(home) => Home::Ready,
+            Some(_) => Home::Blocked,
+            None => Home::Gone,
+        };
+        self.place_bound(binding, inherited, state, choose)
+    }
+
+    /// Where a session goes whose home can do this now.
+    fn place_bound(
+        &self,
+        binding: Binding,
+        inherited: Option<Binding>,
+        home: Home,
+        choose: &dyn Fn() -> Result<&'c Credential, Unready>,
+    ) -> Result<Placed<'c>, Unready> {
+        let credential =
+            |place: Place| availability::bound(self.target.pool, place.credential).ok_or(Unready::NotFound);
+        let substitute = || binding.substitute.ok_or(Unready::NotFound);
+        let is_ready = || substitute().is_ok_and(|substitute| self.serving(substitute.credential).is_some());
+        let lifetime = || self.cache_lifetime().warm;
+        let returns = self.router.config.failover.returns;
+        let placed = match home::destination(&binding, home, is_ready, returns, lifetime, self.now) {
+            Destination::Home => {
+                let outcome = if inherited.is_some() { Outcome::Inherit } else { Outcome::Hit };
+                Placed::at(credential(binding.home)?, outcome, inherited)
+            }
+            Destination::Return => Placed::at(credential(binding.home)?, Outcome::Return, inherited),
+            Destination::Substitute => Placed::at(credential(substitute()?)?, Outcome::Substitute, inherited),
+            Destination::Adopt => {
+                let home = Binding::new(substitute()?, self.now);
+                Placed::at(credential(substitute()?)?, Outcome::Rebind, Some(home))
+            }
+            Destination::Elsewhere if home == Home::Gone => Placed::at_new_home(choose()?, Outcome::Rebind, self.now),
+            Destination::Elsewhere => {
+                let chosen = choose()?;
+                let substitute = Some(Place::chosen(chosen.fingerprint));
+                Placed::at(chosen, Outcome::Substitute, Some(Binding { substitute, ..binding }))
+            }
+        };
+        Ok(Placed { second: binding.substitute.map(|substitute| substitute.credential), ..placed })
+    }
+
+    /// The reference binds whom it picks, at once and for good.
+    fn place_as_the_reference(
+        &self,
+        session: &Session<'_>,
+        bound: Option<Binding>,
+        choose: &dyn Fn() -> Result<&'c Credential, Unready>,
+    ) -> Result<Placed<'c>, Unready> {
+        let serving = |binding: Binding| self.serving(binding.home.credential);
+        let (credential, outcome) = match bound {
+            Some(binding) => match serving(binding) {
+                Some(credential) => (credential, Outcome::Hit),
+                None => (choose()?, Outcome::Rebind),
+            },
+            None => match self.first_turns(session).and_then(serving) {
+                Some(credential) => (credential, Outcome::Inherit),
+                None => (choose()?, Outcome::Miss),
+            },
+        };
+        Ok(Placed::at_new_home(credential, outcome, self.now))
+    }
+
+    /// Whether a session has no prompt cached anywhere, and no state either as far as its request tells: it is free to
+    /// be placed anew, which mends skew at no cost.
+    fn is_cold_everywhere(&self, binding: &Binding) -> bool {
+        let idle = self.now.saturating_sub(binding.used);
+        let body = &self.request.body;
+        let refers_to_state = || self.router.config.body.state.iter().any(|&path| body.get(path).is_some());
+        !self.target.pool.strict
+            && idle >= Lifetime::least(self.target.pool)
+            && idle >= self.cache_lifetime().certain
+            && !refers_to_state()
+    }
+
+    fn cache_lifetime(&self) -> Lifetime {
+        Lifetime::of(self.target.pool, self.target.api, self.request)
     }
 
     fn reply(&self, unready: Unready) -> LocalReply {
@@ -97,18 +199,50 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         if self.prefers_websockets() {
             candidates = availability::prefer_websockets(candidates);
         }
-        let session = session.map(|id| match self.scope() {
-            Some(scope) => [id, &scope.0.to_le_bytes()].concat(),
-            None => id.to_vec(),
-        });
+        let session = session.map(|id| self.with_scope(id));
         let strategy = self.router.config.routing.strategy;
         rotation.choose(strategy, &candidates, session.as_deref()).ok_or(Unready::NotFound)
     }
 
-    /// The credential of the conversation's first turn, if it was bound under the fallback id and still serves.
-    fn inherited(&self, session: &Session<'_>) -> Option<&'c Credential> {
+    /// Who may be asked after the first one, in order. Whether they are ready is seen when they are needed.
+    fn others(
+        &self,
+        first: &Credential,
+        second: Option<u64>,
+        session: Option<(&[u8], KeyHash)>,
+    ) -> Vec<&'c Credential> {
+        if self.router.config.failover.max_attempts < 2 {
+            return Vec::new();
+        }
+        let may_follow = |other: &&Credential| {
+            availability::takes_new_sessions(other) && other.fingerprint != first.fingerprint && !self.is_tried(other)
+        };
+        let others = self.target.pool.credentials.iter().filter(may_follow).collect();
+        let strategy = self.router.config.routing.strategy;
+        let id = session.filter(|_| strategy == Strategy::Consistent).map(|(id, _)| self.with_scope(id));
+        let session = session.map(|(_, key)| (id.as_deref().unwrap_or_default(), key));
+        let mut others = balance::in_order(strategy, others, first, session);
+        let prefers_websockets = self.prefers_websockets();
+        others.sort_by_key(|other| (Some(other.fingerprint) != second, prefers_websockets && !other.websockets));
+        others
+    }
+
+    /// What `consistent` goes by: a session's id, and the hash of its scope if there is one.
+    fn with_scope(&self, id: &[u8]) -> Vec<u8> {
+        match self.scope() {
+            Some(scope) => [id, &scope.0.to_le_bytes()].concat(),
+            None => id.to_vec(),
+        }
+    }
+
+    /// The binding of the conversation's first turn, which had only its fallback id.
+    fn first_turns(&self, session: &Session<'_>) -> Option<Binding> {
         let key = self.binding_key(session.fallback.as_deref()?);
-        self.serving(self.router.bindings.peek(self.shared, key, self.now)?)
+        self.router.bindings.peek(self.shared, key, self.now)
+    }
+
+    fn is_tried(&self, credential: &Credential) -> bool {
+        self.request.tried.contains(&credential.fingerprint)
     }
 
     /// The credential that a session is bound to, if it may go on serving it. An established binding outranks priority,
@@ -116,7 +250,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
     fn serving(&self, fingerprint: u64) -> Option<&'c Credential> {
         let credential = availability::bound(self.target.pool, fingerprint)?;
         let may = match self.router.config.profile {
-            Profile::Recommended => !self.request.tried.contains(&fingerprint) && self.block(credential).is_none(),
+            Profile::Recommended => !self.is_tried(credential) && self.block(credential).is_none(),
             Profile::Reference => self.ready().is_ok_and(|ready| ready.iter().any(|it| it.id == credential.id)),
         };
         may.then_some(credential)
@@ -163,8 +297,37 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         Some(Seed::STABLE.hash(&parts.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>()))
     }
 
-    fn route(&self, credential: &'c Credential, outcome: Outcome, session: Option<(&'c str, KeyHash)>) -> Route<'c> {
+    fn route(
+        &self,
+        credential: &'c Credential,
+        outcome: Outcome,
+        session: Option<(&'c str, KeyHash)>,
+        others: Vec<&'c Credential>,
+    ) -> Route<'c> {
         let outcome = if self.contended.get() { Outcome::Contended } else { outcome };
-        Route { pool: self.target.pool, credential, model: self.target.model.clone(), outcome, session }
+        let Target { pool, api, model, .. } = &self.target;
+        Route { pool, credential, others, api: *api, model: model.clone(), outcome, session }
+    }
+}
+
+/// Where a session was placed.
+struct Placed<'c> {
+    credential: &'c Credential,
+    outcome: Outcome,
+    /// The binding to keep from now on; `None` if it stays as it is.
+    binding: Option<Binding>,
+    /// Whom to ask first if this one fails.
+    second: Option<u64>,
+    /// Whether any other may be asked.
+    has_others: bool,
+}
+
+impl<'c> Placed<'c> {
+    fn at(credential: &'c Credential, outcome: Outcome, binding: Option<Binding>) -> Self {
+        Self { credential, outcome, binding, second: None, has_others: true }
+    }
+
+    fn at_new_home(credential: &'c Credential, outcome: Outcome, now: u64) -> Self {
+        Self::at(credential, outcome, Some(Binding::new(Place::chosen(credential.fingerprint), now)))
     }
 }

@@ -7,12 +7,18 @@ use crate::cooldown::Class;
 /// Every way a decision can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The session's credential serves again.
+    /// The session's home serves again.
     Hit,
     /// A later turn took over the binding of the first one.
     Inherit,
-    /// The session's credential no longer serves: it got another one.
+    /// The home serves again, after a substitute did.
+    Return,
+    /// The home cannot serve now: another credential stands in.
+    Substitute,
+    /// The session has a new home: its old one is gone, or cold while the substitute is warm.
     Rebind,
+    /// The session's prompt is certainly cached nowhere any more: it was placed anew.
+    Cold,
     /// A new session got a credential.
     Miss,
     /// Nothing names a session, or affinity is off: the strategy chose, and nothing was bound.
@@ -22,9 +28,9 @@ pub enum Outcome {
     Contended,
     /// No pool serves the request: it passes untouched.
     Unmatched,
-    /// All credentials of the pool wait for a quota: the client got 429.
+    /// All credentials that may serve it wait for a quota: the client got 429.
     ModelCooldown,
-    /// No credential of the pool is ready: the client got 503.
+    /// No credential that may serve it is ready: the client got 503.
     AuthUnavailable,
     /// The pool has no credential that the request has not tried: the client got 503.
     AuthNotFound,
@@ -32,10 +38,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, for defining the metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Hit,
         Self::Inherit,
+        Self::Return,
+        Self::Substitute,
         Self::Rebind,
+        Self::Cold,
         Self::Miss,
         Self::None,
         Self::Contended,
@@ -50,7 +59,10 @@ impl Outcome {
         match self {
             Self::Hit => "hit",
             Self::Inherit => "inherit",
+            Self::Return => "return",
+            Self::Substitute => "substitute",
             Self::Rebind => "rebind",
+            Self::Cold => "cold",
             Self::Miss => "miss",
             Self::None => "none",
             Self::Contended => "contended",
@@ -59,6 +71,33 @@ impl Outcome {
             Self::AuthUnavailable => "auth_unavailable",
             Self::AuthNotFound => "auth_not_found",
         }
+    }
+}
+
+/// How failover within a request ended, where a credential failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failover {
+    /// Another credential served it: the client noticed nothing.
+    Served,
+    /// The last credential that could be asked failed too: the client got an error.
+    Exhausted,
+    /// Another credential could have been asked, but Envoy made no further attempt: the body is larger than the buffer
+    /// limit, or too many retries are under way.
+    Abandoned,
+}
+
+impl Failover {
+    /// Every end, for defining the metrics.
+    pub const ALL: [Self; 3] = [Self::Served, Self::Exhausted, Self::Abandoned];
+}
+
+impl fmt::Display for Failover {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Served => "served",
+            Self::Exhausted => "exhausted",
+            Self::Abandoned => "abandoned",
+        })
     }
 }
 

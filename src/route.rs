@@ -11,8 +11,9 @@ use crate::balance::Cursors;
 use crate::binding::Bindings;
 use crate::body::Body;
 use crate::case::Case;
-use crate::config::{Config, Credential, Pool, Profile, ScopePart};
+use crate::config::{Config, Credential, Pool, Profile, Return, ScopePart};
 use crate::cooldown::{self, Class, Cooldowns, Observation};
+use crate::failover::{self, Heard, Plan};
 use crate::hash::{KeyHash, SEED_KEY, Seed};
 use crate::outcome::{Learnt, Outcome};
 use crate::reply::LocalReply;
@@ -70,6 +71,10 @@ pub struct Route<'c> {
     pub pool: &'c Pool,
     /// The credential that was chosen.
     pub credential: &'c Credential,
+    /// Who may be asked if it fails, in order.
+    pub others: Vec<&'c Credential>,
+    /// The API that the client speaks.
+    pub api: Api,
     /// The model as the client wrote it; empty if it is not known.
     pub model: String,
     /// Why this one.
@@ -78,13 +83,13 @@ pub struct Route<'c> {
     pub session: Option<(&'c str, KeyHash)>,
 }
 
-/// What has to be kept of a route until its answer comes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    pool: usize,
-    credential: usize,
-    model: String,
-    sent: u64,
+/// What an answer means.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict<'c> {
+    /// What was learnt from it.
+    pub learnt: Learnt,
+    /// Whom to ask in place of this answer.
+    pub next: Option<&'c Credential>,
 }
 
 /// A configuration at work.
@@ -153,27 +158,34 @@ impl Router {
     }
 
     /// What has to be kept of a route until its answer comes.
-    pub fn ticket(&self, route: &Route<'_>, now: u64) -> Option<Ticket> {
-        let pool = self.config.pools.iter().position(|pool| pool.name == route.pool.name)?;
-        let credential = route.pool.credentials.iter().position(|it| it.id == route.credential.id)?;
-        Some(Ticket { pool, credential, model: route.model.clone(), sent: now })
+    pub fn plan(&self, route: &Route<'_>, now: u64) -> Plan {
+        let most = self.config.failover.max_attempts.min(1 + route.others.len());
+        Plan {
+            pool: route.pool.fingerprint,
+            api: route.api,
+            model: route.model.clone(),
+            binding: route.session.map(|(_, key)| key),
+            most: most as u8,
+            attempts: 0,
+            sent: now,
+            asked: None,
+            heard: None,
+            next: Some(route.credential.fingerprint),
+            rest: route.others.iter().map(|other| other.fingerprint).collect(),
+        }
     }
 
-    /// Learns from the answer to a routed request: its status (0 if there was none), its headers, and the beginning of
-    /// its body where [`cooldown::depends_on_message`] says that it counts.
+    /// Learns from the answer to a routed request: its status, its headers, and the beginning of its body where
+    /// [`cooldown::depends_on_message`] says that it counts.
     pub fn observe(
         &self,
-        ticket: &Ticket,
+        plan: &mut Plan,
         status: u16,
         headers: &Headers,
         message: &[u8],
         shared: &impl SharedData,
         now: u64,
-    ) -> Learnt {
-        let pool = self.config.pools.get(ticket.pool);
-        let Some(credential) = pool.and_then(|pool| pool.credentials.get(ticket.credential)) else {
-            return Learnt::Class(Class::Unclear);
-        };
+    ) -> Verdict<'_> {
         let message = String::from_utf8_lossy(message);
         // The reference leaves it to each provider's client to find out when it may be asked again.
         let has_hints = status == 429 || status >= 500;
@@ -183,9 +195,49 @@ impl Router {
             message: &message,
             wait: if reads_hints { cooldown::wait(headers, now) } else { None },
             whole: reads_hints && cooldown::is_for_the_whole_credential(headers),
-            sent: ticket.sent,
+            sent: plan.sent,
         };
-        self.learn(credential, &ticket.model, &observation, shared, now)
+        self.hear(plan, &observation, shared, now)
+    }
+
+    /// Learns from the answer of whom was asked: without filters on the clusters, the first of the plan.
+    pub(crate) fn hear(
+        &self,
+        plan: &mut Plan,
+        observation: &Observation<'_>,
+        shared: &impl SharedData,
+        now: u64,
+    ) -> Verdict<'_> {
+        let asked = plan.asked.or_else(|| plan.next.take()).unwrap_or_default();
+        plan.asked = Some(asked);
+        let Some(credential) = self.pool_of(plan).and_then(|pool| failover::find(pool, asked)) else {
+            return Verdict { learnt: Learnt::Class(Class::Unclear), next: None };
+        };
+        let learnt = self.cooldowns().learn(shared, credential, &plan.model, observation, now);
+        let class = learnt.result;
+        let written = learnt.written & self.learn_place(plan, asked, class, shared, now);
+        let learnt = if written { Learnt::Class(class) } else { Learnt::Contended };
+        let (heard, next) = match class {
+            Class::Success => (Heard::Served, None),
+            class if class.fails_over(observation.status) => {
+                (Heard::Failed, self.next_after_failure(plan, shared, now))
+            }
+            _ => (Heard::Refused, None),
+        };
+        plan.heard = Some(heard);
+        Verdict { learnt, next }
+    }
+
+    /// Learns where the session is. Tells whether it could be written.
+    fn learn_place(&self, plan: &Plan, asked: u64, class: Class, shared: &impl SharedData, now: u64) -> bool {
+        let returns = self.config.failover.returns != Return::Never;
+        match (plan.binding, class, self.config.profile) {
+            (Some(key), Class::Success, Profile::Recommended) => {
+                self.bindings.confirm(shared, key, asked, returns, now)
+            }
+            (None, _, _) | (_, Class::Success | Class::RequestFault, _) | (_, _, Profile::Reference) => true,
+            (Some(key), _, Profile::Recommended) => self.bindings.withdraw(shared, key, asked, now),
+        }
     }
 
     /// Learns from what is already known of an answer.

@@ -56,24 +56,27 @@ pub const ATTEMPTS: u32 = 32;
 pub struct Updated<T> {
     /// What `change` gave the last time it was asked.
     pub result: T,
-    /// Whether it is kept. If not, other workers wrote the key in every attempt.
+    /// Whether that is so now. If not, other workers wrote the key in every attempt.
     pub written: bool,
 }
 
-/// Changes the value of a key. `change` gets the value as it stands and gives the new one and a result; if another
-/// worker wrote meanwhile, it is asked again with what that one left. Nothing is written if it gives `None`.
+/// Changes the value of a key. `change` gets the value as it stands and gives the new one, or none to leave it, and a
+/// result; if another worker wrote meanwhile, it is asked again with what that one left.
 pub fn update<T>(
     shared: &impl SharedData,
     key: &str,
-    mut change: impl FnMut(&[u8]) -> Option<(Vec<u8>, T)>,
-) -> Option<Updated<T>> {
+    mut change: impl FnMut(&[u8]) -> (Option<Vec<u8>>, T),
+) -> Updated<T> {
     let mut attempt = 1;
     loop {
         let stored = shared.get(key);
-        let (value, result) = change(&stored.value)?;
+        let (value, result) = change(&stored.value);
+        let Some(value) = value else {
+            return Updated { result, written: true };
+        };
         match shared.set(key, &value, stored.cas) {
-            Ok(()) => return Some(Updated { result, written: true }),
-            Err(Refused) if attempt == ATTEMPTS => return Some(Updated { result, written: false }),
+            Ok(()) => return Updated { result, written: true },
+            Err(Refused) if attempt == ATTEMPTS => return Updated { result, written: false },
             Err(Refused) => attempt += 1,
         }
     }

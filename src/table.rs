@@ -2,11 +2,12 @@
 //!
 //! The host can never delete a key, so the table has a fixed number of rows, each one key, and every row has room for
 //! [`WAYS`] entries. An entry may stand only in the row that its key's hash names; in a full row the least recently used
-//! entry gives way. So memory is a product known from the configuration: rows × 513 bytes, and about 100 more for each
-//! row's key in the host.
+//! entry gives way. So memory is a product known from the configuration: rows × 16 entries, and about 100 bytes more for
+//! each row's key in the host.
 //!
-//! A row is a version byte and its entries of 32 bytes, little endian: the hash of the key (16), a number (8), the time
-//! of last use in milliseconds since the epoch (8). A row that does not read so is empty.
+//! A row is a version byte and its entries, little endian: the hash of the key (16 bytes), the time of last use in
+//! milliseconds since the epoch (8), and what is kept, as many numbers as the table says (8 each). A row that does not
+//! read so is empty.
 
 use crate::hash::KeyHash;
 use crate::shared::{self, SharedData, Updated};
@@ -14,28 +15,38 @@ use crate::shared::{self, SharedData, Updated};
 /// Entries of a row.
 pub const WAYS: usize = 16;
 
-const VERSION: u8 = 1;
-const ENTRY_BYTES: usize = 32;
+const VERSION: u8 = 2;
 
-/// What the table keeps for a key.
+/// What a table keeps for a key: so many numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<const N: usize> {
     /// The hash of the key.
     pub key: KeyHash,
-    /// What is kept.
-    pub number: u64,
     /// Milliseconds since the epoch of the last use.
     pub used: u64,
+    /// What is kept.
+    pub numbers: [u64; N],
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit<const N: usize> {
+    /// It stays as it is.
+    Leave,
+    /// It is kept with these numbers, used now.
+    Put([u64; N]),
+    /// It goes.
+    Remove,
 }
 
 /// A table: the first part of its keys, and their number.
 #[derive(Clone, Copy, Debug)]
-pub struct Table {
+pub struct Table<const N: usize> {
     name: &'static str,
     rows: u32,
 }
 
-impl Table {
+impl<const N: usize> Table<N> {
     /// A table with room for at least so many entries.
     pub fn new(name: &'static str, entries: u32) -> Self {
         Self { name, rows: entries.div_ceil(WAYS as u32).max(1) }
@@ -47,44 +58,47 @@ impl Table {
     }
 
     /// The entry of a key.
-    pub fn find(&self, shared: &impl SharedData, key: KeyHash) -> Option<Entry> {
+    pub fn find(&self, shared: &impl SharedData, key: KeyHash) -> Option<Entry<N>> {
         let stored = shared.get(&self.row_name(key.slot(self.rows)));
-        find(&decode(&stored.value), key)
+        find(&Entry::decode_row(&stored.value), key)
     }
 
-    /// Changes the entry of a key, as [`shared::update`] does: `change` gets the entry as it stands, and gives the
-    /// number to keep and a result. In a full row the least recently used entry gives way.
+    /// Changes the entry of a key, as [`shared::update`] does: `change` gets the entry as it stands, and says what
+    /// becomes of it. In a full row the least recently used entry gives way.
     pub fn update<T>(
         &self,
         shared: &impl SharedData,
         key: KeyHash,
         now: u64,
-        mut change: impl FnMut(Option<Entry>) -> Option<(u64, T)>,
-    ) -> Option<Updated<T>> {
+        mut change: impl FnMut(Option<Entry<N>>) -> (Edit<N>, T),
+    ) -> Updated<T> {
         shared::update(shared, &self.row_name(key.slot(self.rows)), |value| {
-            let mut entries = decode(value);
-            let (number, result) = change(find(&entries, key))?;
-            put(&mut entries, Entry { key, number, used: now });
-            Some((encode(&entries), result))
+            let mut entries = Entry::decode_row(value);
+            let (edit, result) = change(find(&entries, key));
+            match edit {
+                Edit::Leave => return (None, result),
+                Edit::Put(numbers) => put(&mut entries, Entry { key, used: now, numbers }),
+                Edit::Remove => entries.retain(|other| other.key != key),
+            }
+            (Some(Entry::encode_row(&entries)), result)
         })
     }
 
     /// Drops the entries that are not to be kept, and gives the number of those that are. Reads every row: for an
     /// operator's wish, not for a request.
-    pub fn retain(&self, shared: &impl SharedData, keep: impl Fn(&Entry) -> bool) -> usize {
+    pub fn retain(&self, shared: &impl SharedData, keep: impl Fn(&Entry<N>) -> bool) -> usize {
         self.keys().map(|name| self.retain_in_row(shared, &name, &keep)).sum()
     }
 
-    fn retain_in_row(&self, shared: &impl SharedData, name: &str, keep: &impl Fn(&Entry) -> bool) -> usize {
-        let mut kept = 0;
-        shared::update(shared, name, |value| {
-            let mut entries = decode(value);
+    fn retain_in_row(&self, shared: &impl SharedData, name: &str, keep: &impl Fn(&Entry<N>) -> bool) -> usize {
+        let updated = shared::update(shared, name, |value| {
+            let mut entries = Entry::decode_row(value);
             let before = entries.len();
             entries.retain(|entry| keep(entry));
-            kept = entries.len();
-            (kept < before).then(|| (encode(&entries), ()))
+            let kept = entries.len();
+            ((kept < before).then(|| Entry::encode_row(&entries)), kept)
         });
-        kept
+        updated.result
     }
 
     fn row_name(&self, row: u32) -> String {
@@ -92,12 +106,46 @@ impl Table {
     }
 }
 
-fn find(entries: &[Entry], key: KeyHash) -> Option<Entry> {
+impl<const N: usize> Entry<N> {
+    const BYTES: usize = 24 + 8 * N;
+
+    fn encode_row(entries: &[Self]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(1 + entries.len() * Self::BYTES);
+        bytes.push(VERSION);
+        for entry in entries {
+            bytes.extend_from_slice(&entry.key.0.to_le_bytes());
+            bytes.extend_from_slice(&entry.used.to_le_bytes());
+            entry.numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        }
+        bytes
+    }
+
+    fn decode_row(bytes: &[u8]) -> Vec<Self> {
+        match bytes.split_first() {
+            Some((&VERSION, entries)) if entries.len() % Self::BYTES == 0 && entries.len() <= WAYS * Self::BYTES => {
+                entries.chunks_exact(Self::BYTES).filter_map(Self::decode).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (key, rest) = bytes.split_first_chunk()?;
+        let (used, rest) = rest.split_first_chunk()?;
+        let mut numbers = [0; N];
+        for (number, bytes) in numbers.iter_mut().zip(rest.chunks_exact(8)) {
+            *number = u64::from_le_bytes(bytes.try_into().ok()?);
+        }
+        Some(Self { key: KeyHash(u128::from_le_bytes(*key)), used: u64::from_le_bytes(*used), numbers })
+    }
+}
+
+fn find<const N: usize>(entries: &[Entry<N>], key: KeyHash) -> Option<Entry<N>> {
     entries.iter().copied().find(|entry| entry.key == key)
 }
 
 /// Puts an entry in the place of the key's old one, of a free one, or of the least recently used.
-fn put(entries: &mut Vec<Entry>, entry: Entry) {
+fn put<const N: usize>(entries: &mut Vec<Entry<N>>, entry: Entry<N>) {
     entries.retain(|other| other.key != entry.key);
     if entries.len() >= WAYS
         && let Some(oldest) = (0..entries.len()).min_by_key(|&at| entries.get(at).map(|entry| entry.used))
@@ -107,49 +155,18 @@ fn put(entries: &mut Vec<Entry>, entry: Entry) {
     entries.push(entry);
 }
 
-fn encode(entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + entries.len() * ENTRY_BYTES);
-    bytes.push(VERSION);
-    for entry in entries {
-        bytes.extend_from_slice(&entry.key.0.to_le_bytes());
-        bytes.extend_from_slice(&entry.number.to_le_bytes());
-        bytes.extend_from_slice(&entry.used.to_le_bytes());
-    }
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Vec<Entry> {
-    match bytes.split_first() {
-        Some((&VERSION, entries)) if entries.len() % ENTRY_BYTES == 0 && entries.len() <= WAYS * ENTRY_BYTES => {
-            entries.chunks_exact(ENTRY_BYTES).filter_map(decode_entry).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn decode_entry(bytes: &[u8]) -> Option<Entry> {
-    let (key, rest) = bytes.split_first_chunk()?;
-    let (number, rest) = rest.split_first_chunk()?;
-    let (used, _) = rest.split_first_chunk()?;
-    Some(Entry {
-        key: KeyHash(u128::from_le_bytes(*key)),
-        number: u64::from_le_bytes(*number),
-        used: u64::from_le_bytes(*used),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::shared::{ATTEMPTS, Cas, InMemory};
 
-    fn entry(key: u128, used: u64) -> Entry {
-        Entry { key: KeyHash(key), number: used * 10, used }
+    fn entry(key: u128, used: u64) -> Entry<2> {
+        Entry { key: KeyHash(key), used, numbers: [used * 10, used + 1] }
     }
 
-    fn put_entry(table: &Table, shared: &InMemory, entry: Entry) {
-        let updated = table.update(shared, entry.key, entry.used, |_| Some((entry.number, ())));
-        assert_eq!(updated, Some(Updated { result: (), written: true }));
+    fn put_entry(table: &Table<2>, shared: &InMemory, entry: Entry<2>) {
+        let updated = table.update(shared, entry.key, entry.used, |_| (Edit::Put(entry.numbers), ()));
+        assert_eq!(updated, Updated { result: (), written: true });
     }
 
     #[test]
@@ -176,10 +193,21 @@ mod tests {
     }
 
     #[test]
-    fn a_change_without_result_writes_nothing() {
-        let (table, shared) = (Table::new("t", 1), InMemory::default());
-        assert_eq!(table.update(&shared, KeyHash(1), 1, |_| None::<(u64, ())>), None);
+    fn what_is_left_alone_is_not_written() {
+        let (table, shared) = (Table::<2>::new("t", 1), InMemory::default());
+        let updated = table.update(&shared, KeyHash(1), 1, |_| (Edit::Leave, "seen"));
+        assert_eq!(updated, Updated { result: "seen", written: true });
         assert!(shared.keys().is_empty());
+    }
+
+    #[test]
+    fn what_is_removed_leaves_the_others() {
+        let (table, shared) = (Table::new("t", 1), InMemory::default());
+        put_entry(&table, &shared, entry(7, 1));
+        put_entry(&table, &shared, entry(8, 2));
+        table.update(&shared, KeyHash(7), 3, |_| (Edit::Remove, ()));
+        assert_eq!(table.find(&shared, KeyHash(7)), None);
+        assert_eq!(table.find(&shared, KeyHash(8)), Some(entry(8, 2)));
     }
 
     #[test]
@@ -189,12 +217,12 @@ mod tests {
         let updated = table.update(&shared, KeyHash(1), 9, |entry| {
             if others > 0 {
                 others -= 1;
-                put_entry(&table, &shared, Entry { key: KeyHash(1), number: 100 + others, used: 1 });
+                put_entry(&table, &shared, Entry { key: KeyHash(1), used: 1, numbers: [100 + others, 0] });
             }
-            Some((entry.map_or(0, |entry| entry.number) + 1, ()))
+            (Edit::Put([entry.map_or(0, |entry| entry.numbers[0]) + 1, 0]), ())
         });
-        assert_eq!(updated, Some(Updated { result: (), written: true }));
-        assert_eq!(table.find(&shared, KeyHash(1)).map(|entry| entry.number), Some(101));
+        assert_eq!(updated, Updated { result: (), written: true });
+        assert_eq!(table.find(&shared, KeyHash(1)).map(|entry| entry.numbers), Some([101, 0]));
     }
 
     #[test]
@@ -204,9 +232,9 @@ mod tests {
         let updated = table.update(&shared, KeyHash(1), 9, |_| {
             asked += 1;
             put_entry(&table, &shared, entry(2, asked));
-            Some((0, "chosen all the same"))
+            (Edit::Put([0, 0]), "chosen all the same")
         });
-        assert_eq!(updated, Some(Updated { result: "chosen all the same", written: false }));
+        assert_eq!(updated, Updated { result: "chosen all the same", written: false });
         assert_eq!(asked, u64::from(ATTEMPTS));
         assert_eq!(table.find(&shared, KeyHash(1)), None);
     }
@@ -215,7 +243,7 @@ mod tests {
     fn a_row_of_another_layout_is_empty() {
         let (table, shared) = (Table::new("t", 1), InMemory::default());
         let name = table.row_name(0);
-        let good = encode(&[entry(1, 1)]);
+        let good = Entry::encode_row(&[entry(1, 1)]);
         for bad in
             [vec![], vec![VERSION + 1], [&[VERSION + 1], &good[1..]].concat(), good[..20].to_vec(), vec![VERSION; 2000]]
         {

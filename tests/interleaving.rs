@@ -77,9 +77,8 @@ fn answer(router: &Router, shared: &impl SharedData, session: &str, status: u16,
     let headers: Headers = [("x-session-id", session)].into_iter().collect();
     let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
     let Decision::Route(route) = router.route(&request, shared, NOW) else { panic!("not served") };
-    let ticket = router.ticket(&route, NOW).unwrap();
     let headers: Headers = [("retry-after", retry_after)].into_iter().collect();
-    router.observe(&ticket, status, &headers, b"", shared, NOW);
+    router.observe(&mut router.plan(&route, NOW), status, &headers, b"", shared, NOW);
 }
 
 #[test]

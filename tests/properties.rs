@@ -11,7 +11,7 @@ use session_affinity::hash::{KeyHash, Seed};
 use session_affinity::request::{Headers, Request};
 use session_affinity::route::{Decision, Router};
 use session_affinity::shared::{InMemory, SharedData};
-use session_affinity::table::{Entry, Table, WAYS};
+use session_affinity::table::{Edit, Entry, Table, WAYS};
 
 /// A router over shared data of its own.
 struct World {
@@ -101,8 +101,8 @@ proptest! {
         let place = |key: u128| KeyHash(key.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
         let mut model = HashMap::new();
         for (time, (key, number)) in puts.into_iter().enumerate() {
-            table.update(&shared, place(key), time as u64, |_| Some((number, ()))).unwrap();
-            model.insert(key, Entry { key: place(key), number, used: time as u64 });
+            table.update(&shared, place(key), time as u64, |_| (Edit::Put([number]), ()));
+            model.insert(key, Entry { key: place(key), numbers: [number], used: time as u64 });
             prop_assert_eq!(table.find(&shared, place(key)), model.get(&key).copied(), "the newest is always there");
         }
         let found: Vec<_> = model.iter().filter_map(|(key, put)| Some((table.find(&shared, place(*key))?, *put))).collect();

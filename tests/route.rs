@@ -42,13 +42,22 @@ impl World {
         self.router.route(&request, &self.shared, self.now)
     }
 
-    /// What became of a chat message in a session: the credential, or the reply's status, and the outcome.
+    /// A chat message in a session, served: the credential, or the reply's status, and the outcome.
     fn send(&self, session: &str) -> (String, Outcome) {
         self.send_for(session, "m")
     }
 
     fn send_for(&self, session: &str, model: &str) -> (String, Outcome) {
-        outcome_of(&self.decide(&[(":path", "/v1/messages"), ("x-session-id", session)], &json!({"model": model})))
+        self.serve(&self.decide(&[(":path", "/v1/messages"), ("x-session-id", session)], &json!({"model": model})))
+    }
+
+    /// What becomes of a request whose credential serves it.
+    fn serve(&self, decision: &Decision<'_>) -> (String, Outcome) {
+        if let Decision::Route(route) = decision {
+            let mut plan = self.router.plan(route, self.now);
+            self.router.observe(&mut plan, 200, &Headers::default(), b"", &self.shared, self.now);
+        }
+        outcome_of(decision)
     }
 }
 
@@ -115,7 +124,9 @@ fn pools_bind_apart() {
 
 #[test]
 fn a_binding_ends_when_it_was_not_used_for_its_ttl() {
-    let mut world = World::new(&three());
+    let mut config = three();
+    config["pools"][0]["cache_lifetime"] = json!("24h");
+    let mut world = World::new(&config);
     assert_eq!(world.send("1"), is("a", Outcome::Miss));
     world.now += HOUR;
     assert_eq!(world.send("1"), is("a", Outcome::Hit), "the last millisecond counts");

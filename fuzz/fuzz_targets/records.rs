@@ -35,8 +35,8 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>)| {
     for status in [200, 429, 500] {
         let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
         if let Decision::Route(route) = router.route(&request, &shared, now) {
-            let ticket = router.ticket(&route, now).unwrap();
-            router.observe(&ticket, status, &Headers::default(), b"", &shared, now);
+            let mut plan = router.plan(&route, now);
+            router.observe(&mut plan, status, &Headers::default(), b"", &shared, now);
         }
     }
     let decoded = States::decode(&states);

@@ -72,6 +72,16 @@ pub enum HeaderValue {
     },
 }
 
+impl HeaderValue {
+    /// The request header that it is taken from, if it is.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Self::Secret(_) => None,
+            Self::Header { name, .. } => Some(name),
+        }
+    }
+}
+
 impl Credential {
     pub(super) fn read(path: String, value: Value, setting: &Setting<'_>, pool: &str, problems: &mut Problems) -> Self {
         let mut fields = Fields::new(path, value, problems);

@@ -22,6 +22,10 @@ pub use session::{ScopePart, SessionConfig};
 use crate::body::{PathId, Paths};
 use crate::cooldown::Class;
 
+/// Members of a body that refer to state of the provider: OpenAI's stored responses and conversations, Anthropic's code
+/// execution containers, Gemini's cached content.
+const STATE: [&str; 4] = ["previous_response_id", "conversation", "container", "cachedContent"];
+
 /// A configuration without a problem.
 #[derive(Debug)]
 pub struct Config {
@@ -63,6 +67,8 @@ pub struct BodyConfig {
     pub paths: Paths,
     /// Where the model is.
     pub model: PathId,
+    /// Where a request refers to state that only the credential of its conversation has.
+    pub state: Vec<PathId>,
 }
 
 /// The section `routing`.
@@ -211,7 +217,8 @@ impl BodyConfig {
         let always_read = always_read.unwrap_or(profile == Profile::Reference);
         fields.finish();
         let model = paths.add(["model"]);
-        Self { max_bytes, always_read, paths, model }
+        let state = STATE.map(|name| paths.add([name])).to_vec();
+        Self { max_bytes, always_read, paths, model, state }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Pools: which requests they serve, and the credentials they serve them with.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::Setting;
@@ -22,6 +24,10 @@ pub struct Pool {
     pub cache_lifetime: Option<u64>,
     /// What plans of failover call it.
     pub fingerprint: u64,
+    /// The request headers that carry its credentials: what clients send under these names goes no further.
+    pub key_headers: Vec<String>,
+    /// The request headers that keys of credentials are taken from, which go no further either.
+    pub source_headers: Vec<String>,
     /// At least one, sorted by id (bytes): ties are resolved in this order.
     pub credentials: Vec<Credential>,
 }
@@ -80,8 +86,21 @@ impl Pool {
         session.finish();
         let cache_lifetime = fields.duration("cache_lifetime");
         fields.finish();
+        let headers = || credentials.iter().flat_map(|credential| &credential.headers);
+        let key_headers = distinct(headers().map(|header| header.name.as_str()));
+        let source_headers = distinct(headers().filter_map(|header| header.value.source()));
         credentials.sort_by(|left, right| left.id.cmp(&right.id));
-        Self { fingerprint: fingerprint(&[&name]), name, provider, matches, strict, cache_lifetime, credentials }
+        Self {
+            fingerprint: fingerprint(&[&name]),
+            name,
+            provider,
+            matches,
+            strict,
+            cache_lifetime,
+            key_headers,
+            source_headers,
+            credentials,
+        }
     }
 }
 
@@ -100,6 +119,10 @@ impl Match {
         fields.finish();
         Self { path_prefixes, hosts, headers, models }
     }
+}
+
+fn distinct<'t>(names: impl Iterator<Item = &'t str>) -> Vec<String> {
+    names.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
 }
 
 /// A text in which `*` stands for any text, also an empty one.

@@ -39,6 +39,16 @@ impl Class {
         Self::WORDS.iter().find(|(_, class)| *class == self).map_or("unclear", |(word, _)| word)
     }
 
+    /// Whether another credential could do better. A missing model is missing elsewhere too, as far as anyone knows, and
+    /// a request that is wrong is wrong everywhere.
+    pub fn fails_over(self, status: u16) -> bool {
+        match self {
+            Self::RateLimit | Self::Denied | Self::NotSupported | Self::Transient => true,
+            Self::Unclear => status == 0 || status >= 500,
+            Self::Success | Self::RequestFault | Self::NotFound => false,
+        }
+    }
+
     /// The class of a status as the reference sees it; 0 is a connection that failed.
     pub fn of_reference(status: u16, message: &str) -> Self {
         if says_model_is_not_supported(status, message) {

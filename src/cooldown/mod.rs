@@ -85,16 +85,15 @@ impl Cooldowns<'_> {
         let class = self.class_of(observation);
         let frozen = credential.disable_cooling.unwrap_or(self.config.disabled);
         let lesson = Lesson { model, class, observation, frozen, now };
-        let updated = shared::update(shared, &credential.cooldown_key, |value| {
+        shared::update(shared, &credential.cooldown_key, |value| {
             let mut states = States::decode(value);
             let before = states.clone();
             match self.profile {
                 Profile::Recommended => self.learn_recommended(&mut states, &lesson),
                 Profile::Reference => self.learn_reference(&mut states, &lesson),
             }
-            (states != before).then(|| (states.encode(), class))
-        });
-        updated.unwrap_or(Updated { result: class, written: true })
+            ((states != before).then(|| states.encode()), class)
+        })
     }
 
     /// The class of an answer: as configured for its status, else as the profile has it.

@@ -5,9 +5,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::UNIX_EPOCH;
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::MetricType;
+use proxy_wasm::types::{BufferType, MapType, MetricType};
 
-use crate::outcome::{Learnt, Outcome};
+use crate::outcome::{Failover, Learnt, Outcome};
+use crate::reply::LocalReply;
 use crate::shared::{Cas, Refused, SharedData, Stored};
 
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
@@ -38,10 +39,37 @@ pub(super) fn random_bytes() -> [u8; 16] {
     ((u128::from(draw()) << 64) | u128::from(draw())).to_le_bytes()
 }
 
+/// What the plugin is in Envoy's configuration: by its `root_id` the filter knows its role.
+pub(super) fn root_id() -> Vec<u8> {
+    hostcalls::get_property(vec!["plugin_root_id"]).ok().flatten().unwrap_or_default()
+}
+
 /// An attribute of Envoy; empty if there is none.
 pub(super) fn property(path: &[String]) -> Vec<u8> {
     let path = path.iter().map(String::as_str).collect();
     hostcalls::get_property(path).ok().flatten().unwrap_or_default()
+}
+
+/// Answers in place of an upstream. The callback that does so has to return `Action::Pause`.
+pub(super) fn answer(reply: &LocalReply) {
+    let retry_after = reply.retry_after.map(|seconds| seconds.to_string());
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
+    let sent = hostcalls::send_http_response(u32::from(reply.status), headers, Some(reply.body.as_bytes()));
+    if let Err(status) = sent {
+        log::warn!("a local reply was refused: {status:?}");
+    }
+}
+
+/// The status of the response that is passing; 0 if it tells none.
+pub(super) fn response_status() -> u16 {
+    let status = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status").ok().flatten();
+    status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// The beginning of the piece of a response's body that is passing, or of all that is held.
+pub(super) fn response_body(length: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpResponseBody, 0, length).ok().flatten().unwrap_or_default()
 }
 
 /// Who made a response.
@@ -59,6 +87,8 @@ pub(super) fn origin_of_response() -> Origin {
     let details = hostcalls::get_property(vec!["response", "code_details"]).ok().flatten().unwrap_or_default();
     match details.as_slice() {
         b"via_upstream" => Origin::Upstream,
+        // A circuit breaker of Envoy's own.
+        details if details.ends_with(b"{overflow}") => Origin::Envoy,
         details if details.starts_with(b"upstream_") || details.starts_with(b"no_healthy_upstream") => {
             Origin::FailedConnection
         }
@@ -67,10 +97,15 @@ pub(super) fn origin_of_response() -> Origin {
 }
 
 /// Sets a filter state, which Envoy and later filters see as `wasm.<name>`.
-pub(super) fn set_filter_state(name: &str, value: &str) {
-    if let Err(status) = hostcalls::set_property(vec![name], Some(value.as_bytes())) {
+pub(super) fn set_filter_state(name: &str, value: &[u8]) {
+    if let Err(status) = hostcalls::set_property(vec![name], Some(value)) {
         log::warn!("filter state {name} was refused: {status:?}");
     }
+}
+
+/// A filter state that this filter set, in either of its roles; empty if it did not.
+pub(super) fn filter_state(name: &str) -> Vec<u8> {
+    hostcalls::get_property(vec![name]).ok().flatten().unwrap_or_default()
 }
 
 /// Makes Envoy choose the route again. A changed header does so by itself, a changed filter state does not.
@@ -80,11 +115,12 @@ pub(super) fn clear_route_cache() {
     }
 }
 
-/// One counter for every outcome, `session_affinity.outcome.<word>.requests`, and one for everything that an answer can
-/// teach, `session_affinity.answer.<word>.responses`.
+/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for everything that an answer can teach,
+/// `session_affinity.answer.<word>.responses`; one for every end of a failover, `session_affinity.failover.<word>.requests`.
 pub(super) struct Counters {
     outcomes: Vec<(Outcome, u32)>,
     answers: Vec<(Learnt, u32)>,
+    failovers: Vec<(Failover, u32)>,
 }
 
 impl Counters {
@@ -99,9 +135,11 @@ impl Counters {
             let id = define(format!("session_affinity.answer.{learnt}.responses"))?;
             Some((learnt, id))
         };
+        let of_failover = |end: Failover| Some((end, define(format!("session_affinity.failover.{end}.requests"))?));
         Self {
             outcomes: Outcome::ALL.into_iter().filter_map(of_outcome).collect(),
             answers: Learnt::all().filter_map(of_answer).collect(),
+            failovers: Failover::ALL.into_iter().filter_map(of_failover).collect(),
         }
     }
 
@@ -111,6 +149,10 @@ impl Counters {
 
     pub(super) fn count_answer(&self, learnt: Learnt) {
         increment(&self.answers, learnt);
+    }
+
+    pub(super) fn count_failover(&self, end: Failover) {
+        increment(&self.failovers, end);
     }
 }
 

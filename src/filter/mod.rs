@@ -1,8 +1,11 @@
 //! The filter as Envoy sees it: the only part that speaks Proxy-Wasm.
 //!
-//! It carries data in and out and decides nothing. The root context reads the configuration and refuses a bad one; a
-//! stream context holds a request as long as its body is needed, asks the router, and tells Envoy the answer.
+//! It carries data in and out and decides nothing. The root context reads the configuration and refuses a bad one. In the
+//! listener a stream context holds a request as long as its body is needed, asks the router, and tells Envoy the answer.
+//! On a cluster, where Envoy runs the same module once for every attempt, an attempt context carries the credential in and
+//! hears the answer.
 
+mod attempt;
 mod host;
 mod stream;
 #[cfg(feature = "trap")]
@@ -17,8 +20,12 @@ use crate::config::Config;
 use crate::hash::Seed;
 use crate::route::Router;
 
+use attempt::Attempt;
 use host::{Counters, Host};
 use stream::Stream;
+
+/// The `root_id` by which a filter on a cluster is told from one in a listener.
+const UPSTREAM_ROOT_ID: &[u8] = b"session_affinity_upstream";
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Debug);
@@ -29,6 +36,16 @@ proxy_wasm::main! {{
 struct Running {
     router: Router,
     counters: Counters,
+    role: Role,
+}
+
+/// Where Envoy runs the filter.
+#[derive(Clone, Copy)]
+enum Role {
+    /// In a listener, once for every request.
+    Listener,
+    /// On a cluster, once for every attempt.
+    Cluster,
 }
 
 struct Root {
@@ -40,7 +57,7 @@ impl Context for Root {}
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
         let json = self.get_plugin_configuration().unwrap_or_default();
-        let config = match Config::parse(&json) {
+        let config = match Config::parse_with(&json, &|variable| std::env::var(variable).ok()) {
             Ok(config) => config,
             Err(problems) => {
                 let count = problems.lines().len();
@@ -52,7 +69,8 @@ impl RootContext for Root {
             log::warn!("{warning}");
         }
         let router = Router::new(config, Seed::agree(&Host, host::random_bytes()));
-        self.running = Some(Rc::new(Running { router, counters: Counters::define() }));
+        let role = if host::root_id() == UPSTREAM_ROOT_ID { Role::Cluster } else { Role::Listener };
+        self.running = Some(Rc::new(Running { router, counters: Counters::define(), role }));
         true
     }
 
@@ -61,6 +79,10 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(self.running.clone()?)))
+        let running = self.running.clone()?;
+        Some(match running.role {
+            Role::Listener => Box::new(Stream::new(running)),
+            Role::Cluster => Box::new(Attempt::new(running)),
+        })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Headers can only be changed while they are held: once a stream was continued they are out of reach, and touching them
 //! traps. So a stream goes through stages, is decided once, in whichever callback comes first with enough to decide on,
-//! and its answer teaches once, as soon as it is clear what it says. Answers pass untouched.
+//! and its answer teaches once, as soon as it is clear what it says. Answers pass untouched, but for one: where there is
+//! no credential left, the client hears in its own dialect when to come back.
 
 use std::mem;
 use std::rc::Rc;
@@ -11,17 +12,26 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::Running;
+use super::attempt::RETRY;
 use super::host::{self, Host, Origin};
 use crate::cooldown::depends_on_message;
+use crate::failover::Plan;
+use crate::outcome::Learnt;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
-use crate::route::{Decision, Route, Ticket};
+use crate::route::{Decision, Route};
 
 /// Bytes of an error's body that are heard: enough for any provider's message.
-const MESSAGE_LIMIT: usize = 8 << 10;
+pub(super) const MESSAGE_LIMIT: usize = 8 << 10;
 
 /// The filter state that tells access logs what was decided.
 const DECISION: &str = "session_affinity.decision";
+
+/// The filter state by which the plan goes to the filter on the cluster, and comes back.
+const PLAN: &str = "session_affinity.plan";
+
+/// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no further.
+const MAX_RETRIES: &str = "x-envoy-max-retries";
 
 pub(super) struct Stream {
     running: Rc<Running>,
@@ -34,9 +44,9 @@ enum Stage {
     /// The headers are held until the body is there.
     Reading(Headers),
     /// It is on its way to a credential, whose answer will teach.
-    Sent(Ticket),
+    Sent(Plan),
     /// An error whose meaning depends on its body; the beginning of that so far.
-    Listening { ticket: Ticket, status: u16, headers: Headers, message: Vec<u8> },
+    Listening { plan: Plan, status: u16, headers: Headers, message: Vec<u8> },
     /// Nothing is left to do.
     Done,
 }
@@ -71,15 +81,18 @@ impl Stream {
         let words = decision.to_string();
         log::debug!("{words}");
         running.counters.count(decision.outcome());
-        host::set_filter_state(DECISION, &words);
+        host::set_filter_state(DECISION, words.as_bytes());
         match decision {
             Decision::Route(route) => {
-                self.stage = router.ticket(&route, now).map_or(Stage::Done, Stage::Sent);
-                self.send_to(&route)
+                let plan = router.plan(&route, now);
+                self.send_to(&route, &plan);
+                self.stage = Stage::Sent(plan);
+                Action::Continue
             }
             Decision::Reply(_, reply) => {
                 self.stage = Stage::Done;
-                self.answer(&reply)
+                host::answer(&reply);
+                Action::Pause
             }
             Decision::Pass => {
                 self.stage = Stage::Done;
@@ -88,43 +101,87 @@ impl Stream {
         }
     }
 
-    fn send_to(&self, route: &Route<'_>) -> Action {
+    fn send_to(&self, route: &Route<'_>, plan: &Plan) {
         let routing = &self.running.router.config().routing;
         let cluster = &route.credential.cluster;
         self.set_http_request_header_bytes(&routing.header, Some(cluster.as_bytes()));
-        host::set_filter_state(&routing.filter_state, cluster);
+        self.set_http_request_header_bytes(MAX_RETRIES, Some(plan.most.saturating_sub(1).to_string().as_bytes()));
+        host::set_filter_state(&routing.filter_state, cluster.as_bytes());
+        set_plan(plan);
         host::clear_route_cache();
-        Action::Continue
     }
 
-    fn answer(&self, reply: &LocalReply) -> Action {
-        let retry_after = reply.retry_after.map(|seconds| seconds.to_string());
-        let mut headers = vec![("content-type", "application/json")];
-        headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
-        self.send_http_response(u32::from(reply.status), headers, Some(reply.body.as_bytes()));
-        Action::Pause
+    /// What is left to do where filters on the clusters have heard every answer.
+    fn end(&self, mut plan: Plan) -> Action {
+        let router = &self.running.router;
+        let now = host::now();
+        let mut reply = None;
+        if plan.is_unheard() {
+            let Origin::FailedConnection = host::origin_of_response() else {
+                return Action::Continue;
+            };
+            self.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
+            reply = router.no_answer(&plan, &Host, now);
+        }
+        let Some(end) = plan.end() else {
+            return Action::Continue;
+        };
+        self.running.counters.count_failover(end);
+        if plan.next.is_some() {
+            self.set_http_response_header_bytes(RETRY, None);
+        }
+        self.pass_or_replace(&plan, reply)
     }
 
-    /// Learns from the headers of an answer, or finds that its body must be heard first.
-    fn hear(&mut self, ticket: Ticket, end_of_stream: bool) {
-        let headers: Headers = self.get_http_response_headers_bytes().into_iter().collect();
-        let status = headers.text(":status").parse().unwrap_or(0);
+    /// Learns from the headers of an answer where no filter on the cluster does, or finds that its body must be heard.
+    fn hear(&mut self, mut plan: Plan, end_of_stream: bool) -> Action {
+        let status = host::response_status();
         if status < 400 {
-            return self.learn(&ticket, status, &headers, b"");
+            self.learn(&mut plan, status, &Headers::default(), b"");
+            return Action::Continue;
         }
         match host::origin_of_response() {
             Origin::Upstream if depends_on_message(status) && !end_of_stream => {
-                self.stage = Stage::Listening { ticket, status, headers, message: Vec::new() };
+                let headers = self.get_http_response_headers_bytes().into_iter().collect();
+                self.stage = Stage::Listening { plan, status, headers, message: Vec::new() };
+                Action::Continue
             }
-            Origin::Upstream => self.learn(&ticket, status, &headers, b""),
-            Origin::FailedConnection => self.learn(&ticket, 0, &Headers::default(), b""),
-            Origin::Envoy => {}
+            Origin::Upstream => {
+                let headers = self.get_http_response_headers_bytes().into_iter().collect();
+                self.learn(&mut plan, status, &headers, b"");
+                self.pass_or_replace(&plan, None)
+            }
+            Origin::FailedConnection => {
+                let router = &self.running.router;
+                let now = host::now();
+                self.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
+                self.pass_or_replace(&plan, router.no_answer(&plan, &Host, now))
+            }
+            Origin::Envoy => Action::Continue,
         }
     }
 
-    fn learn(&self, ticket: &Ticket, status: u16, headers: &Headers, message: &[u8]) {
-        let now = host::now();
-        let learnt = self.running.router.observe(ticket, status, headers, message, &Host, now);
+    /// The last answer passes, unless the client is better served with another.
+    fn pass_or_replace(&self, plan: &Plan, reply: Option<LocalReply>) -> Action {
+        let sooner = || match host::response_status() {
+            429 => self.running.router.sooner(plan, &Host, host::now()),
+            _ => None,
+        };
+        match reply.or_else(sooner) {
+            Some(reply) => {
+                host::answer(&reply);
+                Action::Pause
+            }
+            None => Action::Continue,
+        }
+    }
+
+    fn learn(&self, plan: &mut Plan, status: u16, headers: &Headers, message: &[u8]) {
+        let verdict = self.running.router.observe(plan, status, headers, message, &Host, host::now());
+        self.tell(verdict.learnt);
+    }
+
+    fn tell(&self, learnt: Learnt) {
         log::debug!("learnt {learnt}");
         self.running.counters.count_answer(learnt);
     }
@@ -132,10 +189,28 @@ impl Stream {
     /// Learns from an error with as much of its body as was heard.
     fn learn_from_message(&mut self) {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Listening { ticket, status, headers, message } => self.learn(&ticket, status, &headers, &message),
+            Stage::Listening { mut plan, status, headers, message } => {
+                self.learn(&mut plan, status, &headers, &message);
+            }
             stage => self.stage = stage,
         }
     }
+}
+
+/// The plan as it stands; `None` for a stream that has none.
+pub(super) fn plan() -> Option<Plan> {
+    Plan::decode(&host::filter_state(PLAN))
+}
+
+/// Keeps the plan for whoever sees the stream next.
+pub(super) fn set_plan(plan: &Plan) {
+    host::set_filter_state(PLAN, &plan.encode());
+}
+
+/// Adds to the words of the decision that another credential was asked.
+pub(super) fn extend_decision(credential: &str) {
+    let words = host::filter_state(DECISION);
+    host::set_filter_state(DECISION, &[&words, " then=".as_bytes(), credential.as_bytes()].concat());
 }
 
 impl Context for Stream {}
@@ -176,10 +251,15 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Sent(ticket) => self.hear(ticket, end_of_stream),
-            stage => self.stage = stage,
+            Stage::Sent(sent) => match plan().filter(|newest| newest.attempts > 0) {
+                Some(newest) => self.end(newest),
+                None => self.hear(sent, end_of_stream),
+            },
+            stage => {
+                self.stage = stage;
+                Action::Continue
+            }
         }
-        Action::Continue
     }
 
     /// Nothing is held here, so `size` is that of the piece that passes.
@@ -188,7 +268,7 @@ impl HttpContext for Stream {
             return Action::Continue;
         };
         let wanted = MESSAGE_LIMIT.saturating_sub(message.len()).min(size);
-        let piece = self.get_http_response_body(0, wanted).unwrap_or_default();
+        let piece = host::response_body(wanted);
         if let Stage::Listening { message, .. } = &mut self.stage {
             message.extend_from_slice(&piece);
             if end_of_stream || message.len() >= MESSAGE_LIMIT {

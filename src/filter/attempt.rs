@@ -1,0 +1,178 @@
+//! One attempt on its way to a credential.
+//!
+//! Envoy runs the filters of a cluster once for every attempt, before there is a connection, and lets them see each
+//! attempt's own answer, also one that is retried. So here the credential is carried in, its answer is learnt from at
+//! once, and the router is told where the next attempt goes: beforehand, because a connection may fail without a word,
+//! and again when the answer is an error, which the router then retries because of a header that is set for it.
+
+use std::mem;
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use super::Running;
+use super::host::{self, Host};
+use super::stream::{self, MESSAGE_LIMIT};
+use crate::config::{Credential, HeaderValue, Pool};
+use crate::cooldown::depends_on_message;
+use crate::failover::{self, Plan};
+use crate::outcome::Learnt;
+use crate::request::Headers;
+
+/// The response header that makes the router try again: `retriable_headers` of the route names it.
+pub(super) const RETRY: &str = "x-session-affinity-retry";
+
+pub(super) struct Attempt {
+    running: Rc<Running>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nothing was seen yet.
+    New,
+    /// It is on its way.
+    Asked(Plan),
+    /// An error that is held until its body tells what it means; the beginning of that so far.
+    Held { plan: Plan, status: u16, headers: Headers, message: Vec<u8> },
+    /// Nothing is left to do.
+    Done,
+}
+
+impl Attempt {
+    pub(super) fn new(running: Rc<Running>) -> Self {
+        Self { running, stage: Stage::New }
+    }
+
+    fn begin(&mut self, mut plan: Plan) -> Action {
+        let running = Rc::clone(&self.running);
+        let now = host::now();
+        if plan.is_unheard() {
+            self.tell(running.router.observe_failed_connection(&mut plan, &Host, now).learnt);
+        }
+        match running.router.attempt(&mut plan, &Host, now) {
+            Some(failover::Attempt::Ask { pool, credential, next }) => {
+                self.carry(pool, credential);
+                self.lead_to(next);
+                stream::set_plan(&plan);
+                if plan.attempts > 1 {
+                    stream::extend_decision(&credential.id);
+                }
+                self.stage = Stage::Asked(plan);
+                Action::Continue
+            }
+            Some(failover::Attempt::Reply(reply)) => {
+                stream::set_plan(&plan);
+                host::answer(&reply);
+                Action::Pause
+            }
+            None => Action::Continue,
+        }
+    }
+
+    /// Puts the credential into the request, if it is the filter's task, in place of any other that is in it.
+    fn carry(&self, pool: &Pool, credential: &Credential) {
+        let value_of = |value: &HeaderValue| match value {
+            HeaderValue::Secret(secret) => Some(secret.expose().as_bytes().to_vec()),
+            HeaderValue::Header { name, prefix } => {
+                let key = self.get_http_request_header_bytes(name)?;
+                Some([prefix.as_bytes(), &key].concat())
+            }
+        };
+        let values: Vec<_> = credential.headers.iter().map(|header| (&header.name, value_of(&header.value))).collect();
+        for name in pool.key_headers.iter().chain(&pool.source_headers) {
+            self.set_http_request_header_bytes(name, None);
+        }
+        for (name, value) in values {
+            if value.is_none() {
+                log::warn!("credential {} of pool {} has no key for {name}", credential.id, pool.name);
+            }
+            self.set_http_request_header_bytes(name, value.as_deref());
+        }
+    }
+
+    /// Tells the router where the next attempt goes.
+    fn lead_to(&self, next: Option<&Credential>) {
+        if let Some(next) = next {
+            host::set_filter_state(&self.running.router.config().routing.filter_state, next.cluster.as_bytes());
+        }
+    }
+
+    /// Learns from an answer. If another credential could do better, the router is told whom to ask.
+    fn hear(&self, plan: &mut Plan, status: u16, headers: &Headers, message: &[u8]) {
+        let verdict = self.running.router.observe(plan, status, headers, message, &Host, host::now());
+        self.tell(verdict.learnt);
+        stream::set_plan(plan);
+        if let Some(next) = verdict.next {
+            self.lead_to(Some(next));
+            self.set_http_response_header_bytes(RETRY, Some(b"1"));
+        }
+    }
+
+    /// Learns from an error that was held, with as much of its body as there is.
+    fn hear_held(&mut self) {
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Held { mut plan, status, headers, message } => self.hear(&mut plan, status, &headers, &message),
+            stage => self.stage = stage,
+        }
+    }
+
+    fn tell(&self, learnt: Learnt) {
+        log::debug!("learnt {learnt}");
+        self.running.counters.count_answer(learnt);
+    }
+}
+
+impl Context for Attempt {}
+
+impl HttpContext for Attempt {
+    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        match stream::plan() {
+            Some(plan) => self.begin(plan),
+            None => Action::Continue,
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        let Stage::Asked(mut plan) = mem::replace(&mut self.stage, Stage::Done) else {
+            return Action::Continue;
+        };
+        if self.get_http_response_header_bytes(RETRY).is_some() {
+            // Nobody but the filter asks for another attempt.
+            self.set_http_response_header_bytes(RETRY, None);
+        }
+        let status = host::response_status();
+        if status < 400 {
+            self.hear(&mut plan, status, &Headers::default(), b"");
+            return Action::Continue;
+        }
+        let headers: Headers = self.get_http_response_headers_bytes().into_iter().collect();
+        if depends_on_message(status) && !end_of_stream {
+            self.stage = Stage::Held { plan, status, headers, message: Vec::new() };
+            return Action::Pause;
+        }
+        self.hear(&mut plan, status, &headers, b"");
+        Action::Continue
+    }
+
+    /// While an error is held, `size` is that of the whole body so far.
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let Stage::Held { message, .. } = &mut self.stage else {
+            return Action::Continue;
+        };
+        if !end_of_stream && size < MESSAGE_LIMIT {
+            return Action::Pause;
+        }
+        *message = host::response_body(size.min(MESSAGE_LIMIT));
+        self.hear_held();
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        if let Stage::Held { message, .. } = &mut self.stage {
+            *message = host::response_body(MESSAGE_LIMIT);
+        }
+        self.hear_held();
+        Action::Continue
+    }
+}

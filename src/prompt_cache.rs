@@ -1,0 +1,97 @@
+//! How long a provider keeps a prompt cached after its last use: while it does, a session is cheaper where it was.
+//!
+//! Sources are the providers' documentation. Anthropic (also on Bedrock) keeps it for five minutes, or for an hour where
+//! a breakpoint of the request says `cache_control: {"ttl": "1h"}`. OpenAI drops it after five to ten minutes, and after
+//! an hour at the latest; of others nothing better is known.
+
+use memchr::memmem;
+
+use crate::api::Api;
+use crate::config::Pool;
+use crate::request::Request;
+
+const FIVE_MINUTES: u64 = 5 * 60 * 1_000;
+const ONE_HOUR: u64 = 60 * 60 * 1_000;
+
+/// For how long after its last use a prompt is cached, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// So long it can be counted on.
+    pub warm: u64,
+    /// After so long it is certainly gone.
+    pub certain: u64,
+}
+
+impl Lifetime {
+    /// What no request of a pool asks to shorten: a session that was idle for less is certainly not cold.
+    pub fn least(pool: &Pool) -> u64 {
+        pool.cache_lifetime.unwrap_or(FIVE_MINUTES)
+    }
+
+    /// The lifetime that the prompt of a request has.
+    pub fn of(pool: &Pool, api: Api, request: &Request<'_>) -> Self {
+        let warm = if asks_for_an_hour(request) { Self::least(pool).max(ONE_HOUR) } else { Self::least(pool) };
+        let is_documented = matches!(api, Api::Anthropic | Api::Bedrock) || pool.cache_lifetime.is_some();
+        Self { warm, certain: if is_documented { warm } else { warm.max(ONE_HOUR) } }
+    }
+}
+
+/// Whether a breakpoint of the prompt is to live for an hour. Where the body was not read, clients that announce the
+/// feature in `anthropic-beta`, as Claude Code does, are taken at their word.
+fn asks_for_an_hour(request: &Request<'_>) -> bool {
+    let announced = |value: &[u8]| memmem::find(value, b"extended-cache-ttl").is_some();
+    let body = request.body.bytes();
+    if body.is_empty() {
+        return request.headers.all("anthropic-beta").any(announced);
+    }
+    // As a member's name it is followed by a colon; inside a text its quotation marks would be escaped.
+    memmem::find_iter(body, br#""cache_control""#)
+        .filter_map(|at| body.get(at + br#""cache_control""#.len()..))
+        .filter_map(|behind| behind.trim_ascii_start().strip_prefix(b":"))
+        .filter_map(|value| value.split(|&byte| byte == b'}').next())
+        .any(has_ttl_of_an_hour)
+}
+
+fn has_ttl_of_an_hour(breakpoint: &[u8]) -> bool {
+    let ttl = memmem::find(breakpoint, br#""ttl""#).and_then(|at| breakpoint.get(at + br#""ttl""#.len()..));
+    let value = ttl.and_then(|behind| behind.trim_ascii_start().strip_prefix(b":"));
+    value.is_some_and(|value| value.trim_ascii_start().starts_with(br#""1h""#))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::{Body, Paths};
+    use crate::request::Headers;
+
+    fn asks(headers: &[(&str, &str)], body: &str) -> bool {
+        let headers: Headers = headers.iter().copied().collect();
+        let body = Body::read(&Paths::default(), body.as_bytes());
+        asks_for_an_hour(&Request { headers: &headers, body, tried: &[], properties: &[] })
+    }
+
+    #[test]
+    fn a_breakpoint_of_an_hour_is_found_wherever_it_stands() {
+        assert!(asks(&[], r#"{"system":[{"text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}"#));
+        assert!(asks(&[], "{\"cache_control\" : { \"ttl\" :\n \"1h\" , \"type\":\"ephemeral\"}}"));
+        assert!(asks(&[], r#"{"a":{"cache_control":{"type":"ephemeral"}},"b":{"cache_control":{"ttl":"1h"}}}"#));
+    }
+
+    #[test]
+    fn nothing_else_asks_for_an_hour() {
+        assert!(!asks(&[], r#"{"cache_control":{"type":"ephemeral","ttl":"5m"}}"#));
+        assert!(!asks(&[], r#"{"cache_control":{"type":"ephemeral"},"ttl":"1h"}"#));
+        assert!(!asks(&[], r#"{"text":"\"cache_control\":{\"ttl\":\"1h\"}"}"#), "a text is no breakpoint");
+        assert!(!asks(&[], r#"{"text":"cache_control","ttl":"1h"}"#));
+        assert!(!asks(&[], r#"{"cache_control""#), "a body may be cut off");
+        assert!(!asks(&[], ""));
+    }
+
+    #[test]
+    fn without_a_body_the_announcement_counts() {
+        let beta = [("anthropic-beta", "claude-code-20250219,extended-cache-ttl-2025-04-11")];
+        assert!(asks(&beta, ""));
+        assert!(!asks(&beta, r#"{"cache_control":{"type":"ephemeral"}}"#), "the body knows better");
+        assert!(!asks(&[("anthropic-beta", "prompt-caching-2024-07-31")], ""));
+    }
+}

@@ -1,0 +1,303 @@
+//! Failover within a request, as Envoy's attempts drive it: data in, data out.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use serde_json::{Value, json};
+use session_affinity::config::Config;
+use session_affinity::failover::{Attempt, Plan};
+use session_affinity::hash::Seed;
+use session_affinity::outcome::{Failover, Outcome};
+use session_affinity::reply::LocalReply;
+use session_affinity::request::{Headers, Request};
+use session_affinity::route::{Decision, Router};
+use session_affinity::shared::InMemory;
+
+const SECOND: u64 = 1_000;
+
+struct World {
+    router: Router,
+    shared: InMemory,
+    now: u64,
+}
+
+impl World {
+    fn new(sections: Value) -> Self {
+        let mut config = json!({
+            "routing": {"strategy": "fill-first"},
+            "pools": [{"name": "p", "provider": "claude", "credentials": [
+                {"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"},
+                {"id": "c", "cluster": "c"}, {"id": "d", "cluster": "d"},
+            ]}]
+        });
+        for (name, section) in sections.as_object().unwrap() {
+            match name.as_str() {
+                "credentials" => config["pools"][0]["credentials"] = section.clone(),
+                _ => config[name] = section.clone(),
+            }
+        }
+        let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let shared = InMemory::default();
+        Self { router: Router::new(config, Seed::agree(&shared, [7; 16])), shared, now: 1_000_000_000 }
+    }
+
+    fn decide(&self, session: &str) -> Decision<'_> {
+        let headers: Headers = [(":path", "/v1/messages"), ("x-session-id", session)].into_iter().collect();
+        let body = self.router.read_body(br#"{"model":"m"}"#);
+        self.router.route(&Request { headers: &headers, body, tried: &[], properties: &[] }, &self.shared, self.now)
+    }
+
+    fn plan(&self, session: &str) -> Plan {
+        match self.decide(session) {
+            Decision::Route(route) => self.router.plan(&route, self.now),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the next attempt does: whom it asks, or the status of the reply. It goes through filter state, as on Envoy.
+    fn attempt(&self, plan: &mut Plan) -> String {
+        *plan = Plan::decode(&plan.encode()).unwrap();
+        if plan.is_unheard() {
+            self.router.observe_failed_connection(plan, &self.shared, self.now);
+        }
+        match self.router.attempt(plan, &self.shared, self.now).unwrap() {
+            Attempt::Ask { credential, .. } => credential.id.clone(),
+            Attempt::Reply(reply) => reply.status.to_string(),
+        }
+    }
+
+    /// The attempt is answered. Whom to ask next, if anybody.
+    fn answer(&self, plan: &mut Plan, status: u16, headers: &[(&str, &str)], message: &str) -> Option<String> {
+        let headers: Headers = headers.iter().copied().collect();
+        let verdict = self.router.observe(plan, status, &headers, message.as_bytes(), &self.shared, self.now);
+        verdict.next.map(|next| next.id.clone())
+    }
+
+    fn limit(&self, plan: &mut Plan, seconds: &str) -> Option<String> {
+        self.answer(plan, 429, &[("retry-after", seconds)], "")
+    }
+
+    /// Who serves the session now.
+    fn serves(&self, session: &str) -> (String, Outcome) {
+        match self.decide(session) {
+            Decision::Route(route) => (route.credential.id.clone(), route.outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn waits(reply: &LocalReply) -> (u16, Option<u64>) {
+    (reply.status, reply.retry_after)
+}
+
+#[test]
+fn an_exhausted_credential_is_followed_by_the_next_and_the_session_is_bound_to_who_served() {
+    let world = World::new(json!({}));
+    let mut plan = world.plan("1");
+    assert_eq!(world.attempt(&mut plan), "a");
+    assert_eq!(world.limit(&mut plan, "60"), Some("b".to_owned()));
+    assert_eq!(world.attempt(&mut plan), "b");
+    assert_eq!(world.answer(&mut plan, 200, &[], ""), None);
+    assert_eq!(plan.end(), Some(Failover::Served));
+    assert_eq!(world.serves("1"), ("b".to_owned(), Outcome::Hit), "it had never been served at a");
+    assert_eq!(world.serves("2").0, "b", "and everybody knows about a");
+}
+
+#[test]
+fn a_session_with_a_home_keeps_it_through_a_failover() {
+    let mut world = World::new(json!({}));
+    let mut plan = world.plan("1");
+    world.attempt(&mut plan);
+    world.answer(&mut plan, 200, &[], "");
+    assert_eq!(plan.end(), None);
+
+    world.now += SECOND;
+    let mut plan = world.plan("1");
+    world.attempt(&mut plan);
+    world.limit(&mut plan, "60");
+    assert_eq!(world.attempt(&mut plan), "b");
+    world.answer(&mut plan, 200, &[], "");
+    assert_eq!(world.serves("1"), ("b".to_owned(), Outcome::Substitute));
+    world.now += 60 * SECOND;
+    assert_eq!(world.serves("1"), ("a".to_owned(), Outcome::Return));
+}
+
+#[test]
+fn a_connection_that_fails_is_learnt_by_the_next_attempt() {
+    let world = World::new(json!({}));
+    let mut plan = world.plan("1");
+    assert_eq!(world.attempt(&mut plan), "a");
+    assert_eq!(world.attempt(&mut plan), "b", "nothing was heard of a");
+    assert_eq!(world.answer(&mut plan, 200, &[], ""), None);
+    assert_eq!(world.serves("2").0, "b", "a is blocked");
+}
+
+#[test]
+fn attempts_are_bounded_and_the_last_answer_stands() {
+    for (most, expected) in [(1, vec!["a"]), (2, vec!["a", "b"]), (16, vec!["a", "b", "c", "d"])] {
+        let world = World::new(json!({"failover": {"max_attempts": most}}));
+        let mut plan = world.plan("1");
+        assert_eq!(usize::from(plan.most), expected.len());
+        let mut asked = Vec::new();
+        loop {
+            asked.push(world.attempt(&mut plan));
+            if world.limit(&mut plan, "60").is_none() {
+                break;
+            }
+        }
+        assert_eq!(asked, expected);
+        assert_eq!(plan.end(), Some(Failover::Exhausted));
+    }
+}
+
+#[test]
+fn who_is_not_ready_is_passed_over_also_if_it_was_when_the_plan_was_made() {
+    let world = World::new(json!({}));
+    let mut plan = world.plan("1");
+    assert_eq!(world.attempt(&mut plan), "a");
+    let mut other = world.plan("2");
+    for expected in ["a", "b"] {
+        assert_eq!(world.attempt(&mut other), expected);
+        world.limit(&mut other, "60");
+    }
+    assert_eq!(world.limit(&mut plan, "60"), Some("c".to_owned()), "b was ready when the attempt began");
+    assert_eq!(world.attempt(&mut plan), "c");
+
+    let mut late = world.plan("3");
+    assert_eq!(world.attempt(&mut late), "c");
+    assert_eq!(world.limit(&mut late, "60"), Some("d".to_owned()));
+}
+
+#[test]
+fn the_faults_of_a_request_go_nowhere_else() {
+    for (status, message) in
+        [(400, "max_tokens is missing"), (404, "model: x"), (404, "no such path"), (413, ""), (422, "bad input")]
+    {
+        let world = World::new(json!({}));
+        let mut plan = world.plan("1");
+        world.attempt(&mut plan);
+        assert_eq!(world.answer(&mut plan, status, &[], message), None, "{status} {message}");
+        assert_eq!(plan.end(), None, "{status} {message}");
+    }
+}
+
+#[test]
+fn the_faults_of_a_credential_go_to_the_next() {
+    for (status, message) in [
+        (401, ""),
+        (402, ""),
+        (403, ""),
+        (408, ""),
+        (429, ""),
+        (500, ""),
+        (503, ""),
+        (529, ""),
+        (400, "The requested model is not supported."),
+    ] {
+        let world = World::new(json!({"disable_cooling": true}));
+        let mut plan = world.plan("1");
+        world.attempt(&mut plan);
+        assert_eq!(world.answer(&mut plan, status, &[], message), Some("b".to_owned()), "{status} {message}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_twice_even_if_nothing_cools_down() {
+    let world = World::new(json!({"disable_cooling": true, "failover": {"max_attempts": 16}}));
+    let mut plan = world.plan("1");
+    let asked: Vec<_> = (0..4)
+        .map(|_| {
+            let asked = world.attempt(&mut plan);
+            world.answer(&mut plan, 500, &[], "");
+            asked
+        })
+        .collect();
+    assert_eq!(asked, ["a", "b", "c", "d"]);
+    assert_eq!(world.attempt(&mut plan), "503", "should Envoy try once more");
+}
+
+#[test]
+fn who_comes_last_hears_the_first_recovery() {
+    let world = World::new(json!({"failover": {"max_attempts": 16}}));
+    let mut plan = world.plan("1");
+    for seconds in ["50", "20", "30", "700"] {
+        world.attempt(&mut plan);
+        world.limit(&mut plan, seconds);
+    }
+    let reply = world.router.sooner(&plan, &world.shared, world.now).unwrap();
+    assert_eq!(waits(&reply), (429, Some(20)));
+
+    let alone = World::new(json!({"credentials": [{"id": "a", "cluster": "a"}]}));
+    let mut plan = alone.plan("1");
+    alone.attempt(&mut plan);
+    alone.limit(&mut plan, "700");
+    assert_eq!(alone.router.sooner(&plan, &alone.shared, alone.now), None, "the provider's own answer is as good");
+}
+
+#[test]
+fn a_last_connection_that_fails_is_told_in_the_clients_dialect() {
+    let world = World::new(json!({"failover": {"max_attempts": 2}}));
+    let mut plan = world.plan("1");
+    world.attempt(&mut plan);
+    world.attempt(&mut plan);
+    world.router.observe_failed_connection(&mut plan, &world.shared, world.now);
+    assert_eq!(plan.end(), Some(Failover::Exhausted));
+    let reply = world.router.no_answer(&plan, &world.shared, world.now).unwrap();
+    assert_eq!(waits(&reply), (503, None), "c could be asked at once");
+    assert!(reply.body.contains(r#""type":"error""#), "{}", reply.body);
+}
+
+#[test]
+fn an_attempt_that_envoy_did_not_make_is_told() {
+    let world = World::new(json!({}));
+    let mut plan = world.plan("1");
+    world.attempt(&mut plan);
+    world.limit(&mut plan, "60");
+    assert_eq!(plan.end(), Some(Failover::Abandoned));
+}
+
+#[test]
+fn the_sessions_of_one_credential_spread_over_all_others() {
+    let world = World::new(json!({"routing": {"strategy": "round-robin"}}));
+    let mut seconds = std::collections::BTreeSet::new();
+    for session in 0..40 {
+        let plan = world.plan(&session.to_string());
+        let first = plan.next.unwrap();
+        assert_eq!(plan.rest.len(), 3);
+        assert!(!plan.rest.contains(&first));
+        seconds.insert((first, plan.rest[0]));
+    }
+    assert_eq!(seconds.len(), 12, "each of four is followed by each of three");
+}
+
+#[test]
+fn the_order_follows_priority_websockets_and_accounts() {
+    let world = World::new(json!({
+        "routing": {"strategy": "fill-first"},
+        "credentials": [
+            {"id": "a", "cluster": "x", "priority": 2, "parent": "A"},
+            {"id": "b", "cluster": "x", "priority": 1},
+            {"id": "c", "cluster": "x", "priority": 2, "parent": "A"},
+            {"id": "d", "cluster": "x", "priority": 2, "parent": "B"},
+            {"id": "e", "cluster": "x", "state": "drain"},
+            {"id": "f", "cluster": "x", "weight": 0},
+        ]
+    }));
+    let Decision::Route(route) = world.decide("1") else { panic!("not served") };
+    let order: Vec<_> = route.others.iter().map(|other| other.id.as_str()).collect();
+    assert_eq!((route.credential.id.as_str(), order), ("a", vec!["d", "c", "b"]), "the sibling after the stranger");
+}
+
+#[test]
+fn the_reference_binds_whom_it_picks_also_when_it_picks_again() {
+    let world = World::new(json!({
+        "profile": "reference",
+        "routing": {"session_affinity": true, "strategy": "ff"},
+        "disable_cooling": true
+    }));
+    let mut plan = world.plan("1");
+    assert_eq!(world.attempt(&mut plan), "a");
+    world.answer(&mut plan, 500, &[], "");
+    assert_eq!(world.attempt(&mut plan), "b");
+    world.answer(&mut plan, 500, &[], "");
+    assert_eq!(world.serves("1"), ("b".to_owned(), Outcome::Hit));
+}

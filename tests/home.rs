@@ -1,0 +1,316 @@
+//! Homes and substitutes: where a session goes when its credential fails, and when it comes back.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use serde_json::{Value, json};
+use session_affinity::config::Config;
+use session_affinity::failover::Plan;
+use session_affinity::hash::Seed;
+use session_affinity::outcome::Outcome;
+use session_affinity::request::{Headers, Request};
+use session_affinity::route::{Decision, Router};
+use session_affinity::shared::InMemory;
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+
+/// A router with its shared data, and a clock that only the test moves. Credentials are chosen by id, so that a choice
+/// can be told from a binding.
+struct World {
+    router: Router,
+    shared: InMemory,
+    now: u64,
+}
+
+impl World {
+    fn new(sections: Value) -> Self {
+        let shared = InMemory::default();
+        Self { router: router(sections, &shared), shared, now: 1_000_000_000 }
+    }
+
+    fn reconfigured(self, sections: Value) -> Self {
+        Self { router: router(sections, &self.shared), ..self }
+    }
+
+    fn decide(&self, path: &str, session: &str, body: &Value) -> Decision<'_> {
+        let headers: Headers = [(":path", path), ("x-session-id", session)].into_iter().collect();
+        let body = body.to_string();
+        let body = self.router.read_body(body.as_bytes());
+        self.router.route(&Request { headers: &headers, body, tried: &[], properties: &[] }, &self.shared, self.now)
+    }
+
+    /// Decides a request on Anthropic's API.
+    fn ask(&self, session: &str) -> Decision<'_> {
+        self.decide("/v1/messages", session, &json!({"model": "m"}))
+    }
+
+    /// Answers a request with a status.
+    fn answer(&self, decision: &Decision<'_>, status: u16, retry_after: &str) {
+        let Decision::Route(route) = decision else { panic!("{decision:?}") };
+        let headers: Headers = [("retry-after", retry_after)].into_iter().collect();
+        self.router.observe(&mut self.router.plan(route, self.now), status, &headers, b"", &self.shared, self.now);
+    }
+
+    /// A request of a session that is served: by whom, and why.
+    fn serve(&self, session: &str) -> (String, Outcome) {
+        self.serve_body(session, &json!({"model": "m"}))
+    }
+
+    fn serve_body(&self, session: &str, body: &Value) -> (String, Outcome) {
+        let decision = self.decide("/v1/messages", session, body);
+        self.answer(&decision, 200, "0");
+        said(&decision)
+    }
+
+    /// A request of a session that meets a limit of so many seconds.
+    fn limit(&self, session: &str, seconds: u64) {
+        self.answer(&self.ask(session), 429, &seconds.to_string());
+    }
+}
+
+fn router(sections: Value, shared: &InMemory) -> Router {
+    let mut config = json!({
+        "routing": {"strategy": "fill-first"},
+        "cooldown": {"max": "12h"},
+        "pools": [{"name": "p", "provider": "claude", "credentials": [
+            {"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}, {"id": "c", "cluster": "c"}
+        ]}]
+    });
+    for (name, section) in sections.as_object().unwrap() {
+        match name.as_str() {
+            "pool" => config["pools"][0].as_object_mut().unwrap().extend(section.as_object().unwrap().clone()),
+            _ => config[name] = section.clone(),
+        }
+    }
+    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    Router::new(config, Seed::agree(shared, [7; 16]))
+}
+
+fn said(decision: &Decision<'_>) -> (String, Outcome) {
+    let target = match decision {
+        Decision::Route(route) => route.credential.id.clone(),
+        Decision::Reply(_, reply) => reply.status.to_string(),
+        Decision::Pass => "pass".to_owned(),
+    };
+    (target, decision.outcome())
+}
+
+fn is(credential: &str, outcome: Outcome) -> (String, Outcome) {
+    (credential.to_owned(), outcome)
+}
+
+#[test]
+fn a_session_comes_home_while_its_cache_is_warm() {
+    let mut world = World::new(json!({}));
+    assert_eq!(world.serve("1"), is("a", Outcome::Miss));
+    world.limit("1", 60);
+    assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
+    world.now += 59 * SECOND;
+    assert_eq!(world.serve("1"), is("b", Outcome::Substitute), "the substitute is sticky");
+    world.now += SECOND;
+    assert_eq!(world.serve("1"), is("a", Outcome::Return));
+    assert_eq!(world.serve("1"), is("a", Outcome::Hit));
+}
+
+#[test]
+fn once_its_home_is_cold_it_stays_where_it_is() {
+    let mut world = World::new(json!({}));
+    world.serve("1");
+    world.limit("1", 300);
+    for _ in 0..5 {
+        assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
+        world.now += MINUTE;
+    }
+    assert_eq!(world.serve("1"), is("b", Outcome::Rebind), "five minutes after its last success a is cold");
+    assert_eq!(world.serve("1"), is("b", Outcome::Hit), "and b is its home");
+}
+
+#[test]
+fn a_prompt_that_is_cached_for_an_hour_keeps_its_home_warm_for_an_hour() {
+    let mut world = World::new(json!({}));
+    let body = json!({"model": "m", "system": [{"text": "s", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]});
+    world.serve_body("1", &body);
+    world.limit("1", 59 * 60);
+    for _ in 0..59 {
+        assert_eq!(world.serve_body("1", &body), is("b", Outcome::Substitute));
+        world.now += MINUTE;
+    }
+    assert_eq!(world.serve_body("1", &body), is("a", Outcome::Return));
+}
+
+#[test]
+fn a_pool_may_say_how_long_its_caches_live() {
+    let mut world = World::new(json!({"pool": {"cache_lifetime": "30s"}}));
+    world.serve("1");
+    world.limit("1", 30);
+    assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
+    world.now += 29 * SECOND;
+    assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
+    world.now += SECOND;
+    assert_eq!(world.serve("1"), is("b", Outcome::Rebind));
+}
+
+#[test]
+fn an_operator_may_have_sessions_always_or_never_return() {
+    for (returns, expected) in [("always", is("a", Outcome::Return)), ("never", is("b", Outcome::Hit))] {
+        let mut world = World::new(json!({"failover": {"return": returns}}));
+        world.serve("1");
+        world.limit("1", 600);
+        for _ in 0..10 {
+            assert_eq!(world.serve("1").0, "b", "{returns}");
+            world.now += MINUTE;
+        }
+        assert_eq!(world.serve("1"), expected, "{returns}");
+    }
+}
+
+#[test]
+fn the_reference_rebinds_for_good_at_once() {
+    let mut world =
+        World::new(json!({"profile": "reference", "routing": {"session_affinity": true, "strategy": "ff"}}));
+    assert_eq!(world.serve("1"), is("a", Outcome::Miss));
+    world.answer(&world.ask("1"), 503, "");
+    assert_eq!(said(&world.ask("1")), is("b", Outcome::Rebind));
+    world.now += 2 * MINUTE;
+    assert_eq!(world.serve("1"), is("b", Outcome::Hit));
+}
+
+#[test]
+fn a_session_that_was_never_served_is_stuck_to_nobody() {
+    let world = World::new(json!({"disable_cooling": true, "routing": {"strategy": "round-robin"}}));
+    for expected in ["a", "b", "c", "a"] {
+        let decision = world.ask("1");
+        assert_eq!(said(&decision), is(expected, Outcome::Miss));
+        world.answer(&decision, 503, "");
+    }
+}
+
+#[test]
+fn requests_of_a_new_session_that_come_together_stay_together() {
+    let world = World::new(json!({"routing": {"strategy": "round-robin"}}));
+    let (first, second) = (world.ask("1"), world.ask("1"));
+    assert_eq!((said(&first), said(&second)), (is("a", Outcome::Miss), is("a", Outcome::Hit)));
+    world.answer(&second, 200, "");
+    world.answer(&first, 503, "");
+    assert_eq!(said(&world.ask("1")).1, Outcome::Substitute, "it was served at a, which fails for the moment");
+}
+
+#[test]
+fn a_fault_of_the_request_moves_nobody() {
+    let world = World::new(json!({}));
+    for status in [400, 413, 422] {
+        let decision = world.ask("1");
+        assert_eq!(said(&decision).0, "a");
+        world.answer(&decision, status, "");
+    }
+    assert_eq!(said(&world.ask("1")), is("a", Outcome::Hit));
+}
+
+#[test]
+fn a_substitute_that_fails_too_is_replaced_and_the_home_is_not_lost() {
+    let mut world = World::new(json!({}));
+    world.serve("1");
+    world.limit("1", 100);
+    world.now += SECOND;
+    assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
+    world.limit("1", 100);
+    world.now += SECOND;
+    assert_eq!(world.serve("1"), is("c", Outcome::Substitute));
+    world.now += 98 * SECOND;
+    assert_eq!(world.serve("1"), is("a", Outcome::Return));
+}
+
+#[test]
+fn a_home_that_is_removed_leaves_the_session_to_its_substitute() {
+    let world = World::new(json!({}));
+    world.serve("1");
+    world.limit("1", 100);
+    assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
+    let world = world
+        .reconfigured(json!({"pool": {"credentials": [{"id": "b", "cluster": "b"}, {"id": "A", "cluster": "A"}]}}));
+    assert_eq!(world.serve("1"), is("b", Outcome::Rebind));
+    assert_eq!(world.serve("1"), is("b", Outcome::Hit));
+}
+
+#[test]
+fn a_session_that_is_cold_everywhere_is_placed_anew() {
+    let mut world = World::new(json!({"routing": {"strategy": "round-robin"}}));
+    assert_eq!(world.serve("1"), is("a", Outcome::Miss));
+    world.now += 5 * MINUTE - 1;
+    assert_eq!(world.serve("1"), is("a", Outcome::Hit));
+    world.now += 5 * MINUTE;
+    assert_eq!(world.serve("1"), is("b", Outcome::Cold));
+    assert_eq!(world.serve("1"), is("b", Outcome::Hit));
+}
+
+#[test]
+fn what_may_still_be_cached_or_stored_is_not_cold() {
+    let later = |path: &str, body: Value| {
+        let mut world = World::new(json!({"routing": {"strategy": "round-robin"}}));
+        world.answer(&world.decide(path, "1", &body), 200, "");
+        world.now += 10 * MINUTE;
+        world.decide(path, "1", &body).outcome()
+    };
+    let with = |name: &str, value: Value| {
+        let mut body = json!({"model": "m"});
+        body[name] = value;
+        body
+    };
+    assert_eq!(later("/v1/messages", json!({"model": "m"})), Outcome::Cold);
+    assert_eq!(later("/v1/messages", with("cache_control", json!({"type": "ephemeral", "ttl": "1h"}))), Outcome::Hit);
+    assert_eq!(later("/v1/messages", with("container", json!("container_1"))), Outcome::Hit);
+    assert_eq!(later("/v1/chat/completions", json!({"model": "m"})), Outcome::Hit, "OpenAI says an hour at the most");
+}
+
+#[test]
+fn a_strict_session_is_served_by_its_home_or_not_at_all() {
+    for section in [json!({"session": {"strict": true}}), json!({"pool": {"session": {"strict": true}}})] {
+        let mut world = World::new(section);
+        assert_eq!(world.serve("1"), is("a", Outcome::Miss));
+        world.limit("1", 1_000);
+        let Decision::Reply(_, reply) = world.ask("1") else { panic!("it was served elsewhere") };
+        assert_eq!((reply.status, reply.retry_after), (429, Some(1_000)));
+        assert_eq!(world.serve("2"), is("b", Outcome::Miss), "a new session has no home yet");
+        world.now += 1_000 * SECOND;
+        assert_eq!(world.serve("1"), is("a", Outcome::Hit), "also when it is cold: state may be there");
+        world.answer(&world.ask("1"), 503, "");
+        let Decision::Reply(_, reply) = world.ask("1") else { panic!("it was served elsewhere") };
+        assert_eq!(reply.status, 503);
+    }
+}
+
+#[test]
+fn a_strict_session_has_no_plan_but_its_home() {
+    let world = World::new(json!({"session": {"strict": true}}));
+    let plan = |decision: &Decision<'_>| match decision {
+        Decision::Route(route) => world.router.plan(route, world.now),
+        other => panic!("{other:?}"),
+    };
+    let first = world.ask("1");
+    assert_eq!(plan(&first).most, 3, "a session without a home may be placed anywhere");
+    world.answer(&first, 200, "");
+    let Plan { most, rest, .. } = plan(&world.ask("1"));
+    assert_eq!((most, rest), (1, vec![]));
+}
+
+#[test]
+fn the_second_turn_inherits_the_home_and_does_not_lose_it_to_a_short_limit() {
+    let mut world = World::new(json!({}));
+    let turn = |world: &World, messages: Value, status: u16| {
+        let headers: Headers = [(":path", "/v1/messages")].into_iter().collect();
+        let body = json!({"model": "m", "messages": messages}).to_string();
+        let body = world.router.read_body(body.as_bytes());
+        let request = Request { headers: &headers, body, tried: &[], properties: &[] };
+        let decision = world.router.route(&request, &world.shared, world.now);
+        world.answer(&decision, status, "30");
+        said(&decision)
+    };
+    let first = json!([{"role": "user", "content": "Why?"}]);
+    let second = json!([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}, {"role": "user", "content": "And?"}]);
+    assert_eq!(turn(&world, first, 200), is("a", Outcome::Miss));
+    assert_eq!(turn(&world, second.clone(), 429), is("a", Outcome::Inherit));
+    world.now += SECOND;
+    assert_eq!(turn(&world, second.clone(), 200), is("b", Outcome::Substitute));
+    world.now += 29 * SECOND;
+    assert_eq!(turn(&world, second, 200), is("a", Outcome::Return));
+}
