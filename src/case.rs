@@ -113,14 +113,15 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         let may_follow = |other: &&Credential| {
             availability::takes_new_sessions(other) && other.fingerprint != first.fingerprint && !self.is_tried(other)
         };
-        let others = self.target.pool.credentials.iter().filter(may_follow).collect();
+        let others: Vec<_> = self.target.pool.credentials.iter().filter(may_follow).collect();
         let strategy = self.router.config.routing.strategy;
         let id = session.filter(|_| strategy == Strategy::Consistent).map(|(id, _)| self.with_scope(id));
         let session = session.map(|(_, key)| (id.as_deref().unwrap_or_default(), key));
-        let mut others = balance::in_order(strategy, others, first, session);
         let prefers_websockets = self.prefers_websockets();
-        others.sort_by_key(|other| (Some(other.fingerprint) != second, prefers_websockets && !other.websockets));
-        others
+        balance::in_order(strategy, &others, first, session, |other| {
+            let is_second = second == Some(other.fingerprint);
+            2 * u8::from(is_second) + u8::from(prefers_websockets && other.websockets)
+        })
     }
 
     /// What `consistent` goes by: a session's id, and the hash of its scope if there is one.
