@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::demo::wire::Api;
     use crate::envoy::Fixture;
-    use crate::project_root;
+    use crate::envoy::Way;
 
     /// The filter's own decisions, without an Envoy around them.
     struct Filter {
@@ -161,7 +161,7 @@ mod tests {
     impl Filter {
         fn shipped() -> Self {
             let mut text = String::new();
-            Fixture::shipped(project_root()).unwrap().edit_filter(|filter| text = filter.to_string()).unwrap();
+            Fixture::shipped(Way::Clusters).unwrap().edit_filter(|filter| text = filter.to_string()).unwrap();
             let shared = InMemory::default();
             let router = Router::new(Config::parse(text.as_bytes()).unwrap(), Seed::agree(&shared, [7; 16]));
             Self { router, shared }
