@@ -177,30 +177,33 @@ impl<S: SharedData> Rotation<'_, S> {
     }
 }
 
-/// Other candidates in the order in which they are tried when the first one fails: by priority, and among equals in the
-/// order of the strategy. Round-robin begins at a place that differs by session, so that the sessions of one exhausted
-/// credential spread over all others; those of the same parent come last, because limits are often the account's.
+/// Other candidates in the order in which they are tried when the first one fails: those that are preferred, then by
+/// priority, and among equals in the order of the strategy. Round-robin begins at a place that differs by session, so that
+/// the sessions of one exhausted credential spread over all others; those of the same parent come last, because limits
+/// are often the account's.
 pub fn in_order<'c>(
     strategy: Strategy,
-    mut others: Vec<&'c Credential>,
+    others: &[&'c Credential],
     first: &Credential,
     session: Option<(&[u8], KeyHash)>,
+    preferred: impl Fn(&Credential) -> u8,
 ) -> Vec<&'c Credential> {
-    match (strategy, session) {
-        (Strategy::FillFirst, _) => {}
-        (Strategy::Consistent, Some((id, _))) => {
-            others.sort_by(|left, right| score(right, id).total_cmp(&score(left, id)));
-        }
-        (Strategy::RoundRobin | Strategy::Consistent, session) => {
-            let successor = || others.iter().position(|other| other.id > first.id).unwrap_or(0);
-            let start = session.map_or_else(successor, |(_, key)| key.slot(others.len() as u32) as usize);
-            let start = start.min(others.len());
-            others.rotate_left(start);
-        }
-    }
+    let count = others.len() as u64;
+    let successor = || others.iter().position(|other| other.id > first.id).unwrap_or(0) as u64;
+    let start = session.map_or_else(successor, |(_, key)| u64::from(key.slot(count as u32)));
+    let turn = |at: usize, other: &Credential| match (strategy, session) {
+        (Strategy::FillFirst, _) => at as u64,
+        // Scores are positive numbers, and those are ordered as their bits are.
+        (Strategy::Consistent, Some((id, _))) => u64::MAX - score(other, id).to_bits(),
+        (Strategy::RoundRobin | Strategy::Consistent, _) => (at as u64 + count - start) % count,
+    };
     let is_sibling = |other: &Credential| other.parent.is_some() && other.parent == first.parent;
-    others.sort_by_key(|other| (Reverse(other.priority), is_sibling(other)));
-    others
+    let rank = |(at, other): (usize, &&'c Credential)| {
+        ((Reverse(preferred(other)), Reverse(other.priority), is_sibling(other), turn(at, other)), *other)
+    };
+    let mut ranked: Vec<_> = others.iter().enumerate().map(rank).collect();
+    ranked.sort_unstable_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, other)| other).collect()
 }
 
 /// Weighted rendezvous hashing: every credential draws a number from its id and the session, and the highest wins. It

@@ -5,13 +5,11 @@ use std::cell::{Cell, OnceCell};
 
 use crate::availability::{self, Unready};
 use crate::balance::{self, Rotation};
-use crate::binding::{Binding, Place};
 use crate::config::{Config, Credential, Profile, ScopePart, Strategy};
 use crate::cooldown::{Block, canonical};
 use crate::hash::{KeyHash, Seed};
-use crate::home::{self, Destination, Home};
 use crate::outcome::Outcome;
-use crate::prompt_cache::Lifetime;
+use crate::placement::Placed;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
 use crate::route::{Decision, Route, Router};
@@ -73,108 +71,6 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         Ok(self.route(credential, outcome, Some((session.source, key)), others))
     }
 
-    /// Where a session goes that is bound so, or not yet.
-    fn place(
-        &self,
-        session: &Session<'_>,
-        bound: Option<Binding>,
-        choose: &dyn Fn() -> Result<&'c Credential, Unready>,
-    ) -> Result<Placed<'c>, Unready> {
-        let inherited = if bound.is_none() { self.first_turns(session) } else { None };
-        let Some(binding) = bound.or(inherited) else {
-            return Ok(Placed::at_new_home(choose()?, Outcome::Miss, self.now));
-        };
-        let home = availability::bound(self.target.pool, binding.home.credential);
-        let block = home.and_then(|home| self.block(home));
-        if let Some(home) = home.filter(|_| self.target.pool.strict && binding.home.served.is_some()) {
-            return match block {
-                Some(block) => Err(block.into()),
-                None => Ok(Placed { has_others: false, ..Placed::at(home, Outcome::Hit, inherited) }),
-            };
-        }
-        if self.is_cold_everywhere(&binding) {
-            return Ok(Placed::at_new_home(choose()?, Outcome::Cold, self.now));
-        }
-        let state = match home {
-            Some(home) if block.is_none() && !self.is_tried(home) => Home::Ready,
-            Some(_) => Home::Blocked,
-            None => Home::Gone,
-        };
-        self.place_bound(binding, inherited, state, choose)
-    }
-
-    /// Where a session goes whose home can do this now.
-    fn place_bound(
-        &self,
-        binding: Binding,
-        inherited: Option<Binding>,
-        home: Home,
-        choose: &dyn Fn() -> Result<&'c Credential, Unready>,
-    ) -> Result<Placed<'c>, Unready> {
-        let credential =
-            |place: Place| availability::bound(self.target.pool, place.credential).ok_or(Unready::NotFound);
-        let substitute = || binding.substitute.ok_or(Unready::NotFound);
-        let is_ready = || substitute().is_ok_and(|substitute| self.serving(substitute.credential).is_some());
-        let lifetime = || self.cache_lifetime().warm;
-        let returns = self.router.config.failover.returns;
-        let placed = match home::destination(&binding, home, is_ready, returns, lifetime, self.now) {
-            Destination::Home => {
-                let outcome = if inherited.is_some() { Outcome::Inherit } else { Outcome::Hit };
-                Placed::at(credential(binding.home)?, outcome, inherited)
-            }
-            Destination::Return => Placed::at(credential(binding.home)?, Outcome::Return, inherited),
-            Destination::Substitute => Placed::at(credential(substitute()?)?, Outcome::Substitute, inherited),
-            Destination::Adopt => {
-                let home = Binding::new(substitute()?, self.now);
-                Placed::at(credential(substitute()?)?, Outcome::Rebind, Some(home))
-            }
-            Destination::Elsewhere if home == Home::Gone => Placed::at_new_home(choose()?, Outcome::Rebind, self.now),
-            Destination::Elsewhere => {
-                let chosen = choose()?;
-                let substitute = Some(Place::chosen(chosen.fingerprint));
-                Placed::at(chosen, Outcome::Substitute, Some(Binding { substitute, ..binding }))
-            }
-        };
-        Ok(Placed { second: binding.substitute.map(|substitute| substitute.credential), ..placed })
-    }
-
-    /// The reference binds whom it picks, at once and for good.
-    fn place_as_the_reference(
-        &self,
-        session: &Session<'_>,
-        bound: Option<Binding>,
-        choose: &dyn Fn() -> Result<&'c Credential, Unready>,
-    ) -> Result<Placed<'c>, Unready> {
-        let serving = |binding: Binding| self.serving(binding.home.credential);
-        let (credential, outcome) = match bound {
-            Some(binding) => match serving(binding) {
-                Some(credential) => (credential, Outcome::Hit),
-                None => (choose()?, Outcome::Rebind),
-            },
-            None => match self.first_turns(session).and_then(serving) {
-                Some(credential) => (credential, Outcome::Inherit),
-                None => (choose()?, Outcome::Miss),
-            },
-        };
-        Ok(Placed::at_new_home(credential, outcome, self.now))
-    }
-
-    /// Whether a session has no prompt cached anywhere, and no state either as far as its request tells: it is free to
-    /// be placed anew, which mends skew at no cost.
-    fn is_cold_everywhere(&self, binding: &Binding) -> bool {
-        let idle = self.now.saturating_sub(binding.used);
-        let body = &self.request.body;
-        let refers_to_state = || self.router.config.body.state.iter().any(|&path| body.get(path).is_some());
-        !self.target.pool.strict
-            && idle >= Lifetime::least(self.target.pool)
-            && idle >= self.cache_lifetime().certain
-            && !refers_to_state()
-    }
-
-    fn cache_lifetime(&self) -> Lifetime {
-        Lifetime::of(self.target.pool, self.target.api, self.request)
-    }
-
     fn reply(&self, unready: Unready) -> LocalReply {
         let reply = reply::no_credential(&self.target, unready, self.now);
         match (self.router.config.profile, unready) {
@@ -217,14 +113,15 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         let may_follow = |other: &&Credential| {
             availability::takes_new_sessions(other) && other.fingerprint != first.fingerprint && !self.is_tried(other)
         };
-        let others = self.target.pool.credentials.iter().filter(may_follow).collect();
+        let others: Vec<_> = self.target.pool.credentials.iter().filter(may_follow).collect();
         let strategy = self.router.config.routing.strategy;
         let id = session.filter(|_| strategy == Strategy::Consistent).map(|(id, _)| self.with_scope(id));
         let session = session.map(|(_, key)| (id.as_deref().unwrap_or_default(), key));
-        let mut others = balance::in_order(strategy, others, first, session);
         let prefers_websockets = self.prefers_websockets();
-        others.sort_by_key(|other| (Some(other.fingerprint) != second, prefers_websockets && !other.websockets));
-        others
+        balance::in_order(strategy, &others, first, session, |other| {
+            let is_second = second == Some(other.fingerprint);
+            2 * u8::from(is_second) + u8::from(prefers_websockets && other.websockets)
+        })
     }
 
     /// What `consistent` goes by: a session's id, and the hash of its scope if there is one.
@@ -235,19 +132,13 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         }
     }
 
-    /// The binding of the conversation's first turn, which had only its fallback id.
-    fn first_turns(&self, session: &Session<'_>) -> Option<Binding> {
-        let key = self.binding_key(session.fallback.as_deref()?);
-        self.router.bindings.peek(self.shared, key, self.now)
-    }
-
-    fn is_tried(&self, credential: &Credential) -> bool {
+    pub(crate) fn is_tried(&self, credential: &Credential) -> bool {
         self.request.tried.contains(&credential.fingerprint)
     }
 
     /// The credential that a session is bound to, if it may go on serving it. An established binding outranks priority,
     /// because moving a conversation costs its prompt cache; in the reference it does not.
-    fn serving(&self, fingerprint: u64) -> Option<&'c Credential> {
+    pub(crate) fn serving(&self, fingerprint: u64) -> Option<&'c Credential> {
         let credential = availability::bound(self.target.pool, fingerprint)?;
         let may = match self.router.config.profile {
             Profile::Recommended => !self.is_tried(credential) && self.block(credential).is_none(),
@@ -260,7 +151,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         availability::ready(self.target.pool, self.request.tried, |credential| self.block(credential))
     }
 
-    fn block(&self, credential: &Credential) -> Option<Block> {
+    pub(crate) fn block(&self, credential: &Credential) -> Option<Block> {
         self.router.cooldowns().block(self.shared, credential, &self.target.model, self.now)
     }
 
@@ -269,7 +160,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         self.request.headers.ask_for_websocket() && (self.router.config.profile == Profile::Recommended || is_codex())
     }
 
-    fn binding_key(&self, session_id: &[u8]) -> KeyHash {
+    pub(crate) fn binding_key(&self, session_id: &[u8]) -> KeyHash {
         let Target { pool, provider, model, .. } = &self.target;
         let scope = self.scope().map_or([0; 16], |scope| scope.0.to_le_bytes());
         let key: [&[u8]; 3] = match self.router.config.profile {
@@ -307,27 +198,5 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         let outcome = if self.contended.get() { Outcome::Contended } else { outcome };
         let Target { pool, api, model, .. } = &self.target;
         Route { pool, credential, others, api: *api, model: model.clone(), outcome, session }
-    }
-}
-
-/// Where a session was placed.
-struct Placed<'c> {
-    credential: &'c Credential,
-    outcome: Outcome,
-    /// The binding to keep from now on; `None` if it stays as it is.
-    binding: Option<Binding>,
-    /// Whom to ask first if this one fails.
-    second: Option<u64>,
-    /// Whether any other may be asked.
-    has_others: bool,
-}
-
-impl<'c> Placed<'c> {
-    fn at(credential: &'c Credential, outcome: Outcome, binding: Option<Binding>) -> Self {
-        Self { credential, outcome, binding, second: None, has_others: true }
-    }
-
-    fn at_new_home(credential: &'c Credential, outcome: Outcome, now: u64) -> Self {
-        Self::at(credential, outcome, Some(Binding::new(Place::chosen(credential.fingerprint), now)))
     }
 }

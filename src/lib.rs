@@ -19,6 +19,7 @@ pub mod hash;
 pub mod home;
 pub mod json;
 pub mod outcome;
+mod placement;
 pub mod prompt_cache;
 pub mod reply;
 pub mod request;

@@ -4,8 +4,6 @@
 //! a breakpoint of the request says `cache_control: {"ttl": "1h"}`. OpenAI drops it after five to ten minutes, and after
 //! an hour at the latest; of others nothing better is known.
 
-use memchr::memmem;
-
 use crate::api::Api;
 use crate::config::Pool;
 use crate::request::Request;
@@ -39,23 +37,31 @@ impl Lifetime {
 /// Whether a breakpoint of the prompt is to live for an hour. Where the body was not read, clients that announce the
 /// feature in `anthropic-beta`, as Claude Code does, are taken at their word.
 fn asks_for_an_hour(request: &Request<'_>) -> bool {
-    let announced = |value: &[u8]| memmem::find(value, b"extended-cache-ttl").is_some();
     let body = request.body.bytes();
     if body.is_empty() {
-        return request.headers.all("anthropic-beta").any(announced);
+        return request
+            .headers
+            .all("anthropic-beta")
+            .any(|value| behind(value, b"extended-cache-ttl").next().is_some());
     }
-    // As a member's name it is followed by a colon; inside a text its quotation marks would be escaped.
-    memmem::find_iter(body, br#""cache_control""#)
-        .filter_map(|at| body.get(at + br#""cache_control""#.len()..))
-        .filter_map(|behind| behind.trim_ascii_start().strip_prefix(b":"))
-        .filter_map(|value| value.split(|&byte| byte == b'}').next())
-        .any(has_ttl_of_an_hour)
+    // A member's name is followed by a colon; inside a text its quotation marks would be escaped.
+    let breakpoints = behind(body, br#""cache_control""#).filter_map(value);
+    breakpoints.filter_map(|value| value.split(|&byte| byte == b'}').next()).any(has_ttl_of_an_hour)
 }
 
 fn has_ttl_of_an_hour(breakpoint: &[u8]) -> bool {
-    let ttl = memmem::find(breakpoint, br#""ttl""#).and_then(|at| breakpoint.get(at + br#""ttl""#.len()..));
-    let value = ttl.and_then(|behind| behind.trim_ascii_start().strip_prefix(b":"));
-    value.is_some_and(|value| value.trim_ascii_start().starts_with(br#""1h""#))
+    behind(breakpoint, br#""ttl""#).filter_map(value).any(|value| value.starts_with(br#""1h""#))
+}
+
+/// What stands behind each place where a text is found.
+fn behind<'b>(bytes: &'b [u8], text: &'static [u8]) -> impl Iterator<Item = &'b [u8]> {
+    let first = text.first().copied().unwrap_or_default();
+    memchr::memchr_iter(first, bytes).filter_map(|at| bytes.get(at..)?.strip_prefix(text))
+}
+
+/// The value of a member, from what stands behind its name.
+fn value(behind_name: &[u8]) -> Option<&[u8]> {
+    Some(behind_name.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::{Value, json};
-use session_affinity::config::{Config, State, Strategy};
+use session_affinity::config::{Config, HeaderValue, Return, State, Strategy};
 
 /// The least that starts.
 fn minimal() -> Value {
@@ -38,7 +38,9 @@ fn defaults_are_as_documented() {
     assert_eq!((config.session.max_bindings, config.body.max_bytes), (65_536, 8 << 20));
     let credential = &config.pools[0].credentials[0];
     assert_eq!((credential.priority, credential.websockets, credential.state), (0, false, State::Active));
-    assert_eq!(credential.parent, None);
+    assert_eq!((&credential.parent, &credential.endpoint, credential.headers.len()), (&None, &None, 0));
+    assert_eq!((config.failover.max_attempts, config.failover.returns), (3, Return::WhileWarm));
+    assert_eq!((config.pools[0].strict, config.pools[0].cache_lifetime), (false, None));
     assert!(config.warnings.is_empty());
 }
 
@@ -200,5 +202,89 @@ fn problems_of_sources_and_scope_have_their_paths() {
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for problem in expected {
         assert!(found.iter().any(|line| line.starts_with(problem)), "{problem}\nis not in {found:#?}");
+    }
+}
+
+#[test]
+fn failover_is_configured_for_all_and_strictness_for_each_pool() {
+    let mut value = with("failover", json!({"max_attempts": 5, "return": "always"}));
+    value["session"] = json!({"strict": true});
+    value["pools"][0]["session"] = json!({"strict": false});
+    value["pools"][0]["cache_lifetime"] = json!("10m");
+    let config = parse(&value);
+    assert_eq!((config.failover.max_attempts, config.failover.returns), (5, Return::Always));
+    assert_eq!((config.pools[0].strict, config.pools[0].cache_lifetime), (false, Some(600_000)));
+    value["pools"][0].as_object_mut().unwrap().remove("session");
+    assert!(parse(&value).pools[0].strict);
+}
+
+#[test]
+fn in_the_reference_nobody_returns() {
+    let mut value = with("failover", json!({"return": "while-warm"}));
+    value["profile"] = json!("reference");
+    assert_eq!(problems(&value), ["failover.return: in the profile reference a session that has moved never returns"]);
+    value["failover"] = json!({});
+    assert_eq!(parse(&value).failover.returns, Return::Never);
+}
+
+#[test]
+fn the_problems_of_failover_have_their_paths() {
+    let mut value = with("failover", json!({"max_attempts": 0, "return": "sometimes", "retries": 3}));
+    value["session"] = json!({"strict": "yes"});
+    value["pools"][0]["cache_lifetime"] = json!("soon");
+    value["pools"][0]["session"] = json!({"max_bindings": 1});
+    value["pools"][0]["credentials"][0]["endpoint"] = json!("replica-a:8000");
+    value["pools"][0]["credentials"][0]["headers"] = json!([
+        {"environment": "KEY"},
+        {"name": "x-api-key"},
+        {"name": "x-api-key", "header": "x-key", "environment": "KEY"},
+        {"name": ":path", "header": "x-key"},
+        {"name": "authorization", "header": "x-key"},
+        {"name": "Authorization", "header": "x-key"},
+        {"name": "x-api-key", "environment": "KEY"},
+    ]);
+    let not_set = "KEY is not set, or not listed in vm_config.environment_variables.host_env_keys";
+    let headers = "pools[0].credentials[0].headers";
+    assert_eq!(
+        problems(&value),
+        [
+            "session.strict: expected true or false, found a string".to_owned(),
+            "failover.max_attempts: expected 1 to 16, found 0".to_owned(),
+            "failover.return: expected one of while-warm, always, never, found \"sometimes\"".to_owned(),
+            "failover.retries: unknown key".to_owned(),
+            "pools[0].credentials[0].endpoint: expected an IP address and a port, such as 10.0.0.1:8000".to_owned(),
+            format!("{headers}[0].name: required"),
+            format!("{headers}[0].environment: {not_set}"),
+            format!("{headers}[1]: expected either `environment` or `header`"),
+            format!("{headers}[2]: expected either `environment` or `header`"),
+            format!("{headers}[3].name: expected the name of a request header"),
+            format!("{headers}[5].name: an earlier header of this credential has this name"),
+            format!("{headers}[6].environment: {not_set}"),
+            "pools[0].session.max_bindings: unknown key".to_owned(),
+            "pools[0].cache_lifetime: expected a duration such as 1h, 90s or 1h30m, found \"soon\"".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn keys_come_from_the_environment_and_are_never_printed() {
+    let mut value = minimal();
+    value["pools"][0]["credentials"][0]["headers"] = json!([
+        {"name": "Authorization", "prefix": "Bearer ", "environment": "KEY"},
+        {"name": "x-api-key", "header": "X-Injected"},
+    ]);
+    let parse = |key: &'static str| Config::parse_with(value.to_string().as_bytes(), &|_| Some(key.to_owned()));
+    let config = parse("sk-secret\n").unwrap();
+    let pool = &config.pools[0];
+    let HeaderValue::Secret(secret) = &pool.credentials[0].headers[0].value else { panic!("no secret") };
+    assert_eq!(secret.expose(), "Bearer sk-secret");
+    assert_eq!(pool.key_headers, ["authorization", "x-api-key"]);
+    assert_eq!(pool.source_headers, ["x-injected"]);
+    assert!(!format!("{config:#?}").contains("sk-secret"));
+
+    for (key, problem) in [("", "is not set"), ("sk\u{7}", "holds what cannot stand in a header")] {
+        let problems = parse(key).unwrap_err();
+        assert!(problems.lines().iter().any(|line| line.contains(problem)), "{problems:?}");
+        assert!(!format!("{problems:?}").contains("sk"), "{problems:?}");
     }
 }

@@ -196,6 +196,15 @@ fn requests_of_a_new_session_that_come_together_stay_together() {
 }
 
 #[test]
+fn who_was_chosen_and_cannot_serve_any_more_is_no_home() {
+    let world = World::new(json!({}));
+    assert_eq!(said(&world.ask("1")), is("a", Outcome::Miss));
+    world.limit("2", 60);
+    assert_eq!(world.serve("1"), is("b", Outcome::Rebind));
+    assert_eq!(world.serve("1"), is("b", Outcome::Hit));
+}
+
+#[test]
 fn a_fault_of_the_request_moves_nobody() {
     let world = World::new(json!({}));
     for status in [400, 413, 422] {

@@ -8,8 +8,11 @@
 use std::cell::{Cell, RefCell};
 
 use serde_json::json;
+use session_affinity::binding::Place;
 use session_affinity::config::Config;
+use session_affinity::failover::Plan;
 use session_affinity::hash::Seed;
+use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
 use session_affinity::route::{Decision, Router};
 use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
@@ -73,12 +76,24 @@ fn serves(router: &Router, shared: &impl SharedData, session: &str) -> String {
     }
 }
 
-fn answer(router: &Router, shared: &impl SharedData, session: &str, status: u16, retry_after: &str) {
+fn plan(router: &Router, shared: &impl SharedData, session: &str) -> Plan {
     let headers: Headers = [("x-session-id", session)].into_iter().collect();
     let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
-    let Decision::Route(route) = router.route(&request, shared, NOW) else { panic!("not served") };
+    match router.route(&request, shared, NOW) {
+        Decision::Route(route) => router.plan(&route, NOW),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An answer, a moment after the request.
+fn hear(router: &Router, shared: &impl SharedData, plan: &mut Plan, status: u16, retry_after: &str) {
     let headers: Headers = [("retry-after", retry_after)].into_iter().collect();
-    router.observe(&mut router.plan(&route, NOW), status, &headers, b"", shared, NOW);
+    router.observe(plan, status, &headers, b"", shared, NOW + 1);
+}
+
+/// A request of a session, and its answer.
+fn answer(router: &Router, shared: &impl SharedData, session: &str, status: u16, retry_after: &str) {
+    hear(router, shared, &mut plan(router, shared, session), status, retry_after);
 }
 
 #[test]
@@ -134,11 +149,58 @@ fn no_cooldown_is_lost() {
         // Both sessions are on `a`. Ours is limited for a minute; theirs, answered in between, for an hour or not at all.
         for status in [429, 200] {
             let (router, shared) = (router("fill-first", 1), InMemory::default());
-            let interrupted = Interrupted::new(&shared, step, || answer(&router, &shared, "2", status, "3600"));
-            answer(&router, &interrupted, "1", 429, "60");
+            let [mut ours, mut theirs] = ["1", "2"].map(|session| plan(&router, &shared, session));
+            let interrupted = Interrupted::new(&shared, step, || hear(&router, &shared, &mut theirs, status, "3600"));
+            hear(&router, &interrupted, &mut ours, 429, "60");
             assert_eq!(serves(&router, &shared, "3"), "b", "step {step}, they got {status}");
             assert_eq!(serves(&router, &shared, "1"), "b", "step {step}, they got {status}");
         }
+    }
+}
+
+#[test]
+fn a_session_that_was_served_has_a_home_whatever_else_fails() {
+    for step in 0..STEPS {
+        for status in [200, 400, 429, 503] {
+            let (router, shared) = (router("round-robin", 1), InMemory::default());
+            let interrupted = Interrupted::new(&shared, step, || answer(&router, &shared, "1", status, "60"));
+            answer(&router, &interrupted, "1", 200, "");
+            let headers: Headers = [("x-session-id", "1")].into_iter().collect();
+            let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+            let outcome = router.route(&request, &shared, NOW).outcome();
+            let expected = [Outcome::Hit, Outcome::Substitute, Outcome::Return];
+            assert!(expected.contains(&outcome), "step {step}, they got {status}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_home_and_a_substitute_that_serve_at_once_are_both_kept() {
+    for step in 0..STEPS {
+        let (router, shared) = (router("fill-first", 1), InMemory::default());
+        answer(&router, &shared, "1", 200, "");
+        let headers: Headers = [("x-session-id", "1")].into_iter().collect();
+        let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        let Decision::Route(at_home) = router.route(&request, &shared, NOW) else { panic!("not served") };
+        answer(&router, &shared, "2", 429, "60");
+        let Decision::Route(away) = router.route(&request, &shared, NOW + 1) else { panic!("not served") };
+        assert_eq!((at_home.credential.id.as_str(), away.credential.id.as_str()), ("a", "b"));
+
+        let [mut theirs, mut ours] = [&at_home, &away].map(|route| router.plan(route, NOW + 1));
+        let mut hear_theirs = || {
+            router.observe(&mut theirs, 200, &Headers::default(), b"", &shared, NOW + 2);
+        };
+        let interrupted = Interrupted::new(&shared, step, &mut hear_theirs);
+        router.observe(&mut ours, 200, &Headers::default(), b"", &interrupted, NOW + 3);
+        if !interrupted.was_interrupted() {
+            drop(interrupted);
+            hear_theirs();
+        }
+        let key = at_home.session.unwrap().1;
+        let binding = router.bindings().peek(&shared, key, NOW + 3).unwrap();
+        assert_eq!(binding.home, Place { credential: at_home.credential.fingerprint, served: Some(NOW + 2) }, "{step}");
+        let substitute = Place { credential: away.credential.fingerprint, served: Some(NOW + 3) };
+        assert_eq!(binding.substitute, Some(substitute), "{step}");
     }
 }
 

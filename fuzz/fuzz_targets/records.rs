@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use session_affinity::config::Config;
 use session_affinity::cooldown::States;
+use session_affinity::failover::Plan;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
 use session_affinity::route::{Decision, Router};
@@ -17,8 +18,8 @@ const CONFIG: &[u8] = br#"{
     ]}]
 }"#;
 
-fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>)| {
-    let (now, row, states, wheel) = input;
+fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
+    let (now, row, states, wheel, plan) = input;
     let shared = InMemory::default();
     let seed = Seed::agree(&shared, [7; 16]);
     let router = Router::new(Config::parse(CONFIG).unwrap(), seed);
@@ -36,6 +37,14 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>)| {
         let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
         if let Decision::Route(route) = router.route(&request, &shared, now) {
             let mut plan = router.plan(&route, now);
+            router.observe(&mut plan, status, &Headers::default(), b"", &shared, now);
+        }
+    }
+    if let Some(mut plan) = Plan::decode(&plan) {
+        assert_eq!(Plan::decode(&plan.encode()).as_ref(), Some(&plan));
+        plan.pool = router.config().pools[0].fingerprint;
+        for status in [500, 200] {
+            router.attempt(&mut plan, &shared, now);
             router.observe(&mut plan, status, &Headers::default(), b"", &shared, now);
         }
     }

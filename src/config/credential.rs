@@ -16,7 +16,7 @@ pub struct Credential {
     pub id: String,
     /// The cluster that serves it.
     pub cluster: String,
-    /// The endpoint of that cluster, an IP address with its port; `None` leaves it to Envoy's load balancing.
+    /// The endpoint that it is, an IP address with its port, in a cluster of the type ORIGINAL_DST; `None` in any other.
     pub endpoint: Option<String>,
     /// The request headers that carry it, for clusters that several credentials share.
     pub headers: Vec<CredentialHeader>,

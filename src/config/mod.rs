@@ -84,8 +84,6 @@ pub struct Routing {
     pub max_rotations: u32,
     /// The request header that names the cluster.
     pub header: String,
-    /// The request header that names the endpoints of the cluster, in the order in which they are to be tried.
-    pub endpoint_header: String,
     /// The filter state that names the cluster; Envoy shows it as `wasm.<name>`.
     pub filter_state: String,
 }
@@ -265,7 +263,6 @@ impl Routing {
         let ttl = fields.duration("session_affinity_ttl");
         let max_rotations = fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
         let header = fields.header_name("header");
-        let endpoint_header = fields.header_name("endpoint_header");
         let filter_state = fields.word("filter_state");
         fields.finish();
         Self {
@@ -277,7 +274,6 @@ impl Routing {
             ttl: ttl.unwrap_or(3_600_000),
             max_rotations,
             header: header.unwrap_or_else(|| "x-session-affinity-cluster".to_owned()),
-            endpoint_header: endpoint_header.unwrap_or_else(|| "x-session-affinity-endpoint".to_owned()),
             filter_state: filter_state.unwrap_or_else(|| "session_affinity.cluster".to_owned()),
         }
     }

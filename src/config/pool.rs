@@ -1,7 +1,5 @@
 //! Pools: which requests they serve, and the credentials they serve them with.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use super::Setting;
@@ -122,7 +120,13 @@ impl Match {
 }
 
 fn distinct<'t>(names: impl Iterator<Item = &'t str>) -> Vec<String> {
-    names.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+    let mut distinct: Vec<String> = Vec::new();
+    for name in names {
+        if distinct.iter().all(|known| known != name) {
+            distinct.push(name.to_owned());
+        }
+    }
+    distinct
 }
 
 /// A text in which `*` stands for any text, also an empty one.

@@ -12,8 +12,9 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::Running;
+use super::hearing::Hearing;
 use super::host::{self, Host};
-use super::stream::{self, MESSAGE_LIMIT};
+use super::stream;
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::cooldown::depends_on_message;
 use crate::failover::{self, Plan};
@@ -33,8 +34,10 @@ enum Stage {
     New,
     /// It is on its way.
     Asked(Plan),
-    /// An error that is held until its body tells what it means; the beginning of that so far.
-    Held { plan: Plan, status: u16, headers: Headers, message: Vec<u8> },
+    /// An error that is held until its body tells what it means.
+    Held(Hearing),
+    /// Such an error on an Envoy that must not retry it any more.
+    Listening(Hearing),
     /// Nothing is left to do.
     Done,
 }
@@ -53,7 +56,9 @@ impl Attempt {
         match running.router.attempt(&mut plan, &Host, now) {
             Some(failover::Attempt::Ask { pool, credential, next }) => {
                 self.carry(pool, credential);
-                self.lead_to(next);
+                if let Some(next) = next {
+                    host::lead_to(next, &self.running.router.config().routing.filter_state);
+                }
                 stream::set_plan(&plan);
                 if plan.attempts > 1 {
                     stream::extend_decision(&credential.id);
@@ -91,28 +96,24 @@ impl Attempt {
         }
     }
 
-    /// Tells the router where the next attempt goes.
-    fn lead_to(&self, next: Option<&Credential>) {
-        if let Some(next) = next {
-            host::set_filter_state(&self.running.router.config().routing.filter_state, next.cluster.as_bytes());
-        }
-    }
-
-    /// Learns from an answer. If another credential could do better, the router is told whom to ask.
-    fn hear(&self, plan: &mut Plan, status: u16, headers: &Headers, message: &[u8]) {
-        let verdict = self.running.router.observe(plan, status, headers, message, &Host, host::now());
+    /// Learns from an answer. If another credential could do better, and the answer is still held, the router is told to
+    /// ask that one.
+    fn learn(&self, mut hearing: Hearing, is_held: bool) {
+        let Hearing { plan, status, headers, message } = &mut hearing;
+        let verdict = self.running.router.observe(plan, *status, headers, message, &Host, host::now());
         self.tell(verdict.learnt);
         stream::set_plan(plan);
-        if let Some(next) = verdict.next {
-            self.lead_to(Some(next));
+        if let Some(next) = verdict.next.filter(|_| is_held) {
+            host::lead_to(next, &self.running.router.config().routing.filter_state);
             self.set_http_response_header_bytes(RETRY, Some(b"1"));
         }
     }
 
-    /// Learns from an error that was held, with as much of its body as there is.
-    fn hear_held(&mut self) {
+    /// Learns from an error with as much of its body as was heard.
+    fn learn_from_message(&mut self) {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Held { mut plan, status, headers, message } => self.hear(&mut plan, status, &headers, &message),
+            Stage::Held(hearing) => self.learn(hearing, true),
+            Stage::Listening(hearing) => self.learn(hearing, false),
             stage => self.stage = stage,
         }
     }
@@ -134,7 +135,7 @@ impl HttpContext for Attempt {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let Stage::Asked(mut plan) = mem::replace(&mut self.stage, Stage::Done) else {
+        let Stage::Asked(plan) = mem::replace(&mut self.stage, Stage::Done) else {
             return Action::Continue;
         };
         if self.get_http_response_header_bytes(RETRY).is_some() {
@@ -143,36 +144,40 @@ impl HttpContext for Attempt {
         }
         let status = host::response_status();
         if status < 400 {
-            self.hear(&mut plan, status, &Headers::default(), b"");
+            self.learn(Hearing::new(plan, status, Headers::default()), true);
             return Action::Continue;
         }
-        let headers: Headers = self.get_http_response_headers_bytes().into_iter().collect();
-        if depends_on_message(status) && !end_of_stream {
-            self.stage = Stage::Held { plan, status, headers, message: Vec::new() };
+        let headers = self.get_http_response_headers_bytes().into_iter().collect();
+        let hearing = Hearing::new(plan, status, headers);
+        if !depends_on_message(status) || end_of_stream {
+            self.learn(hearing, true);
+            return Action::Continue;
+        }
+        if self.running.holds_errors {
+            self.stage = Stage::Held(hearing);
             return Action::Pause;
         }
-        self.hear(&mut plan, status, &headers, b"");
+        self.stage = Stage::Listening(hearing);
         Action::Continue
     }
 
-    /// While an error is held, `size` is that of the whole body so far.
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let Stage::Held { message, .. } = &mut self.stage else {
-            return Action::Continue;
+        let is_enough = match &mut self.stage {
+            Stage::Held(hearing) => hearing.hear_held(size, end_of_stream),
+            Stage::Listening(hearing) => hearing.hear_piece(size, end_of_stream),
+            Stage::New | Stage::Asked(_) | Stage::Done => return Action::Continue,
         };
-        if !end_of_stream && size < MESSAGE_LIMIT {
-            return Action::Pause;
+        if is_enough {
+            self.learn_from_message();
         }
-        *message = host::response_body(size.min(MESSAGE_LIMIT));
-        self.hear_held();
-        Action::Continue
+        if matches!(self.stage, Stage::Held(_)) { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        if let Stage::Held { message, .. } = &mut self.stage {
-            *message = host::response_body(MESSAGE_LIMIT);
+        if let Stage::Held(hearing) = &mut self.stage {
+            hearing.hear_held(usize::MAX, true);
         }
-        self.hear_held();
+        self.learn_from_message();
         Action::Continue
     }
 }

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
+use crate::config::Credential;
 use crate::outcome::{Failover, Learnt, Outcome};
 use crate::reply::LocalReply;
 use crate::shared::{Cas, Refused, SharedData, Stored};
@@ -42,6 +43,16 @@ pub(super) fn random_bytes() -> [u8; 16] {
 /// What the plugin is in Envoy's configuration: by its `root_id` the filter knows its role.
 pub(super) fn root_id() -> Vec<u8> {
     hostcalls::get_property(vec!["plugin_root_id"]).ok().flatten().unwrap_or_default()
+}
+
+/// Envoy's version, major and minor; zeros if it does not tell.
+pub(super) fn version() -> (u64, u64) {
+    let number = |name| {
+        let path = vec!["xds", "node", "user_agent_build_version", "version", name];
+        let bytes = hostcalls::get_property(path).ok().flatten().unwrap_or_default();
+        bytes.try_into().map_or(0, u64::from_le_bytes)
+    };
+    (number("major_number"), number("minor_number"))
 }
 
 /// An attribute of Envoy; empty if there is none.
@@ -93,6 +104,30 @@ pub(super) fn origin_of_response() -> Origin {
             Origin::FailedConnection
         }
         _ => Origin::Envoy,
+    }
+}
+
+/// Tells the router where to go: the cluster by filter state, and for a credential that is an endpoint, its address.
+pub(super) fn lead_to(credential: &Credential, filter_state: &str) {
+    set_filter_state(filter_state, credential.cluster.as_bytes());
+    if let Some(endpoint) = &credential.endpoint {
+        set_destination(endpoint);
+    }
+}
+
+/// Sets the address that a cluster of the type ORIGINAL_DST sends to. It is a filter state of Envoy's own, which takes a
+/// message of two strings: its name, and its value.
+fn set_destination(address: &str) {
+    const NAME: &str = "envoy.network.transport_socket.original_dst_address";
+    const TAGS: [u8; 2] = [0x0a, 0x12];
+    let mut message = Vec::new();
+    for (tag, text) in TAGS.into_iter().zip([NAME, address]) {
+        // No address is so long that its length takes a second byte.
+        message.extend_from_slice(&[tag, text.len() as u8]);
+        message.extend_from_slice(text.as_bytes());
+    }
+    if let Err(status) = hostcalls::call_foreign_function("set_envoy_filter_state", Some(&message)) {
+        log::warn!("set_envoy_filter_state was refused: {status:?}");
     }
 }
 

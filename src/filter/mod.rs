@@ -6,6 +6,7 @@
 //! hears the answer.
 
 mod attempt;
+mod hearing;
 mod host;
 mod stream;
 #[cfg(feature = "trap")]
@@ -37,7 +38,13 @@ struct Running {
     router: Router,
     counters: Counters,
     role: Role,
+    /// Whether the filter on a cluster may hold an error until its body tells what it means.
+    holds_errors: bool,
 }
+
+/// Since this version Envoy may be asked to retry an answer whose headers were held until its body was there. Before, it
+/// crashes (measured on 1.36.4).
+const HOLDS_ERRORS_SINCE: (u64, u64) = (1, 37);
 
 /// Where Envoy runs the filter.
 #[derive(Clone, Copy)]
@@ -70,7 +77,8 @@ impl RootContext for Root {
         }
         let router = Router::new(config, Seed::agree(&Host, host::random_bytes()));
         let role = if host::root_id() == UPSTREAM_ROOT_ID { Role::Cluster } else { Role::Listener };
-        self.running = Some(Rc::new(Running { router, counters: Counters::define(), role }));
+        let holds_errors = host::version() >= HOLDS_ERRORS_SINCE;
+        self.running = Some(Rc::new(Running { router, counters: Counters::define(), role, holds_errors }));
         true
     }
 

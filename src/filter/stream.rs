@@ -13,6 +13,7 @@ use proxy_wasm::types::Action;
 
 use super::Running;
 use super::attempt::RETRY;
+use super::hearing::Hearing;
 use super::host::{self, Host, Origin};
 use crate::cooldown::depends_on_message;
 use crate::failover::Plan;
@@ -20,9 +21,6 @@ use crate::outcome::Learnt;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
 use crate::route::{Decision, Route};
-
-/// Bytes of an error's body that are heard: enough for any provider's message.
-pub(super) const MESSAGE_LIMIT: usize = 8 << 10;
 
 /// The filter state that tells access logs what was decided.
 const DECISION: &str = "session_affinity.decision";
@@ -32,6 +30,9 @@ const PLAN: &str = "session_affinity.plan";
 
 /// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no further.
 const MAX_RETRIES: &str = "x-envoy-max-retries";
+
+/// What the router may try again for: Envoy's own header, with which a client would overrule the filter.
+const RETRY_ON: &str = "x-envoy-retry-on";
 
 pub(super) struct Stream {
     running: Rc<Running>,
@@ -45,8 +46,8 @@ enum Stage {
     Reading(Headers),
     /// It is on its way to a credential, whose answer will teach.
     Sent(Plan),
-    /// An error whose meaning depends on its body; the beginning of that so far.
-    Listening { plan: Plan, status: u16, headers: Headers, message: Vec<u8> },
+    /// An error whose meaning depends on its body.
+    Listening(Hearing),
     /// Nothing is left to do.
     Done,
 }
@@ -85,7 +86,7 @@ impl Stream {
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
-                self.send_to(&route, &plan);
+                self.send_to(&route, &plan, headers);
                 self.stage = Stage::Sent(plan);
                 Action::Continue
             }
@@ -101,12 +102,14 @@ impl Stream {
         }
     }
 
-    fn send_to(&self, route: &Route<'_>, plan: &Plan) {
+    fn send_to(&self, route: &Route<'_>, plan: &Plan, headers: &Headers) {
         let routing = &self.running.router.config().routing;
-        let cluster = &route.credential.cluster;
-        self.set_http_request_header_bytes(&routing.header, Some(cluster.as_bytes()));
+        self.set_http_request_header_bytes(&routing.header, Some(route.credential.cluster.as_bytes()));
         self.set_http_request_header_bytes(MAX_RETRIES, Some(plan.most.saturating_sub(1).to_string().as_bytes()));
-        host::set_filter_state(&routing.filter_state, cluster.as_bytes());
+        if headers.first(RETRY_ON).is_some() {
+            self.set_http_request_header_bytes(RETRY_ON, None);
+        }
+        host::lead_to(route.credential, &routing.filter_state);
         set_plan(plan);
         host::clear_route_cache();
     }
@@ -143,7 +146,7 @@ impl Stream {
         match host::origin_of_response() {
             Origin::Upstream if depends_on_message(status) && !end_of_stream => {
                 let headers = self.get_http_response_headers_bytes().into_iter().collect();
-                self.stage = Stage::Listening { plan, status, headers, message: Vec::new() };
+                self.stage = Stage::Listening(Hearing::new(plan, status, headers));
                 Action::Continue
             }
             Origin::Upstream => {
@@ -189,7 +192,7 @@ impl Stream {
     /// Learns from an error with as much of its body as was heard.
     fn learn_from_message(&mut self) {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Listening { mut plan, status, headers, message } => {
+            Stage::Listening(Hearing { mut plan, status, headers, message }) => {
                 self.learn(&mut plan, status, &headers, &message);
             }
             stage => self.stage = stage,
@@ -264,16 +267,10 @@ impl HttpContext for Stream {
 
     /// Nothing is held here, so `size` is that of the piece that passes.
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let Stage::Listening { message, .. } = &self.stage else {
-            return Action::Continue;
-        };
-        let wanted = MESSAGE_LIMIT.saturating_sub(message.len()).min(size);
-        let piece = host::response_body(wanted);
-        if let Stage::Listening { message, .. } = &mut self.stage {
-            message.extend_from_slice(&piece);
-            if end_of_stream || message.len() >= MESSAGE_LIMIT {
-                self.learn_from_message();
-            }
+        if let Stage::Listening(hearing) = &mut self.stage
+            && hearing.hear_piece(size, end_of_stream)
+        {
+            self.learn_from_message();
         }
         Action::Continue
     }

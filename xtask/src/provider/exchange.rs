@@ -99,6 +99,7 @@ async fn exchange(
     match fault {
         Some(Fault::Drop) => match connection.abort().await {},
         Some(Fault::Status { status, retry_after }) => return Err(ApiError::simulated(status, retry_after)),
+        Some(Fault::UnsupportedModel) => return Err(ApiError::invalid("The requested model is not supported.")),
         _ => {}
     }
     let api = Api::of(server.vendor, &parts.method, &parts.uri)?;

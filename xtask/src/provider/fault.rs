@@ -7,6 +7,7 @@
 //! | `account=anthropic-a,anthropic-b` | only when one of these accounts serves the request; any account if absent |
 //! | `status=429` | answers this error status (400 to 599) in the vendor's own JSON |
 //! | `retry-after=7` | with `status`: adds the header, in seconds |
+//! | `unsupported-model` | answers 400 and says that this account does not have the model |
 //! | `first-byte=1500ms` or `first-byte=2s` | answers as always, but only then |
 //! | `drop` | closes the connection without a byte of an answer |
 //! | `cut=3` | closes it after three events of a stream, or in the middle of a plain answer |
@@ -35,6 +36,8 @@ pub enum Fault {
         /// Seconds, for the header `retry-after`.
         retry_after: Option<u64>,
     },
+    /// 400, and a message that this account does not have the model.
+    UnsupportedModel,
     /// The answer comes as always, but its first byte only after this time.
     SlowFirstByte(Duration),
     /// The connection is closed when the request has been read, without a byte of an answer. On HTTP/2 this ends
@@ -118,6 +121,7 @@ impl Wish {
                     continue;
                 }
                 "status" => Fault::Status { status: status(value)?, retry_after: None },
+                "unsupported-model" if value.is_empty() => Fault::UnsupportedModel,
                 "first-byte" => Fault::SlowFirstByte(duration(value)?),
                 "drop" if value.is_empty() => Fault::Drop,
                 "cut" => Fault::CutAfter(value.parse().ok()?),
@@ -165,6 +169,7 @@ mod tests {
         check("status=529", "any", Ok(Some(Fault::Status { status: 529, retry_after: None })));
         check("first-byte=1500ms", "any", Ok(Some(Fault::SlowFirstByte(Duration::from_millis(1500)))));
         check("first-byte=2s", "any", Ok(Some(Fault::SlowFirstByte(Duration::from_secs(2)))));
+        check("unsupported-model", "any", Ok(Some(Fault::UnsupportedModel)));
         check("drop", "any", Ok(Some(Fault::Drop)));
         check("cut=3", "any", Ok(Some(Fault::CutAfter(3))));
     }
