@@ -118,6 +118,13 @@ pub(super) fn endpoints(document: &mut Value) -> impl Iterator<Item = &mut Value
         .filter_map(|endpoint| endpoint.pointer_mut("/endpoint/address/socket_address"))
 }
 
+/// The addresses of replicas in a configuration of the filter.
+pub(super) fn replicas(filter: &mut Value) -> impl Iterator<Item = &mut Value> {
+    array(filter, "/pools")
+        .flat_map(|pool| array(pool, "/credentials"))
+        .filter_map(|credential| credential.get_mut("endpoint"))
+}
+
 pub(super) fn array<'value>(
     value: &'value mut Value,
     pointer: &str,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::Way;
 use super::document::{
     TYPES, array, connection_managers, decode_configurations, edit_configurations, encode_configurations, endpoints,
-    module_filenames, replace,
+    module_filenames, replace, replicas,
 };
 use crate::project_root;
 
@@ -73,8 +73,17 @@ impl Fixture {
                 unused.remove(port);
             }
         }
-        ensure!(unused.is_empty(), "no cluster has an endpoint on these ports: {unused:?}");
-        self.edit_filter(|filter| move_endpoints(filter, addresses))
+        let moved = self.edit_filter(|filter| {
+            for endpoint in replicas(filter) {
+                let address = endpoint.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+                if let Some((port, address)) = address.and_then(|address| addresses.get_key_value(&address.port())) {
+                    *endpoint = json!(address);
+                    unused.remove(port);
+                }
+            }
+        })?;
+        ensure!(unused.is_empty(), "no upstream has one of these ports: {unused:?}");
+        Ok(moved)
     }
 
     /// Uses another module than `dist/session_affinity.wasm`.
@@ -181,17 +190,6 @@ impl Fixture {
     }
 }
 
-/// Replicas are named by address in the filter's configuration, too.
-fn move_endpoints(filter: &mut Value, addresses: &BTreeMap<u16, SocketAddr>) {
-    let credentials = array(filter, "/pools").flat_map(|pool| array(pool, "/credentials"));
-    for endpoint in credentials.filter_map(|credential| credential.get_mut("endpoint")) {
-        let address = endpoint.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
-        if let Some(address) = address.and_then(|address| addresses.get(&address.port())) {
-            *endpoint = json!(address);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_move_in_the_filter_too() {
+    fn replicas_move_in_the_filter() {
         let moved = SocketAddr::from(([127, 0, 0, 1], 7));
         let fixture = Fixture::shipped(Way::Replicas).unwrap().with_providers(&[(18012, moved)].into()).unwrap();
         let credentials = &filter(fixture)["pools"][0]["credentials"];
@@ -261,10 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_no_cluster_knows_is_an_error() {
+    fn a_provider_that_is_no_upstream_is_an_error() {
         let addresses = [(18009, SocketAddr::from(([127, 0, 0, 1], 1)))].into();
         let problem = shipped().with_providers(&addresses).unwrap_err().to_string();
-        assert_eq!(problem, "no cluster has an endpoint on these ports: {18009}");
+        assert_eq!(problem, "no upstream has one of these ports: {18009}");
     }
 
     #[test]

@@ -13,7 +13,8 @@ pub(super) struct Cluster {
     name: String,
     /// How Envoy finds its endpoints.
     discovery: &'static str,
-    endpoints: Vec<SocketAddress>,
+    /// Its endpoint, unless the filter names one for each attempt.
+    endpoint: Option<SocketAddress>,
     /// The name in the certificate of the upstream, if TLS is spoken.
     tls_name: Option<String>,
     /// The keys of its credentials.
@@ -36,13 +37,17 @@ impl Cluster {
             Host::Name(name) if upstream.tls => ("LOGICAL_DNS", Some(name.clone())),
             Host::Name(_) => ("STRICT_DNS", None),
         };
-        let endpoints = vec![SocketAddress::new(&upstream.host, upstream.port)];
-        Self { name, discovery, endpoints, tls_name, keys }
+        let endpoint = Some(SocketAddress::new(&upstream.host, upstream.port));
+        Self { name, discovery, endpoint, tls_name, keys }
     }
 
-    /// Whether its endpoints are known by a name.
+    fn of_replicas(name: String) -> Self {
+        Self { name, discovery: "ORIGINAL_DST", endpoint: None, tls_name: None, keys: Vec::new() }
+    }
+
+    /// Whether its endpoint is known by a name.
     pub(super) fn is_named(&self) -> bool {
-        self.discovery != "STATIC"
+        self.discovery.ends_with("_DNS")
     }
 
     /// The environment variables that hold its keys.
@@ -120,19 +125,17 @@ impl<'p> Clusters<'p> {
         self.forbid(pool.upstream.is_some(), &format!("{path}.upstream"), "every replica has its own `endpoint`");
         self.forbid(pool.key_header.is_some(), &format!("{path}.key_header"), "replicas get what the client sends");
         let cluster = cluster_name(&pool.name);
-        let (mut endpoints, mut credentials) = (Vec::new(), Vec::new());
+        let mut credentials = Vec::new();
         for (index, credential) in pool.credentials.iter().enumerate() {
             let path = format!("{path}.credentials[{index}]");
             self.forbid(credential.key.is_some(), &format!("{path}.key"), "replicas get what the client sends");
             let mut members = filter_credential(credential, &cluster);
             if let Some(endpoint) = self.required(credential.endpoint, &format!("{path}.endpoint")) {
                 members.insert("endpoint".to_owned(), json!(endpoint));
-                endpoints.push(endpoint.into());
             }
             credentials.push(members.into());
         }
-        let made = Cluster { name: cluster, discovery: "STATIC", endpoints, tls_name: None, keys: Vec::new() };
-        self.make(made, &format!("{path}.name"));
+        self.make(Cluster::of_replicas(cluster), &format!("{path}.name"));
         credentials
     }
 

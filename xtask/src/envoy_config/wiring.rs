@@ -43,7 +43,6 @@ pub(super) struct Wiring {
 #[derive(Clone, Debug, Serialize)]
 struct Routing {
     header: String,
-    endpoint_header: String,
     filter_state: String,
 }
 
@@ -92,11 +91,7 @@ impl Wiring {
             named_upstreams: clusters.iter().any(Cluster::is_named),
             variables: variables(&clusters),
             clusters,
-            routing: Routing {
-                header: config.routing.header,
-                endpoint_header: config.routing.endpoint_header,
-                filter_state: config.routing.filter_state,
-            },
+            routing: Routing { header: config.routing.header, filter_state: config.routing.filter_state },
         })
     }
 
@@ -134,10 +129,8 @@ fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, way: 
         }
     };
     name("header", &config.routing.header);
-    match way {
-        Way::Clusters => name("filter_state", &config.routing.filter_state),
-        Way::Replicas => name("endpoint_header", &config.routing.endpoint_header),
-        Way::Keys | Way::NextRequest => {}
+    if way == Way::Clusters {
+        name("filter_state", &config.routing.filter_state);
     }
 }
 
