@@ -1,4 +1,5 @@
-//! What we publish works: every configuration in the README and in `envoy.yaml` is one that the filter accepts.
+//! What we publish works: every configuration in the README, in `envoy.yaml` and in `examples/` is one that the filter
+//! accepts.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use session_affinity::config::Config;
 use session_affinity::outcome::Outcome;
 use session_affinity::session::Sources;
-use xtask::envoy::Fixture;
+use xtask::envoy::{Fixture, Way};
 use xtask::project_root;
 
 fn readme() -> Result<String> {
@@ -35,12 +36,16 @@ fn every_configuration_of_the_readme_is_accepted() -> Result<()> {
 }
 
 #[test]
-fn the_configuration_of_envoy_yaml_is_accepted() -> Result<()> {
-    let mut json = String::new();
-    Fixture::shipped(project_root())?.edit_filter(|filter| json = filter.to_string())?;
-    let config = accept(&json);
-    assert!(config.warnings.is_empty());
-    assert_eq!(config.pools.iter().map(|pool| pool.credentials.len()).collect::<Vec<_>>(), [3, 2, 2]);
+fn every_configuration_that_is_shipped_is_accepted() -> Result<()> {
+    for way in Way::ALL {
+        let mut json = String::new();
+        Fixture::shipped(way)?.edit_filter(|filter| json = filter.to_string())?;
+        let config = Config::parse_with(json.as_bytes(), &|_| Some("key".to_owned()));
+        let config = config.unwrap_or_else(|problems| panic!("{}\n{:#?}", way.shipped_file(), problems.lines()));
+        assert!(config.warnings.is_empty());
+        let credentials: Vec<_> = config.pools.iter().map(|pool| pool.credentials.len()).collect();
+        assert_eq!(credentials, if way == Way::Replicas { vec![3] } else { vec![3, 2, 2] });
+    }
     Ok(())
 }
 

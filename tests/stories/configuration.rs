@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use xtask::envoy::{Encoding, Fixture, Process, Update};
+use xtask::envoy::{Encoding, Fixture, Process, Update, Way};
 use xtask::gateway::Gateway;
 
 use crate::support::{envoy, gateway_with, say};
@@ -33,9 +33,10 @@ async fn the_configuration_may_be_a_struct_or_a_string() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_bad_configuration_is_refused_with_all_its_problems() -> Result<()> {
-    let fixture = Fixture::shipped(xtask::project_root())?.on_free_ports().edit_filter(spoil)?;
+    let envoy = envoy()?;
+    let fixture = Fixture::shipped(Way::of_demo_on(envoy.version))?.on_free_ports().edit_filter(spoil)?;
     let providers = xtask::provider::Providers::start(xtask::provider::Config::default()).await?;
-    let refusal = Process::start_expecting_refusal(&envoy()?, &fixture, &Gateway::environment(&providers)).await?;
+    let refusal = Process::start_expecting_refusal(&envoy, &fixture, &Gateway::environment(&providers)).await?;
     for problem in PROBLEMS {
         assert!(refusal.mentions(problem), "{problem} is not in {refusal}");
     }
@@ -50,7 +51,7 @@ async fn an_update_keeps_bindings_and_a_bad_one_changes_nothing() -> Result<()> 
     let before = say(&gateway, "1").await?;
     assert_eq!(before.account, "anthropic-a");
 
-    let listeners = || Ok::<_, anyhow::Error>(Gateway::fixture(&gateway.providers)?.with_listeners_from_file());
+    let listeners = || Ok::<_, anyhow::Error>(gateway.fixture()?.with_listeners_from_file());
     let reordered = listeners()?.edit_filter(|filter| {
         filter["pools"][0]["credentials"].as_array_mut().unwrap().reverse();
         filter["routing"]["session_affinity_ttl"] = json!("2h");
@@ -78,7 +79,7 @@ async fn an_update_that_drains_and_removes_credentials_is_obeyed_at_once() -> Re
     assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
     assert_eq!(say(&gateway, "2").await?.account, "anthropic-b");
 
-    let changed = Gateway::fixture(&gateway.providers)?.with_listeners_from_file().edit_filter(|filter| {
+    let changed = gateway.fixture()?.with_listeners_from_file().edit_filter(|filter| {
         let credentials = filter["pools"][0]["credentials"].as_array_mut().unwrap();
         credentials[0]["state"] = json!("drain");
         credentials.remove(1);

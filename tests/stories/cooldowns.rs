@@ -119,7 +119,7 @@ async fn what_one_worker_learns_all_know_and_an_update_does_not_forget_it() -> R
     say(&gateway, "1").await?;
     gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), Some(1))?;
     assert_eq!(status_of(&gateway, "1").await?, 429);
-    let changed = Gateway::fixture(&gateway.providers)?.with_listeners_from_file().edit_filter(|filter| {
+    let changed = gateway.fixture()?.with_listeners_from_file().edit_filter(|filter| {
         filter["pools"][0]["credentials"].as_array_mut().unwrap().reverse();
     })?;
     gateway.envoy.update_listener(&changed).await?;

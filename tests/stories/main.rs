@@ -15,4 +15,5 @@ mod recognition;
 mod secrets;
 mod support;
 mod trap;
+mod ways;
 mod workers;

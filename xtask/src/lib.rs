@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod demo;
 pub mod dist;
 pub mod envoy;
+pub mod envoy_config;
 pub mod gateway;
 pub mod licences;
 pub mod prepare;

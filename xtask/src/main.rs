@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 use xtask::demo::Size;
+use xtask::envoy::Way;
 use xtask::prepare::prepare;
 use xtask::provider::{self, Addresses};
-use xtask::{compose, conformance, demo, run, verify};
+use xtask::{compose, conformance, demo, envoy_config, run, verify};
 
 /// Builds, runs, shows and tests the filter.
 #[derive(Parser)]
@@ -21,7 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Plays conversations of real clients through a real Envoy, with affinity and without, and compares
+    /// Plays conversations of real clients through a real Envoy, with affinity and without, then with a credential at its limit
     Demo {
         #[command(flatten)]
         envoy: EnvoyChoice,
@@ -34,6 +35,16 @@ enum Command {
     },
     /// Serves the set-up of envoy.yaml on loopback until Ctrl-C, for curl
     Run {
+        #[command(flatten)]
+        envoy: EnvoyChoice,
+    },
+    /// Prints a complete configuration of Envoy, after Envoy itself has accepted it
+    EnvoyConfig {
+        /// The pools, as in examples/providers.json
+        pools: PathBuf,
+        /// How Envoy is told which credential serves a request
+        #[arg(long, value_enum, default_value_t = Way::Clusters)]
+        way: Way,
         #[command(flatten)]
         envoy: EnvoyChoice,
     },
@@ -90,6 +101,7 @@ fn execute(command: Command) -> Result<()> {
             let envoy = prepare(envoy.envoy.as_deref())?;
             block_on(run::run(&envoy))
         }
+        Command::EnvoyConfig { pools, way, envoy } => envoy_config::print(&pools, way, envoy.envoy.as_deref()),
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
         Command::Test { envoy } => verify::test(&envoy),

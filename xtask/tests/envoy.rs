@@ -20,8 +20,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use xtask::envoy::client::{self, Connection, Protocol, WebSocket};
-use xtask::envoy::{Encoding, Envoy, Fixture, Process, Update, find, wait_until};
-use xtask::project_root;
+use xtask::envoy::{Encoding, Envoy, Fixture, Process, Update, Way, find, wait_until};
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
@@ -229,7 +228,7 @@ impl Setup {
 
     /// The shipped configuration with a stand-in that sends all to one cluster.
     fn fixture(&self, cluster: &str) -> Result<Fixture> {
-        Fixture::shipped(project_root())?
+        Fixture::shipped(Way::NextRequest)?
             .on_free_ports()
             .with_providers(&self.providers)?
             .with_module(&self.module())?

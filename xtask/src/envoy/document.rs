@@ -1,10 +1,12 @@
 //! Where things are in Envoy's configuration, and how the filter's own is written inside it.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 pub(super) const TYPES: &str = "type.googleapis.com";
-const ROOT_ID: &str = "session_affinity";
+/// In a listener, and on a cluster.
+const ROOT_IDS: [&str; 2] = ["session_affinity", "session_affinity_upstream"];
+const NO_PLUGIN: &str = "there is no wasm filter with the root_id session_affinity";
 
 /// How the filter's configuration is written inside Envoy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +18,20 @@ pub enum Encoding {
     StringValue,
 }
 
-pub(super) fn decode_configuration(document: &mut Value) -> Result<Encoding> {
-    let any = configuration_any(document)?;
+/// Reads the configurations of all plugins, wherever they stand, as objects.
+pub(super) fn decode_configurations(document: &mut Value) -> Result<Encoding> {
+    let mut encodings = Vec::new();
+    for plugin in plugins(document)? {
+        encodings.push(decode_configuration(plugin)?);
+    }
+    match encodings.as_slice() {
+        [first, others @ ..] if others.iter().all(|other| other == first) => Ok(*first),
+        _ => bail!("the configurations of the filter are written in different ways"),
+    }
+}
+
+fn decode_configuration(plugin: &mut Value) -> Result<Encoding> {
+    let any = configuration_any(plugin)?;
     match any["@type"].as_str().and_then(|name| name.rsplit('.').next()) {
         Some("Struct") => Ok(Encoding::Struct),
         Some("StringValue") => {
@@ -29,39 +43,65 @@ pub(super) fn decode_configuration(document: &mut Value) -> Result<Encoding> {
     }
 }
 
-pub(super) fn encode_configuration(document: &mut Value, encoding: Encoding) -> Result<()> {
-    let any = configuration_any(document)?;
-    *any = match encoding {
-        Encoding::Struct => {
-            json!({"@type": format!("{TYPES}/google.protobuf.Struct"), "value": any["value"]})
-        }
-        Encoding::StringValue => {
-            json!({"@type": format!("{TYPES}/google.protobuf.StringValue"), "value": any["value"].to_string()})
-        }
-    };
+pub(super) fn encode_configurations(document: &mut Value, encoding: Encoding) -> Result<()> {
+    for plugin in plugins(document)? {
+        let any = configuration_any(plugin)?;
+        *any = match encoding {
+            Encoding::Struct => {
+                json!({"@type": format!("{TYPES}/google.protobuf.Struct"), "value": any["value"]})
+            }
+            Encoding::StringValue => {
+                json!({"@type": format!("{TYPES}/google.protobuf.StringValue"), "value": any["value"].to_string()})
+            }
+        };
+    }
     Ok(())
 }
 
-pub(super) fn configuration(document: &mut Value) -> Result<&mut Value> {
-    configuration_any(document)?.get_mut("value").context("the configuration of the filter has no value")
+/// The configuration of the filter, which is the same wherever the filter stands, as one object for all places.
+pub(super) fn edit_configurations(document: &mut Value, edit: impl FnOnce(&mut Value)) -> Result<()> {
+    let mut places = Vec::new();
+    for plugin in plugins(document)? {
+        places
+            .push(configuration_any(plugin)?.get_mut("value").context("the configuration of the filter has no value")?);
+    }
+    let (first, others) = places.split_first_mut().context(NO_PLUGIN)?;
+    ensure!(others.iter().all(|other| other == first), "the configurations of the filter differ");
+    edit(first);
+    others.iter_mut().for_each(|other| (*other).clone_from(first));
+    Ok(())
 }
 
-fn configuration_any(document: &mut Value) -> Result<&mut Value> {
-    plugin(document)?.get_mut("configuration").context("the filter has no configuration")
+/// The paths of the module, wherever it is loaded.
+pub(super) fn module_filenames(document: &mut Value) -> Result<Vec<&mut Value>> {
+    let mut filenames = Vec::new();
+    for plugin in plugins(document)? {
+        let filename = plugin.pointer_mut("/vm_config/code/local/filename");
+        filenames.push(filename.context("the filter has no vm_config.code.local.filename")?);
+    }
+    Ok(filenames)
 }
 
-pub(super) fn module_filename(document: &mut Value) -> Result<&mut Value> {
-    let path = "/vm_config/code/local/filename";
-    plugin(document)?.pointer_mut(path).context("the filter has no vm_config.code.local.filename")
+fn configuration_any(plugin: &mut Value) -> Result<&mut Value> {
+    plugin.get_mut("configuration").context("the filter has no configuration")
 }
 
-/// The settings of our filter among all HTTP filters of all listeners.
-fn plugin(document: &mut Value) -> Result<&mut Value> {
-    connection_managers(document)
-        .flat_map(|manager| array(manager, "/http_filters"))
-        .filter_map(|filter| filter.pointer_mut("/typed_config/config"))
-        .find(|plugin| plugin["root_id"] == ROOT_ID)
-        .with_context(|| format!("no listener has a wasm filter with root_id {ROOT_ID}"))
+/// The settings of our filter, in listeners and on clusters.
+fn plugins(document: &mut Value) -> Result<Vec<&mut Value>> {
+    let mut plugins = Vec::new();
+    collect_plugins(document, &mut plugins);
+    ensure!(!plugins.is_empty(), NO_PLUGIN);
+    Ok(plugins)
+}
+
+fn collect_plugins<'value>(value: &'value mut Value, plugins: &mut Vec<&'value mut Value>) {
+    let is_plugin = value.get("root_id").and_then(Value::as_str).is_some_and(|id| ROOT_IDS.contains(&id));
+    match value {
+        plugin if is_plugin => plugins.push(plugin),
+        Value::Array(elements) => elements.iter_mut().for_each(|element| collect_plugins(element, plugins)),
+        Value::Object(members) => members.values_mut().for_each(|member| collect_plugins(member, plugins)),
+        _ => {}
+    }
 }
 
 pub(super) fn connection_managers(document: &mut Value) -> impl Iterator<Item = &mut Value> {
@@ -76,6 +116,13 @@ pub(super) fn endpoints(document: &mut Value) -> impl Iterator<Item = &mut Value
         .flat_map(|cluster| array(cluster, "/load_assignment/endpoints"))
         .flat_map(|locality| array(locality, "/lb_endpoints"))
         .filter_map(|endpoint| endpoint.pointer_mut("/endpoint/address/socket_address"))
+}
+
+/// The addresses of replicas in a configuration of the filter.
+pub(super) fn replicas(filter: &mut Value) -> impl Iterator<Item = &mut Value> {
+    array(filter, "/pools")
+        .flat_map(|pool| array(pool, "/credentials"))
+        .filter_map(|credential| credential.get_mut("endpoint"))
 }
 
 pub(super) fn array<'value>(

@@ -152,7 +152,7 @@ pub struct Version {
 }
 
 impl Version {
-    const fn new(major: u32, minor: u32, patch: u32) -> Self {
+    pub(super) const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
     }
 

@@ -1,6 +1,6 @@
-//! The shipped `envoy.yaml`, changed just enough for a test or a demo.
+//! A shipped configuration, such as `envoy.yaml`, changed just enough for a test or a demo.
 //!
-//! Tests start from the file that users copy, so whatever they prove holds for that file, and a mistake in it fails a
+//! Tests start from the files that users copy, so whatever they prove holds for those files, and a mistake in one fails a
 //! test. What differs is named by the methods here: ports, addresses of providers, the filter's configuration. The
 //! result is written as JSON, which Envoy reads as readily as YAML.
 
@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::Way;
 use super::document::{
-    TYPES, array, configuration, connection_managers, decode_configuration, encode_configuration, endpoints,
-    module_filename, replace,
+    TYPES, array, connection_managers, decode_configurations, edit_configurations, encode_configurations, endpoints,
+    module_filenames, replace, replicas,
 };
+use crate::project_root;
 
 pub use super::document::Encoding;
 
@@ -33,19 +35,21 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Reads `envoy.yaml` at the root of the project. The path of the module is made absolute, all else is as shipped.
-    pub fn shipped(project_root: &Path) -> Result<Self> {
-        let path = project_root.join("envoy.yaml");
+    /// Reads the configuration that is shipped for a way. The path of the module is made absolute, all else is as shipped.
+    pub fn shipped(way: Way) -> Result<Self> {
+        let path = project_root().join(way.shipped_file());
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text, project_root).with_context(|| format!("{} cannot be used", path.display()))
+        Self::parse(&text, project_root()).with_context(|| format!("{} cannot be used", path.display()))
     }
 
-    fn parse(text: &str, project_root: &Path) -> Result<Self> {
+    /// Reads a configuration. A path of the module that is not absolute begins at the root.
+    pub fn parse(text: &str, root: &Path) -> Result<Self> {
         let mut document: Value = serde_saphyr::from_str(text).context("it is no YAML document")?;
-        let encoding = decode_configuration(&mut document)?;
-        let filename = module_filename(&mut document)?;
-        let module = filename.as_str().context("the path of the module is no string")?;
-        *filename = json!(project_root.join(module));
+        let encoding = decode_configurations(&mut document)?;
+        for filename in module_filenames(&mut document)? {
+            let module = filename.as_str().context("the path of the module is no string")?;
+            *filename = json!(root.join(module));
+        }
         Ok(Self { document, encoding, listeners_from_file: false, component_log_level: None })
     }
 
@@ -59,7 +63,7 @@ impl Fixture {
         self
     }
 
-    /// Sends what `envoy.yaml` sends to these ports of the loopback interface to these addresses.
+    /// Sends what the configuration sends to these ports of the loopback interface to these addresses.
     pub fn with_providers(mut self, addresses: &BTreeMap<u16, SocketAddr>) -> Result<Self> {
         let mut unused: BTreeSet<u16> = addresses.keys().copied().collect();
         for endpoint in endpoints(&mut self.document) {
@@ -69,23 +73,33 @@ impl Fixture {
                 unused.remove(port);
             }
         }
-        ensure!(unused.is_empty(), "no cluster of envoy.yaml has an endpoint on these ports: {unused:?}");
-        Ok(self)
+        let moved = self.edit_filter(|filter| {
+            for endpoint in replicas(filter) {
+                let address = endpoint.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+                if let Some((port, address)) = address.and_then(|address| addresses.get_key_value(&address.port())) {
+                    *endpoint = json!(address);
+                    unused.remove(port);
+                }
+            }
+        })?;
+        ensure!(unused.is_empty(), "no upstream has one of these ports: {unused:?}");
+        Ok(moved)
     }
 
     /// Uses another module than `dist/session_affinity.wasm`.
     pub fn with_module(mut self, path: &Path) -> Result<Self> {
-        *module_filename(&mut self.document)? = json!(path);
+        module_filenames(&mut self.document)?.into_iter().for_each(|filename| *filename = json!(path));
         Ok(self)
     }
 
-    /// Changes the configuration of the filter, always seen as an object, however it is written.
+    /// Changes the configuration of the filter, in the listener and on all clusters, always seen as an object, however it
+    /// is written.
     pub fn edit_filter(mut self, edit: impl FnOnce(&mut Value)) -> Result<Self> {
-        edit(configuration(&mut self.document)?);
+        edit_configurations(&mut self.document, edit)?;
         Ok(self)
     }
 
-    /// Writes the configuration of the filter this way, instead of the way of `envoy.yaml`.
+    /// Writes the configuration of the filter this way, instead of the one that is shipped.
     pub fn filter_configuration_as(mut self, encoding: Encoding) -> Self {
         self.encoding = encoding;
         self
@@ -108,7 +122,7 @@ impl Fixture {
         Ok(self)
     }
 
-    /// Changes anything. The configuration of the filter is an object here, too.
+    /// Changes anything. The configurations of the filter are objects here, too, and are to stay the same.
     pub fn edit(mut self, edit: impl FnOnce(&mut Value)) -> Self {
         edit(&mut self.document);
         self
@@ -171,7 +185,7 @@ impl Fixture {
 
     fn encoded(&self) -> Result<Value> {
         let mut document = self.document.clone();
-        encode_configuration(&mut document, self.encoding)?;
+        encode_configurations(&mut document, self.encoding)?;
         Ok(document)
     }
 }
@@ -179,10 +193,16 @@ impl Fixture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::project_root;
 
     fn shipped() -> Fixture {
-        Fixture::shipped(project_root()).unwrap()
+        Fixture::shipped(Way::Clusters).unwrap()
+    }
+
+    /// The filter's configuration, which must be the same in all places.
+    fn filter(fixture: Fixture) -> Value {
+        let mut filter = Value::Null;
+        fixture.edit_filter(|object| filter = object.clone()).unwrap();
+        filter
     }
 
     /// The text of the bootstrap, in which a test can look for what must not be left.
@@ -192,8 +212,20 @@ mod tests {
 
     #[test]
     fn the_module_is_found_from_any_working_directory() {
-        let module = project_root().join("dist/session_affinity.wasm");
-        assert_eq!(*module_filename(&mut shipped().document).unwrap(), json!(module));
+        let module = json!(project_root().join("dist/session_affinity.wasm"));
+        let modules = |way| {
+            let mut document = Fixture::shipped(way).unwrap().document;
+            module_filenames(&mut document).unwrap().into_iter().filter(|filename| **filename == module).count()
+        };
+        // In the listener, and on every cluster where there is failover within a request.
+        assert_eq!(Way::ALL.map(modules), [1 + 7, 1 + 3, 1 + 1, 1]);
+    }
+
+    #[test]
+    fn another_module_takes_the_place_of_all() {
+        let text = text(&shipped().with_module(Path::new("/run/other.wasm")).unwrap());
+        assert_eq!(text.matches("/run/other.wasm").count(), 1 + 7);
+        assert!(!text.contains("session_affinity.wasm"));
     }
 
     #[test]
@@ -218,29 +250,37 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_envoy_yaml_does_not_know_is_an_error() {
-        let addresses = [(18009, SocketAddr::from(([127, 0, 0, 1], 1)))].into();
-        let problem = shipped().with_providers(&addresses).unwrap_err().to_string();
-        assert_eq!(problem, "no cluster of envoy.yaml has an endpoint on these ports: {18009}");
+    fn replicas_move_in_the_filter() {
+        let moved = SocketAddr::from(([127, 0, 0, 1], 7));
+        let fixture = Fixture::shipped(Way::Replicas).unwrap().with_providers(&[(18012, moved)].into()).unwrap();
+        let credentials = &filter(fixture)["pools"][0]["credentials"];
+        assert_eq!(credentials[0]["endpoint"], "127.0.0.1:18011");
+        assert_eq!(credentials[1]["endpoint"], "127.0.0.1:7");
     }
 
     #[test]
-    fn an_edit_of_the_filter_is_written_in_either_encoding() {
-        let edited = shipped().edit_filter(|filter| filter["routing"]["session_affinity_ttl"] = json!("1s")).unwrap();
-        let written = |encoding| {
-            let mut document = edited.clone().filter_configuration_as(encoding).encoded().unwrap();
-            configuration(&mut document).unwrap().clone()
-        };
-        assert_eq!(written(Encoding::Struct)["routing"]["session_affinity_ttl"], "1s");
-        let text = written(Encoding::StringValue);
-        let filter: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
-        assert_eq!(filter, written(Encoding::Struct));
+    fn a_provider_that_is_no_upstream_is_an_error() {
+        let addresses = [(18009, SocketAddr::from(([127, 0, 0, 1], 1)))].into();
+        let problem = shipped().with_providers(&addresses).unwrap_err().to_string();
+        assert_eq!(problem, "no upstream has one of these ports: {18009}");
+    }
+
+    #[test]
+    fn an_edit_of_the_filter_is_written_in_either_encoding_and_everywhere() {
+        let edited = shipped().edit_filter(|filter| filter["routing"]["session_affinity_ttl"] = json!("7s")).unwrap();
+        let written = |encoding| text(&edited.clone().filter_configuration_as(encoding));
+        let object = written(Encoding::Struct);
+        assert_eq!(object.matches(r#""session_affinity_ttl":"7s""#).count(), 1 + 7);
+        assert_eq!(object.matches("google.protobuf.Struct").count(), 1 + 7);
+        let string = written(Encoding::StringValue);
+        assert_eq!(string.matches(r#"\"session_affinity_ttl\":\"7s\""#).count(), 1 + 7);
+        assert_eq!(string.matches("google.protobuf.StringValue").count(), 1 + 7);
     }
 
     #[test]
     fn a_configuration_that_is_a_string_is_edited_as_an_object() {
         let mut document = shipped().document;
-        encode_configuration(&mut document, Encoding::StringValue).unwrap();
+        encode_configurations(&mut document, Encoding::StringValue).unwrap();
         let fixture = Fixture::parse(&document.to_string(), Path::new("/project")).unwrap();
         let fixture = fixture.edit_filter(|filter| filter["body"]["max_bytes"] = json!(7)).unwrap();
         assert_eq!(fixture.encoding, Encoding::StringValue);
@@ -248,10 +288,27 @@ mod tests {
     }
 
     #[test]
+    fn configurations_that_differ_are_not_edited() {
+        let fixture = shipped().edit(|document| {
+            let mut filenames = module_filenames(document).unwrap();
+            *filenames[1] = json!("other.wasm");
+        });
+        assert!(fixture.clone().edit_filter(|_| {}).is_ok(), "only the configuration counts");
+        let fixture = fixture.edit(|document| {
+            let cluster = &mut document["static_resources"]["clusters"][0];
+            let options = &mut cluster["typed_extension_protocol_options"];
+            let options = options.as_object_mut().unwrap().values_mut().next().unwrap();
+            options["http_filters"][0]["typed_config"]["config"]["configuration"]["value"]["body"] = json!({});
+        });
+        let problem = fixture.edit_filter(|_| {}).unwrap_err().to_string();
+        assert_eq!(problem, "the configurations of the filter differ");
+    }
+
+    #[test]
     fn the_order_of_keys_is_kept() {
-        let mut document = shipped().document;
-        let keys: Vec<_> = configuration(&mut document).unwrap().as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["routing", "session", "body", "pools"]);
+        let filter = filter(shipped());
+        let keys: Vec<_> = filter.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["routing", "failover", "session", "body", "pools"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod fixture;
 mod log;
 pub mod process;
 mod refusal;
+mod way;
 mod websocket;
 mod wheel;
 
@@ -24,6 +25,7 @@ pub use fixture::{Encoding, Fixture};
 pub use log::LogLines;
 pub use process::{Process, Update};
 pub use refusal::Refusal;
+pub use way::Way;
 
 /// How long something that should happen at once may take on a busy machine before it counts as never happening.
 pub const PATIENCE: Duration = Duration::from_secs(30);

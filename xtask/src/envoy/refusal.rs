@@ -7,8 +7,8 @@ use super::Version;
 /// An Envoy that did not come up, or did not stay up.
 #[derive(Debug)]
 pub struct Refusal {
-    pub(super) version: Version,
-    pub(super) reason: String,
+    pub(crate) version: Version,
+    pub(crate) reason: String,
     /// Everything it has written.
     pub log: Vec<String>,
 }

@@ -16,7 +16,7 @@ use super::fault::{self, Fault};
 use super::record::RecordId;
 use super::server::Connection;
 use super::turn::{self, Usage};
-use super::{Account, Shared, Vendor, respond, websocket};
+use super::{Account, Replica, Shared, Vendor, respond, websocket};
 
 /// Longest body of a request, and longest message on a WebSocket.
 pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
@@ -25,19 +25,39 @@ pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct VendorServer {
     pub(super) vendor: Vendor,
-    accounts: Vec<Arc<AccountState>>,
+    accounts: Accounts,
     pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+enum Accounts {
+    /// Each has a key of its own.
+    ByKey(Vec<Arc<AccountState>>),
+    /// The one of a replica, whatever the key.
+    Only(Arc<AccountState>),
 }
 
 impl VendorServer {
     pub(super) fn new(vendor: Vendor, accounts: &[Account], shared: Arc<Shared>) -> Self {
         let accounts = accounts.iter().filter(|account| account.vendor == vendor).cloned();
         let accounts = accounts.map(|account| Arc::new(AccountState::new(account))).collect();
-        Self { vendor, accounts, shared }
+        Self { vendor, accounts: Accounts::ByKey(accounts), shared }
     }
 
-    fn account(&self, key: &str) -> Option<Arc<AccountState>> {
-        self.accounts.iter().find(|state| state.account.key == key).cloned()
+    pub(super) fn of_replica(replica: &Replica, shared: Arc<Shared>) -> Self {
+        let account = replica.account();
+        Self { vendor: account.vendor, accounts: Accounts::Only(Arc::new(AccountState::new(account))), shared }
+    }
+
+    /// The account that a request is for.
+    fn account(&self, parts: &Parts) -> Option<Arc<AccountState>> {
+        match &self.accounts {
+            Accounts::ByKey(accounts) => {
+                let key = key(self.vendor, parts)?;
+                accounts.iter().find(|state| state.account.key == key).cloned()
+            }
+            Accounts::Only(account) => Some(Arc::clone(account)),
+        }
     }
 }
 
@@ -48,7 +68,7 @@ pub(super) async fn handle(
     request: Request<Body>,
 ) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let account = key(server.vendor, &parts).and_then(|key| server.account(key));
+    let account = server.account(&parts);
     let name = account.as_ref().map(|state| state.account.name.as_str());
     let record = server.shared.log.arrived(server.vendor, name, &parts);
     let request_id = turn::request_id();

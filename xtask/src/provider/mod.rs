@@ -1,7 +1,8 @@
 //! Simulated LLM providers: what the tests, the demo, the benchmarks and docker-compose talk to.
 //!
 //! One HTTP server per vendor, each with several accounts that are told apart by their API keys. The names are those of
-//! `envoy.yaml`, where every account is a cluster of its own.
+//! `envoy.yaml`, where every account is a cluster of its own. On request also self-hosted replicas, a server each, which
+//! are accounts, too, but take any key: those of `examples/replicas.yaml`.
 //!
 //! **Simulated**, in the shapes that the vendors' own SDKs read:
 //! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also compact, and over a
@@ -64,7 +65,7 @@ use crate::signals;
 pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
 pub use self::turn::Usage;
-pub use self::vendor::{Account, Addresses, Vendor};
+pub use self::vendor::{Account, Addresses, Replica, Vendor};
 
 /// The header of every answer that names the account which served it.
 pub const ACCOUNT_HEADER: &str = "x-simulated-account";
@@ -76,12 +77,14 @@ pub struct Config {
     pub addresses: Addresses,
     /// The accounts of all vendors.
     pub accounts: Vec<Account>,
+    /// Self-hosted replicas; port 0 takes a free one.
+    pub replicas: Vec<Replica>,
 }
 
 impl Default for Config {
     /// The accounts of `envoy.yaml` on free ports.
     fn default() -> Self {
-        Self { addresses: Addresses::any(), accounts: Providers::demo_accounts() }
+        Self { addresses: Addresses::any(), accounts: Providers::demo_accounts(), replicas: Vec::new() }
     }
 }
 
@@ -90,11 +93,12 @@ impl Default for Config {
 pub struct Providers {
     addresses: Addresses,
     accounts: Vec<Account>,
+    replicas: Vec<Replica>,
     shared: Arc<Shared>,
     stop: Stop,
 }
 
-/// What the three servers have in common.
+/// What all servers have in common.
 #[derive(Debug, Default)]
 struct Shared {
     log: record::RequestLog,
@@ -112,26 +116,22 @@ impl Providers {
 
     /// Binds all addresses, then serves in the background.
     pub async fn start(config: Config) -> Result<Self> {
-        let Config { addresses, accounts } = config;
-        vendor::check(&accounts)?;
-        let mut listeners = Vec::new();
-        for vendor in Vendor::ALL {
-            let address = addresses.of(vendor);
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.with_context(|| format!("cannot listen on {address} for simulated {vendor}"))?;
-            listeners.push((vendor, listener));
-        }
-        let bound = |index: usize| -> Result<SocketAddr> {
-            let (_, listener) = listeners.get(index).context("one listener per vendor")?;
-            listener.local_addr().context("the address of a listener")
-        };
-        let addresses = Addresses { anthropic: bound(0)?, openai: bound(1)?, gemini: bound(2)? };
+        let Config { mut addresses, accounts, mut replicas } = config;
+        vendor::check(&accounts, &replicas)?;
         let (shared, stop) = (Arc::new(Shared::default()), Stop::new());
-        for (vendor, listener) in listeners {
-            let server = VendorServer::new(vendor, &accounts, Arc::clone(&shared));
+        let mut servers = Vec::new();
+        for vendor in Vendor::ALL {
+            let listener = listen(addresses.of_mut(vendor), vendor.as_str()).await?;
+            servers.push((listener, VendorServer::new(vendor, &accounts, Arc::clone(&shared))));
+        }
+        for replica in &mut replicas {
+            let listener = listen(&mut replica.address, &replica.name).await?;
+            servers.push((listener, VendorServer::of_replica(replica, Arc::clone(&shared))));
+        }
+        for (listener, server) in servers {
             tokio::spawn(server::accept(listener, Arc::new(server), stop.signal()));
         }
-        Ok(Self { addresses, accounts, shared, stop })
+        Ok(Self { addresses, accounts, replicas, shared, stop })
     }
 
     /// Where a vendor's server listens.
@@ -144,10 +144,21 @@ impl Providers {
         &self.accounts
     }
 
-    /// Makes the next `times` requests to an account go wrong, or all until [`clear_faults`](Self::clear_faults). Faults
+    /// All replicas, where they listen.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// The names of all accounts and replicas.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        let accounts = self.accounts.iter().map(|account| &account.name);
+        accounts.chain(self.replicas.iter().map(|replica| &replica.name))
+    }
+
+    /// Makes the next `times` requests to an account or a replica go wrong, or all until [`clear_faults`](Self::clear_faults). Faults
     /// for one account are used up in the order in which they were asked for.
     pub fn fault(&self, account: &str, fault: Fault, times: Option<u32>) -> Result<()> {
-        ensure!(self.accounts.iter().any(|known| known.name == account), "no simulated account is called `{account}`");
+        ensure!(self.names().any(|known| known == account), "no simulated account is called `{account}`");
         self.shared.faults.add(account, fault, times);
         Ok(())
     }
@@ -169,8 +180,7 @@ impl Providers {
 
     /// Sums per account since the start, by the account's name; zero for an account that nobody asked.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
-        let mut totals: BTreeMap<String, Totals> =
-            self.accounts.iter().map(|account| (account.name.clone(), Totals::default())).collect();
+        let mut totals: BTreeMap<_, _> = self.names().map(|name| (name.clone(), Totals::default())).collect();
         totals.extend(self.shared.log.totals());
         totals
     }
@@ -192,6 +202,14 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
     signals::asked_to_end().await?;
     providers.stop().await;
     Ok(())
+}
+
+/// Binds an address, and writes the port into it that was free.
+async fn listen(address: &mut SocketAddr, name: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(*address).await;
+    let listener = listener.with_context(|| format!("cannot listen on {address} for simulated {name}"))?;
+    *address = listener.local_addr().context("the address of a listener")?;
+    Ok(listener)
 }
 
 /// A lock that a panic elsewhere does not poison: everything behind these locks is good after every statement.

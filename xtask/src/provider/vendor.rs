@@ -70,6 +70,37 @@ impl Account {
     }
 }
 
+/// A self-hosted replica: a server of its own, with one prompt cache, that speaks OpenAI's API and takes any key or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Unique among replicas and accounts.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Replica {
+    /// The replicas of `examples/replicas.yaml`, at the addresses that stand there.
+    pub fn demo() -> Vec<Self> {
+        let at = |(letter, port)| Self {
+            name: format!("replica-{letter}"),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        };
+        [('a', 18011), ('b', 18012), ('c', 18013)].map(at).into()
+    }
+
+    /// The same on a port that is free.
+    pub fn on_free_port(mut self) -> Self {
+        self.address.set_port(0);
+        self
+    }
+
+    /// What it is to a server: an account whose key does not matter.
+    pub(super) fn account(&self) -> Account {
+        Account { vendor: Vendor::OpenAi, name: self.name.clone(), key: String::new() }
+    }
+}
+
 /// Where each vendor's server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -102,6 +133,14 @@ impl Addresses {
             Vendor::Gemini => self.gemini,
         }
     }
+
+    pub(super) fn of_mut(&mut self, vendor: Vendor) -> &mut SocketAddr {
+        match vendor {
+            Vendor::Anthropic => &mut self.anthropic,
+            Vendor::OpenAi => &mut self.openai,
+            Vendor::Gemini => &mut self.gemini,
+        }
+    }
 }
 
 impl Default for Addresses {
@@ -110,9 +149,12 @@ impl Default for Addresses {
     }
 }
 
-/// Names and keys must tell accounts apart.
-pub(super) fn check(accounts: &[Account]) -> Result<()> {
+/// Names must tell accounts and replicas apart, and keys accounts.
+pub(super) fn check(accounts: &[Account], replicas: &[Replica]) -> Result<()> {
     let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+    for replica in replicas {
+        ensure!(names.insert(&replica.name), "two simulated replicas are called `{}`", replica.name);
+    }
     for account in accounts {
         ensure!(names.insert(&account.name), "two simulated accounts are called `{}`", account.name);
         ensure!(keys.insert((account.vendor, &account.key)), "`{}` has the key of another account", account.name);
@@ -142,11 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn the_demo_replicas_are_those_of_the_example() {
+        let yaml = include_str!("../../../examples/replicas.yaml");
+        for replica in Replica::demo() {
+            let credential = format!("{{id: {}, cluster: replicas, endpoint: \"{}\"}}", replica.name, replica.address);
+            assert!(yaml.contains(&credential), "{credential}");
+        }
+    }
+
+    #[test]
     fn accounts_that_cannot_be_told_apart_are_refused() {
         let account = Account::demo(Vendor::OpenAi, 'a');
         let same_key = Account { name: "other".into(), ..account.clone() };
-        assert!(check(&[account.clone(), account.clone()]).is_err());
-        assert!(check(&[account, same_key]).is_err());
-        assert!(check(&Providers::demo_accounts()).is_ok());
+        let same_name = Replica { name: account.name.clone(), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        assert!(check(&[account.clone(), account.clone()], &[]).is_err());
+        assert!(check(&[account.clone(), same_key], &[]).is_err());
+        assert!(check(&[account], std::slice::from_ref(&same_name)).is_err());
+        assert!(check(&[], &[same_name.clone(), same_name]).is_err());
+        assert!(check(&Providers::demo_accounts(), &Replica::demo()).is_ok());
     }
 }
