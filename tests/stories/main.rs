@@ -1,4 +1,4 @@
-//! Stories on a real Envoy: the shipped `envoy.yaml`, the module, and the simulated providers behind it.
+//! Stories on a real Envoy: the shipped configurations, the module, and the simulated providers behind it.
 //!
 //! They assert what the client and the upstream see. `cargo xtask test` builds the module and runs them; the variable
 //! `ENVOY` names the binary to run them on.
@@ -8,10 +8,13 @@
 mod affinity;
 mod configuration;
 mod cooldowns;
+mod failover;
+mod homes;
 mod load;
 mod memory;
 mod reading;
 mod recognition;
+mod replicas;
 mod secrets;
 mod support;
 mod trap;

@@ -43,7 +43,7 @@ async fn a_replica_that_fails_is_followed_by_another_within_the_request() -> Res
     for fault in [Fault::Drop, Fault::Status { status: 503, retry_after: None }, Fault::rate_limit(60)] {
         let gateway = replicas().await?;
         assert_eq!(chat(&gateway, "1").await?.account, "replica-a");
-        gateway.fault("replica-a", fault.clone(), Some(1))?;
+        gateway.providers.fault("replica-a", fault.clone(), Some(1))?;
         let substitute = chat(&gateway, "1").await?;
         assert_ne!(substitute.account, "replica-a", "{fault:?}");
         assert_eq!(ends(&gateway).await?, pairs([("served", 1)]), "{fault:?}");

@@ -50,9 +50,19 @@ pub(crate) async fn send(gateway: &Gateway, request: hyper::Request<Body>) -> Re
 }
 
 /// Sends a message in a session named by `X-Session-ID`.
-pub(crate) async fn say(gateway: &Gateway, session: &str) -> Result<Served> {
+pub(crate) async fn ask(gateway: &Gateway, session: &str) -> Result<Response> {
     let request = post("/v1/messages").header("x-session-id", session).body(body(&message("hello")))?;
-    served(&send(gateway, request).await?)
+    send(gateway, request).await
+}
+
+/// As [`ask`], and it must be served.
+pub(crate) async fn say(gateway: &Gateway, session: &str) -> Result<Served> {
+    served(&ask(gateway, session).await?)
+}
+
+/// As [`ask`], when only the status counts.
+pub(crate) async fn status_of(gateway: &Gateway, session: &str) -> Result<u16> {
+    Ok(ask(gateway, session).await?.status.as_u16())
 }
 
 /// Reads a response that must be a served one.
@@ -86,8 +96,23 @@ pub(crate) async fn answers(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
     counted_as(gateway, "answer").await
 }
 
+/// How often failovers ended each way, without the ways they did not.
+pub(crate) async fn ends(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
+    counted_as(gateway, "failover").await
+}
+
+/// Envoy 1.36 puts the counters of a VM under `cluster.<name>.` if it was a cluster's filter that started it.
 async fn counted_as(gateway: &Gateway, what: &str) -> Result<Vec<(String, u64)>> {
-    let stats = gateway.envoy.stats(&format!("wasmcustom.session_affinity.{what}.")).await?;
-    let word = |name: String| name.split('.').nth(3).unwrap_or_default().to_owned();
-    Ok(stats.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (word(name), count)).collect())
+    let names = format!("wasmcustom.session_affinity.{what}.");
+    let word = |name: &str| name.split_once(&names)?.1.split_once('.').map(|(word, _)| word.to_owned());
+    let stats = gateway.envoy.stats("").await?;
+    let counted = stats.iter().filter(|(_, count)| **count > 0);
+    let mut counted: Vec<_> = counted.filter_map(|(name, count)| Some((word(name)?, *count))).collect();
+    counted.sort();
+    Ok(counted)
+}
+
+/// Words and numbers, in the order in which they were named.
+pub(crate) fn pairs<N, const LENGTH: usize>(pairs: [(&str, N); LENGTH]) -> Vec<(String, N)> {
+    pairs.into_iter().map(|(word, number)| (word.to_owned(), number)).collect()
 }
