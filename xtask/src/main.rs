@@ -22,7 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Plays conversations of real clients through a real Envoy, with affinity and without, and compares
+    /// Plays conversations of real clients through a real Envoy, with affinity and without, then with a credential at its limit
     Demo {
         #[command(flatten)]
         envoy: EnvoyChoice,

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use xtask::demo::limit::Course;
 use xtask::demo::replay::Run;
-use xtask::demo::{Size, play};
+use xtask::demo::{Size, compare, limit};
 use xtask::envoy;
 use xtask::provider::Providers;
 
@@ -13,7 +14,7 @@ use xtask::provider::Providers;
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn affinity_keeps_conversations_together_and_spreads_them_and_saves_tokens() -> Result<()> {
     let size = Size { conversations: 20, turns: 3 };
-    let comparison = play(&envoy::find(None)?, size).await?;
+    let comparison = compare(&envoy::find(None)?, size).await?;
     comparison.check()?;
 
     let accounts = Providers::demo_accounts();
@@ -33,5 +34,25 @@ async fn affinity_keeps_conversations_together_and_spreads_them_and_saves_tokens
     let outcomes = |run: &Run| run.turns().map(|turn| turn.outcome.clone()).collect::<BTreeSet<_>>();
     assert_eq!(outcomes(&comparison.without), ["none".to_owned()].into());
     assert!(outcomes(&comparison.with).is_subset(&["miss", "inherit", "hit"].map(str::to_owned).into()));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn clients_do_not_notice_that_a_credential_is_limited_and_their_sessions_come_home() -> Result<()> {
+    let envoy = envoy::find(None)?;
+    if !limit::is_possible(&envoy) {
+        return Ok(());
+    }
+    let limit = limit::play(&envoy, Size { conversations: 8, turns: 6 }).await?;
+    limit.check()?;
+
+    // Every 429 cost one attempt, and nobody else failed.
+    assert_eq!(limit.failovers().count(), limit.refused);
+    assert!(limit.failovers().all(|turn| turn.failed == [limit.credential.as_str()]));
+
+    // Whoever lives on the limited credential left, and nobody else did.
+    let left = |course: &Course| course.credentials().len() > 1;
+    assert!(limit.conversations.iter().all(|course| left(course) == (course.home() == Some(&limit.credential))));
     Ok(())
 }

@@ -31,16 +31,19 @@ impl Traffic {
     /// # Errors
     /// If the recorded requests cannot be used.
     pub fn new(conversations: usize, turns: usize) -> Result<Self> {
-        let (rounds, rest) = (conversations / CLIENTS.len(), conversations % CLIENTS.len());
-        let count = |client: usize| rounds + usize::from(client < rest);
-        let all = CLIENTS.iter().enumerate().flat_map(|(index, client)| (1..=count(index)).map(move |n| (client, n)));
-        let conversations: Vec<_> = all
-            .enumerate()
-            .map(|(index, (client, number))| Conversation::begin(client, number, index + 1))
-            .collect::<Result<_>>()?;
+        let clients: Vec<_> = CLIENTS.iter().collect();
+        let conversations = begin(&clients, conversations)?;
         let order = interleaved(conversations.len(), turns);
         Ok(Self { conversations, order })
     }
+}
+
+/// So many conversations, of these clients in turn, grouped by client.
+pub(super) fn begin(clients: &[&'static Client], count: usize) -> Result<Vec<Conversation>> {
+    let (rounds, rest) = (count / clients.len(), count % clients.len());
+    let count = |client: usize| rounds + usize::from(client < rest);
+    let all = clients.iter().enumerate().flat_map(|(index, client)| (1..=count(index)).map(move |n| (client, n)));
+    all.enumerate().map(|(index, (client, number))| Conversation::begin(client, number, index + 1)).collect()
 }
 
 /// Who speaks next is drawn anew each time. In a fixed order, round-robin would by mere arithmetic give some
@@ -78,6 +81,11 @@ impl Conversation {
         let mut conversation = Self { client, title: format!("{} #{number}", client.name), request, turn: 1, random };
         conversation.ask(&question);
         Ok(conversation)
+    }
+
+    /// What people call its next request, such as `Codex #2, turn 3`.
+    pub(super) fn name_of_turn(&self) -> String {
+        format!("{}, turn {}", self.title, self.turn)
     }
 
     /// The path with its query.

@@ -1,11 +1,13 @@
-//! `cargo xtask demo`: the same conversations through a real Envoy twice, with session affinity and without, and what
-//! that means for the providers' prompt caches.
+//! `cargo xtask demo`, in two acts. In the first the same conversations go through a real Envoy twice, with session
+//! affinity and without, and it is seen what that means for the providers' prompt caches. In the second ([`limit`]) a
+//! credential runs into its limit.
 //!
-//! Both runs send the same bytes in the same order ([`conversation`]; the simulated models answer a prompt alike on every
-//! account), each to an Envoy and to providers that have just been started.
+//! Both runs of the first act send the same bytes in the same order ([`conversation`]; the simulated models answer a
+//! prompt alike on every account). Each run has an Envoy and providers that have just been started.
 
 pub mod client;
 pub mod conversation;
+pub mod limit;
 pub mod replay;
 pub mod report;
 mod text;
@@ -17,7 +19,8 @@ use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
 use self::conversation::Traffic;
-use self::replay::{Run, Work};
+use self::limit::Limit;
+use self::replay::{Run, Turn, Work};
 use crate::envoy::{Envoy, Version};
 use crate::gateway::Gateway;
 use crate::progress::Step;
@@ -49,28 +52,43 @@ pub struct Comparison {
     pub without: Run,
 }
 
-/// Plays both runs and prints the report.
+/// Both acts.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// With affinity and without.
+    pub comparison: Comparison,
+    /// A credential runs into its limit; `None` on an Envoy that cannot ask another one within a request.
+    pub limit: Option<Limit>,
+}
+
+/// Plays both acts and prints the report.
 ///
 /// # Errors
-/// If a request fails, or a conversation moves although there is affinity.
+/// If a request fails, a conversation moves although there is affinity, or a client notices that a credential is limited.
 pub async fn demo(envoy: &Envoy, size: Size) -> Result<()> {
-    let comparison = tokio::select! {
-        comparison = play(envoy, size) => comparison?,
+    let played = tokio::select! {
+        played = play(envoy, size) => played?,
         // What is running ends with the future that holds it.
         ended = signals::asked_to_end() => {
             ended?;
             bail!("interrupted before the end");
         }
     };
-    println!("\n{}", report::render(&comparison, std::io::stdout().is_terminal()));
-    comparison.check()
+    println!("\n{}", report::render(&played, std::io::stdout().is_terminal()));
+    played.check()
 }
 
-/// Plays both runs.
+async fn play(envoy: &Envoy, size: Size) -> Result<Played> {
+    let comparison = compare(envoy, size).await?;
+    let limit = if limit::is_possible(envoy) { Some(limit::play(envoy, size).await?) } else { None };
+    Ok(Played { comparison, limit })
+}
+
+/// Plays both runs of the first act.
 ///
 /// # Errors
 /// If a request fails.
-pub async fn play(envoy: &Envoy, size: Size) -> Result<Comparison> {
+pub async fn compare(envoy: &Envoy, size: Size) -> Result<Comparison> {
     let traffic = Traffic::new(size.conversations, size.turns)?;
     Ok(Comparison {
         envoy: envoy.version,
@@ -86,21 +104,34 @@ async fn run(envoy: &Envoy, name: &str, affinity: bool, traffic: Traffic) -> Res
     let gateway = Gateway::start(envoy, WORKERS, |fixture| fixture.edit_filter(edit)).await?;
     step.say("requests");
     let run = replay::replay(gateway.envoy.address(), traffic, || step.advance()).await?;
-    check_books(&run, &gateway.providers)?;
+    check_books(run.turns(), &gateway.providers)?;
     gateway.stop().await?;
     step.done(&format!("{} conversations, {} requests", run.conversations.len(), run.turns().count()));
     Ok(run)
 }
 
 /// What clients were told must add up to what the providers have written down.
-fn check_books(run: &Run, providers: &Providers) -> Result<()> {
+fn check_books<'a>(turns: impl Iterator<Item = &'a Turn> + Clone, providers: &Providers) -> Result<()> {
     for (account, totals) in providers.totals() {
         let (requests, prompt_tokens, cached_tokens) = (totals.requests, totals.prompt_tokens, totals.cached_tokens);
-        let told = Work::of(run.turns().filter(|turn| turn.credential == account));
+        let asked = turns.clone().flat_map(Turn::asked).filter(|name| **name == account).count() as u64;
+        let served = Work::of(turns.clone().filter(|turn| turn.credential == account));
+        let told = Work { requests: asked, ..served };
         let booked = Work { requests, prompt_tokens, cached_tokens };
         ensure!(told == booked, "{account} has booked {booked:?}, but clients were told {told:?}");
     }
     Ok(())
+}
+
+impl Played {
+    /// Whether affinity and failover have kept their promises.
+    ///
+    /// # Errors
+    /// Which promise was broken, and for whom.
+    pub fn check(&self) -> Result<()> {
+        self.comparison.check()?;
+        self.limit.as_ref().map_or(Ok(()), Limit::check)
+    }
 }
 
 impl Comparison {

@@ -1,18 +1,20 @@
 //! What the demo tells people: the way of each conversation, the balance over the credentials, the tokens that came from
-//! caches. With affinity and without stand side by side everywhere.
+//! caches, with affinity and without side by side; then what became of conversations when a credential was limited.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 
-use super::Comparison;
+use super::limit;
 use super::replay::{Run, Track, Turn, Work};
+use super::{Comparison, Played};
 
 /// Columns of the screen that are used. On a narrower one it wraps the lines, which is easier to read than cells would be.
 const WIDTH: u16 = 100;
 
 /// The whole report. Colours are for a terminal only.
-pub fn render(comparison: &Comparison, terminal: bool) -> String {
+pub fn render(played: &Played, terminal: bool) -> String {
+    let Played { comparison, limit } = played;
     [
         "CONVERSATIONS: which credential served each turn\n".to_owned(),
         conversations(comparison, terminal).trim_fmt(),
@@ -20,13 +22,15 @@ pub fn render(comparison: &Comparison, terminal: bool) -> String {
         balance(comparison, terminal).trim_fmt(),
         "\nCACHES: prompt tokens that the providers need not read anew\n".to_owned(),
         caches(comparison, terminal).trim_fmt(),
+        uncached(comparison),
+        limit.as_ref().map_or_else(limit::report::absent, |limit| limit::report::render(limit, terminal)),
         closing(comparison),
     ]
     .join("\n")
 }
 
 fn conversations(comparison: &Comparison, terminal: bool) -> Table {
-    let mut table = table(&["conversation", "API", "known by", "decisions", "with affinity", "without"], terminal);
+    let mut table = table(["conversation", "API", "known by", "decisions", "with affinity", "without"], terminal);
     for (with, without) in comparison.with.conversations.iter().zip(&comparison.without.conversations) {
         let source = with.turns.last().and_then(|turn| turn.source.as_deref());
         table.add_row([
@@ -72,7 +76,7 @@ fn letters(track: &Track) -> Cell {
 }
 
 fn balance(comparison: &Comparison, terminal: bool) -> Table {
-    let mut table = table(&["credential", "conversations", "requests", "prompt tokens", "from cache"], terminal);
+    let mut table = table(["credential", "conversations", "requests", "prompt tokens", "from cache"], terminal);
     let both = [&comparison.with, &comparison.without];
     let names: BTreeSet<&str> = both.iter().flat_map(|run| run.turns()).map(|turn| turn.credential.as_str()).collect();
     for name in names {
@@ -92,7 +96,7 @@ fn balance(comparison: &Comparison, terminal: bool) -> Table {
 }
 
 fn caches(comparison: &Comparison, terminal: bool) -> Table {
-    let mut table = table(&["provider", "prompt tokens", "with affinity", "", "without", ""], terminal);
+    let mut table = table(["provider", "prompt tokens", "with affinity", "", "without", ""], terminal);
     let mut add = |name: &str, with: Work, without: Work| {
         table.add_row([
             Cell::new(name),
@@ -112,21 +116,28 @@ fn caches(comparison: &Comparison, terminal: bool) -> Table {
     table
 }
 
-/// What the numbers mean, and what they are worth.
-fn closing(comparison: &Comparison) -> String {
+/// What the numbers mean.
+fn uncached(comparison: &Comparison) -> String {
     let (with, without) = (Work::of(comparison.with.turns()), Work::of(comparison.without.turns()));
     let factor = without.uncached_tokens() as f64 / with.uncached_tokens().max(1) as f64;
     format!(
-        "\nPrompt tokens not in a cache: {} with affinity, {} without, {factor:.1} times as many.\n\n\
-         Real: Envoy {}, the filter, HTTP. The requests have the wire formats of real clients, made-up\n\
-         texts and one model for each provider; both runs send the same bytes in the same order.\n\
-         Simulated, after the providers' documentation: the models, and a prompt cache for each credential,\n\
-         as if each belonged to an organization of its own. Four bytes are a token. It all happens within\n\
-         seconds, so no cache expires. What conversations share, such as system prompts, is cached on\n\
-         every credential after its first use there, with affinity or without.\n\
-         What is simulated and what is not: xtask/src/provider/mod.rs.",
+        "\nPrompt tokens not in a cache: {} with affinity, {} without, {factor:.1} times as many.",
         grouped(with.uncached_tokens()),
         grouped(without.uncached_tokens()),
+    )
+}
+
+/// What they are worth.
+fn closing(comparison: &Comparison) -> String {
+    format!(
+        "\nReal: Envoy {}, the filter, HTTP. The requests have the wire formats of real clients, made-up\n\
+         texts and one model for each provider; with affinity and without, the same bytes are sent in the\n\
+         same order.\n\
+         Simulated, after the providers' documentation: the models, rate limits, and a prompt cache for each\n\
+         credential, as if each belonged to an organization of its own. Four bytes are a token. It all\n\
+         happens within seconds, so no cache expires. What conversations share, such as system prompts, is\n\
+         cached on every credential after its first use there, with affinity or without.\n\
+         What is simulated and what is not: xtask/src/provider/mod.rs.",
         comparison.envoy,
     )
 }
@@ -140,7 +151,7 @@ impl Work {
         self.cached_tokens as f64 / self.prompt_tokens.max(1) as f64
     }
 
-    fn cached_share(self) -> String {
+    pub(super) fn cached_share(self) -> String {
         format!("{:.0} %", 100.0 * self.cached_ratio())
     }
 }
@@ -163,24 +174,24 @@ fn pair([with, without]: [String; 2], width: usize) -> String {
 }
 
 /// With commas between groups of three digits.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
-fn table(columns: &[&str], terminal: bool) -> Table {
+pub(super) fn table(columns: impl IntoIterator<Item = impl ToString>, terminal: bool) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')));
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     if !terminal {
         table.force_no_tty();
     }
-    table.set_header(columns.iter().map(|column| Cell::new(column).add_attribute(Attribute::Bold)));
+    table.set_header(columns.into_iter().map(|column| Cell::new(column).add_attribute(Attribute::Bold)));
     table
 }
 
-fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+pub(super) fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
     for index in columns {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -195,7 +206,8 @@ mod tests {
 
     fn turn(credential: &str, outcome: &str, prompt_tokens: u64, cached_tokens: u64) -> Turn {
         let source = (outcome != "none").then(|| "msg".to_owned());
-        Turn { credential: credential.into(), outcome: outcome.into(), source, prompt_tokens, cached_tokens }
+        let (credential, outcome, failed) = (credential.into(), outcome.into(), Vec::new());
+        Turn { credential, failed, outcome, source, prompt_tokens, cached_tokens }
     }
 
     fn comparison() -> Comparison {
@@ -227,9 +239,13 @@ mod tests {
         }
     }
 
+    fn render(comparison: Comparison) -> String {
+        super::render(&Played { comparison, limit: None }, false)
+    }
+
     #[test]
     fn with_and_without_stand_side_by_side() {
-        let report = render(&comparison(), false);
+        let report = render(comparison());
         let has = |words: &[&str]| {
             let same = |line: &str| line.split_whitespace().eq(words.iter().flat_map(|word| word.split(' ')));
             assert!(report.lines().any(same), "{words:?} in\n{report}");
@@ -252,7 +268,7 @@ mod tests {
             let turns = &mut run.conversations[0].turns;
             *turns = (0..40).map(|_| turns[0].clone()).collect();
         }
-        for line in render(&comparison, false).lines() {
+        for line in render(comparison).lines() {
             assert!(line.chars().count() <= usize::from(WIDTH), "{line}");
         }
     }
