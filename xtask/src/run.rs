@@ -1,4 +1,5 @@
-//! `cargo xtask run`: the set-up of `envoy.yaml` on its own ports, for `curl` and for real clients, until Ctrl-C.
+//! `cargo xtask run`: the set-up of `envoy.yaml` on its own ports, for `curl` and for real clients, until Ctrl-C. An Envoy
+//! that is too old for it runs `examples/next-request.yaml`, which is the same but for failover.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};

@@ -154,8 +154,13 @@ fn what_the_filter_is_told_of_pools_and_credentials_passes_through() -> Result<(
 
 #[test]
 fn the_filter_may_see_each_variable_once() -> Result<()> {
-    let yaml = EnvoyConfig::parse(&elaborate().to_string(), "pools.json", Way::Keys)?.yaml()?;
-    assert!(yaml.contains("environment_variables: {host_env_keys: [A_1, A_2]}"), "{yaml}");
+    let document = document(Way::Keys)?;
+    let cluster = &document["static_resources"]["clusters"][0];
+    let options = &cluster["typed_extension_protocol_options"];
+    let options = &options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+    let plugin = &options["http_filters"][0]["typed_config"]["config"];
+    let environment = &plugin["vm_config"]["environment_variables"];
+    assert_eq!(*environment, json!({"host_env_keys": ["A_1", "A_2"]}), "{plugin}");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! A real Envoy for tests, demo and benchmarks: found or installed, configured from the shipped `envoy.yaml`, run as a
-//! child process, and talked to.
+//! A real Envoy for tests, demo and benchmarks: found or installed, configured as shipped, run as a child
+//! process, and talked to.
 //!
 //! Nothing here imitates Envoy. What it does with headers, bodies and upgrades is what the filter must live with, so the
 //! stories are told on the binary that users run.

@@ -14,6 +14,7 @@ mod wiring;
 mod yaml;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -42,7 +43,7 @@ pub fn print(file: &Path, way: Way, envoy_version: Option<&str>) -> Result<()> {
     let envoy = prepare(envoy_version)?;
     ensure!(
         way.runs_on(envoy.version),
-        "--way {} needs Envoy {}, but this is {}: choose one with --envoy, or another way",
+        "--way {} needs Envoy {} or later, but this is {}: choose one with --envoy, or another way",
         way.as_str(),
         way.oldest_envoy(),
         envoy.version
@@ -50,8 +51,7 @@ pub fn print(file: &Path, way: Way, envoy_version: Option<&str>) -> Result<()> {
     let step = Step::start("configuration");
     config.validate(&envoy)?;
     step.done(&format!("accepted by Envoy {}", envoy.version));
-    print!("{}", config.yaml()?);
-    Ok(())
+    std::io::stdout().write_all(config.yaml()?.as_bytes()).context("cannot print the configuration")
 }
 
 impl EnvoyConfig {
@@ -61,8 +61,9 @@ impl EnvoyConfig {
     /// All that is wrong with it, each problem with its path.
     pub fn read(file: &Path, way: Way) -> Result<Self> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Self::parse(&text, &file.display().to_string(), way)
-            .with_context(|| format!("{} cannot be used", file.display()))
+        let name = file.display().to_string();
+        Self::parse(&text, &name, way)
+            .map_err(|problems| anyhow!("{name} cannot be used:\n  {}", problems.to_string().replace('\n', "\n  ")))
     }
 
     /// Reads pools. `name` is what the file is called in the command that is told to readers.
@@ -70,14 +71,7 @@ impl EnvoyConfig {
     /// # Errors
     /// All that is wrong, each problem with its path.
     pub fn parse(json: &str, name: &str, way: Way) -> Result<Self> {
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let input: Input =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.path().to_string() {
-                path if path == "." => anyhow!("{}", error.inner()),
-                path => anyhow!("{path}: {}", error.inner()),
-            })?;
-        deserializer.end()?;
-        let wiring = Wiring::new(input, way).map_err(|problems| anyhow!("{}", problems.join("\n")))?;
+        let wiring = Wiring::new(deserialize(json)?, way).map_err(|problems| anyhow!("{}", problems.join("\n")))?;
         let mut command = format!("cargo xtask envoy-config {name}");
         if way != Way::Clusters {
             command.push_str(" --way ");
@@ -93,4 +87,15 @@ impl EnvoyConfig {
     pub fn yaml(&self) -> Result<String> {
         templates::render(&self.wiring, self.way, &self.command)
     }
+}
+
+fn deserialize(json: &str) -> Result<Input> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let input = serde_path_to_error::deserialize(&mut deserializer);
+    let input = input.map_err(|error| match error.path().to_string().as_str() {
+        "." | "?" => anyhow!("{}", error.inner()),
+        path => anyhow!("{path}: {}", error.inner()),
+    })?;
+    deserializer.end()?;
+    Ok(input)
 }

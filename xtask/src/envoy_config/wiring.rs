@@ -1,6 +1,6 @@
 //! From what was asked for to what the templates print: every name made, every reference resolved.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use crate::envoy::Way;
 /// Request headers that clients put their own keys into.
 const CLIENT_KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
 
-/// What Envoy reads ahead at least: conversations are long.
+/// What Envoy holds of a connection at least: conversations are long.
 const LEAST_CONNECTION_BUFFER: usize = 16 << 20;
 
 /// What the templates read.
@@ -56,8 +56,8 @@ struct Buffers {
 /// An address, as Envoy writes it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SocketAddress {
-    pub(super) address: String,
-    pub(super) port: u16,
+    address: String,
+    port: u16,
 }
 
 impl Wiring {
@@ -174,7 +174,6 @@ impl SocketAddress {
 
 impl From<SocketAddr> for SocketAddress {
     fn from(address: SocketAddr) -> Self {
-        let ip: IpAddr = address.ip();
-        Self::new(ip, address.port())
+        Self::new(address.ip(), address.port())
     }
 }

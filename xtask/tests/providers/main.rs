@@ -5,4 +5,5 @@ mod caches;
 mod client;
 mod faults;
 mod keys;
+mod replicas;
 mod sockets;
