@@ -7,6 +7,7 @@ use anyhow::Result;
 use hyper::Request;
 use serde_json::json;
 use tokio::task::JoinSet;
+use xtask::envoy::Way;
 use xtask::envoy::client::{self, Body, Protocol};
 use xtask::gateway::Gateway;
 use xtask::provider::Fault;
@@ -112,7 +113,7 @@ async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
 async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<()> {
     const MODELS: u32 = 40;
     for workers in WORKERS {
-        let gateway = Gateway::start(&envoy()?, workers, Ok).await?;
+        let gateway = Gateway::start_way(&envoy()?, Way::NextRequest, workers, Ok).await?;
         gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), None)?;
         // The first session of every model goes to the first credential.
         let first = of_every_model(&gateway, MODELS, "first").await?;

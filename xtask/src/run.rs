@@ -100,10 +100,10 @@ A conversation without an id is known by its first messages, also in a stream:
   curl -i 127.0.0.1:10000/v1/chat/completions -H 'content-type: application/json' \
     -d '{"model":"gpt-5.6","stream":true,"messages":[{"role":"user","content":"Why is the sky blue?"}]}'
 
-The providers fail when they are asked to:
+The providers fail when they are asked to. Another account serves the same request (since Envoy 1.39):
 
   curl -i 127.0.0.1:10000/v1/messages \
-    -H 'content-type: application/json' -H 'x-simulate: status=429; retry-after=7' \
+    -H 'content-type: application/json' -H 'x-simulate: account=anthropic-a,anthropic-b; status=429; retry-after=7' \
     -d '{"model":"claude-sonnet-5","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}'"#;
 
 #[cfg(test)]
