@@ -74,12 +74,14 @@ pub enum Attempt<'c> {
 
 impl Router {
     /// Begins an attempt. If the one before was not heard of, its connection failed, which is to be learnt first. `None`
-    /// if the plan is for a pool that is not configured here.
+    /// if pool or credential are not configured here, because the listener was updated before the cluster: then the
+    /// attempt is none of ours.
     pub fn attempt(&self, plan: &mut Plan, shared: &impl SharedData, now: u64) -> Option<Attempt<'_>> {
         let pool = self.pool_of(plan)?;
-        let Some(credential) = plan.next.take().and_then(|next| find(pool, next)) else {
+        let Some(next) = plan.next.take() else {
             return Some(Attempt::Reply(self.no_answer(plan, shared, now)?));
         };
+        let credential = find(pool, next)?;
         plan.asked = Some(credential.fingerprint);
         plan.heard = None;
         plan.sent = now;

@@ -256,6 +256,14 @@ fn an_attempt_that_envoy_did_not_make_is_told() {
 }
 
 #[test]
+fn what_only_the_listener_knows_yet_is_none_of_the_clusters() {
+    let world = World::new(json!({}));
+    for unknown in [Plan { next: Some(7), ..world.plan("1") }, Plan { pool: 7, ..world.plan("1") }] {
+        assert!(world.router.attempt(&mut unknown.clone(), &world.shared, world.now).is_none(), "{unknown:?}");
+    }
+}
+
+#[test]
 fn the_sessions_of_one_credential_spread_over_all_others() {
     let world = World::new(json!({"routing": {"strategy": "round-robin"}}));
     let mut seconds = std::collections::BTreeSet::new();

@@ -9,12 +9,14 @@ use anyhow::{Context, Result};
 use hyper::Request;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use xtask::envoy::client::{Body, Connection, Protocol, Response};
+use xtask::envoy::client::{Body, Connection, Protocol, Response, WebSocket};
 use xtask::envoy::{Fixture, Way};
 use xtask::gateway::Gateway;
 use xtask::provider::Fault;
 
 use crate::support::{answers, ask, body, decision, ends, envoy, message, pairs, post, say, send, served, status_of};
+
+const WORKERS: u32 = 2;
 
 /// Every shipped way to switch within a request that runs here, with the configuration edited.
 async fn ways(edit: impl Fn(Fixture) -> Result<Fixture>) -> Result<Vec<(Way, Gateway)>> {
@@ -32,7 +34,7 @@ async fn start(way: Way, edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Resul
         return Ok(None);
     }
     let by_id = |filter: &mut Value| filter["routing"]["strategy"] = json!("fill-first");
-    Ok(Some(Gateway::start_way(&envoy, way, 1, |fixture| edit(fixture)?.edit_filter(by_id)).await?))
+    Ok(Some(Gateway::start_way(&envoy, way, WORKERS, |fixture| edit(fixture)?.edit_filter(by_id)).await?))
 }
 
 /// A chat request in a new session, with a body of about so many bytes.
@@ -156,6 +158,21 @@ async fn many_failovers_at_once_all_succeed() -> Result<()> {
         let refused = asked(&gateway).iter().filter(|(_, status)| *status == 429).count();
         assert!(refused > 0, "{way:?}");
         assert_eq!(ends(&gateway).await?, [("served".to_owned(), refused as u64)], "{way:?}");
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_handshake_survives_a_limit_too() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
+        let headers = [("session-id".parse()?, "1".parse()?)].into_iter().collect();
+        let socket = WebSocket::open(gateway.envoy.address(), "/v1/responses", headers).await?;
+        assert_eq!(socket.headers["x-simulated-account"], "openai-b", "{way:?}");
+        assert_eq!(asked(&gateway), pairs([("openai-a", 429), ("openai-b", 101)]), "{way:?}");
+        socket.close().await?;
         gateway.stop().await?;
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! Self-hosted replicas: one cluster, and a credential is one of its endpoints.
 
+use std::net::{SocketAddr, TcpListener};
+
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 use xtask::envoy::Way;
 use xtask::gateway::Gateway;
 use xtask::provider::Fault;
@@ -10,6 +12,11 @@ use crate::support::{Served, body, counted, ends, envoy, pairs, post, send, serv
 
 async fn replicas() -> Result<Gateway> {
     Gateway::start_way(&envoy()?, Way::Replicas, 1, Ok).await
+}
+
+/// An address where nobody listens any more.
+fn nobody() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 async fn chat(gateway: &Gateway, session: &str) -> Result<Served> {
@@ -51,5 +58,21 @@ async fn a_replica_that_fails_is_followed_by_another_within_the_request() -> Res
         assert_eq!((next.outcome.as_str(), next.account), ("substitute", substitute.account), "{fault:?}");
         gateway.stop().await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_replica_that_is_not_there_costs_nobody_a_request() -> Result<()> {
+    let gone = nobody()?.to_string();
+    let edit = |filter: &mut Value| filter["pools"][0]["credentials"][0]["endpoint"] = json!(gone);
+    let gateway = Gateway::start_way(&envoy()?, Way::Replicas, 1, |fixture| fixture.edit_filter(edit)).await?;
+    for session in 0..6 {
+        let served = chat(&gateway, &session.to_string()).await?;
+        assert_ne!(served.account, "replica-a");
+        assert_eq!(chat(&gateway, &session.to_string()).await?.account, served.account, "who served is its home");
+    }
+    assert_eq!(ends(&gateway).await?, pairs([("served", 1)]), "it was asked once, and then left alone");
+    gateway.stop().await?;
     Ok(())
 }
