@@ -2,89 +2,55 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod world;
+
 use serde_json::{Value, json};
-use session_affinity::config::Config;
-use session_affinity::hash::Seed;
 use session_affinity::outcome::{Learnt, Outcome};
-use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Route, Router};
-use session_affinity::shared::InMemory;
-
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-
-struct World {
-    router: Router,
-    shared: InMemory,
-    now: u64,
-}
+use session_affinity::request::Headers;
+use session_affinity::request::Request;
+use session_affinity::route::Decision;
+use world::{HOUR, MINUTE, SECOND, World, is, routed, said};
 
 impl World {
     /// Two credentials, and these sections.
     fn new(sections: Value) -> Self {
-        Self::of(json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]), sections)
+        Self::with(json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]), sections)
     }
 
-    fn of(credentials: Value, sections: Value) -> Self {
-        let shared = InMemory::default();
-        let router = router(credentials, sections, &shared);
-        Self { router, shared, now: 1_000_000_000 }
+    fn with(credentials: Value, sections: Value) -> Self {
+        Self::of(&config(credentials, sections))
     }
 
-    fn decide(&self, session: &str, model: &str) -> Decision<'_> {
-        let headers: Headers = [(":path", "/v1/messages"), ("x-session-id", session)].into_iter().collect();
-        let body = json!({"model": model}).to_string();
-        let body = self.router.read_body(body.as_bytes());
-        self.router.route(&Request { headers: &headers, body, tried: &[], properties: &[] }, &self.shared, self.now)
-    }
-
-    fn route(&self, session: &str, model: &str) -> Route<'_> {
-        match self.decide(session, model) {
-            Decision::Route(route) => route,
-            other => panic!("{other:?}"),
-        }
+    /// A request of a session, and its answer.
+    fn meets(&self, session: &str, status: u16, headers: &[(&str, &str)], message: &str) -> String {
+        self.answer(&self.ask(session, "m"), status, headers, message)
     }
 
     /// Which credential serves a session, and why.
     fn sends(&self, session: &str) -> (String, Outcome) {
-        let route = self.route(session, "m");
-        (route.credential.id.clone(), route.outcome)
-    }
-
-    /// A request of a session, and its answer.
-    fn answer(&self, session: &str, status: u16, headers: &[(&str, &str)], message: &str) -> String {
-        let mut plan = self.router.plan(&self.route(session, "m"), self.now);
-        let headers: Headers = headers.iter().copied().collect();
-        let verdict = self.router.observe(&mut plan, status, &headers, message.as_bytes(), &self.shared, self.now);
-        verdict.learnt.to_string()
+        said(&self.ask(session, "m"))
     }
 
     /// The seconds after which a refused session may come again.
     fn retry_after(&self, session: &str) -> (u16, Option<u64>) {
-        match self.decide(session, "m") {
+        match self.ask(session, "m") {
             Decision::Reply(_, reply) => (reply.status, reply.retry_after),
             other => panic!("{other:?}"),
         }
     }
 }
 
-fn router(credentials: Value, sections: Value, shared: &InMemory) -> Router {
+fn config(credentials: Value, sections: Value) -> Value {
     let mut config = json!({"pools": [{"name": "p", "provider": "claude", "credentials": credentials}]});
     config.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
-    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    Router::new(config, Seed::agree(shared, [7; 16]))
-}
-
-fn is(credential: &str, outcome: Outcome) -> (String, Outcome) {
-    (credential.to_owned(), outcome)
+    config
 }
 
 #[test]
 fn a_limited_credential_takes_no_session_until_it_recovers() {
     let mut world = World::new(json!({}));
     assert_eq!(world.sends("1"), is("a", Outcome::Miss));
-    assert_eq!(world.answer("1", 429, &[("retry-after", "30")], ""), "rate_limit");
+    assert_eq!(world.meets("1", 429, &[("retry-after", "30")], ""), "rate_limit");
     assert!((2..10).all(|session| world.sends(&session.to_string()).0 == "b"));
     world.now += 30 * SECOND;
     let newcomers: Vec<_> = ["11", "12"].iter().map(|session| world.sends(session).0).collect();
@@ -94,9 +60,9 @@ fn a_limited_credential_takes_no_session_until_it_recovers() {
 #[test]
 fn a_limit_of_one_model_blocks_no_other() {
     let world = World::new(json!({}));
-    assert_eq!(world.answer("1", 429, &[("retry-after", "30")], ""), "rate_limit");
-    assert_eq!(world.route("9", "other").credential.id, "a");
-    assert_eq!(world.route("1", "m(high)").credential.id, "b", "a suffix is no other model");
+    assert_eq!(world.meets("1", 429, &[("retry-after", "30")], ""), "rate_limit");
+    assert_eq!(routed(&world.ask("9", "other")).credential.id, "a");
+    assert_eq!(routed(&world.ask("1", "m(high)")).credential.id, "b", "a suffix is no other model");
 }
 
 #[test]
@@ -108,8 +74,8 @@ fn a_limit_of_the_account_and_a_refused_key_block_all_models() {
     ];
     for (status, headers, expected) in [(429, &unified[..], "rate_limit"), (401, &[], "denied"), (403, &[], "denied")] {
         let world = World::new(json!({}));
-        assert_eq!(world.answer("1", status, headers, ""), expected);
-        assert_eq!(world.route("9", "other").credential.id, "b", "{status}");
+        assert_eq!(world.meets("1", status, headers, ""), expected);
+        assert_eq!(routed(&world.ask("9", "other")).credential.id, "b", "{status}");
     }
 }
 
@@ -140,9 +106,9 @@ fn statuses_have_their_durations() {
         (200, "", "success", 0),
         (101, "", "success", 0),
     ] {
-        let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
-        assert_eq!(world.answer("1", status, &[], message), class, "{status} {message}");
-        let serves = |world: &World| matches!(world.decide("1", "m"), Decision::Route(_));
+        let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
+        assert_eq!(world.meets("1", status, &[], message), class, "{status} {message}");
+        let serves = |world: &World| matches!(world.ask("1", "m"), Decision::Route(_));
         if blocked_for > 0 {
             world.now += blocked_for - 1;
             assert!(!serves(&world), "{status} {message}");
@@ -154,35 +120,35 @@ fn statuses_have_their_durations() {
 
 #[test]
 fn the_back_off_rises_once_a_window_and_falls_with_a_success() {
-    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
+    let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
     for expected in [1, 2, 4, 8] {
-        let plans: Vec<_> = (0..5).map(|_| world.router.plan(&world.route("1", "m"), world.now)).collect();
+        let plans: Vec<_> = (0..5).map(|_| world.router.plan(routed(&world.ask("1", "m")), world.now)).collect();
         for mut plan in plans {
             world.router.observe(&mut plan, 429, &Headers::default(), b"", &world.shared, world.now);
         }
         assert_eq!(world.retry_after("1"), (429, Some(expected)), "five answers of one window");
         world.now += expected * SECOND;
     }
-    assert_eq!(world.answer("1", 200, &[], ""), "success");
-    assert_eq!(world.answer("1", 429, &[], ""), "rate_limit");
+    assert_eq!(world.meets("1", 200, &[], ""), "success");
+    assert_eq!(world.meets("1", 429, &[], ""), "rate_limit");
     assert_eq!(world.retry_after("1"), (429, Some(1)));
 }
 
 #[test]
 fn the_back_off_ends_at_half_an_hour() {
-    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
+    let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
     for _ in 0..20 {
-        world.answer("1", 429, &[], "");
+        world.meets("1", 429, &[], "");
         world.now += HOUR;
     }
-    world.answer("1", 429, &[], "");
+    world.meets("1", 429, &[], "");
     assert_eq!(world.retry_after("1"), (429, Some(30 * 60)));
 }
 
 #[test]
 fn a_wish_is_capped_and_never_shortens_a_window() {
-    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({"cooldown": {"max": "10m"}}));
-    let plan = world.router.plan(&world.route("1", "m"), world.now);
+    let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({"cooldown": {"max": "10m"}}));
+    let plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
     let hint = |world: &World, seconds: &str| {
         let headers: Headers = [("retry-after", seconds)].into_iter().collect();
         world.router.observe(&mut plan.clone(), 429, &headers, b"", &world.shared, world.now);
@@ -196,10 +162,10 @@ fn a_wish_is_capped_and_never_shortens_a_window() {
 
 #[test]
 fn a_success_that_set_out_before_a_block_does_not_end_it() {
-    let mut world = World::of(json!([{"id": "a", "cluster": "a"}]), json!({}));
-    let mut early = world.router.plan(&world.route("1", "m"), world.now);
+    let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
+    let mut early = world.router.plan(routed(&world.ask("1", "m")), world.now);
     world.now += SECOND;
-    world.answer("2", 429, &[("retry-after", "60")], "");
+    world.meets("2", 429, &[("retry-after", "60")], "");
     world.now += SECOND;
     let verdict = world.router.observe(&mut early, 200, &Headers::default(), b"", &world.shared, world.now);
     assert_eq!(verdict.learnt.to_string(), "success");
@@ -209,10 +175,10 @@ fn a_success_that_set_out_before_a_block_does_not_end_it() {
 #[test]
 fn when_all_wait_the_first_recovery_is_told() {
     let mut world = World::new(json!({}));
-    world.answer("1", 429, &[("retry-after", "30")], "");
-    world.answer("1", 429, &[("retry-after", "20")], "");
+    world.meets("1", 429, &[("retry-after", "30")], "");
+    world.meets("1", 429, &[("retry-after", "20")], "");
     assert_eq!(world.retry_after("1"), (429, Some(20)));
-    let Decision::Reply(_, reply) = world.decide("1", "m") else { panic!("served") };
+    let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("served") };
     let body: Value = serde_json::from_str(&reply.body).unwrap();
     let message = "All credentials for model m are cooling down via provider claude";
     assert_eq!(body, json!({"type": "error", "error": {"type": "rate_limit_error", "message": message}}));
@@ -223,25 +189,25 @@ fn when_all_wait_the_first_recovery_is_told() {
 #[test]
 fn when_some_fail_otherwise_it_is_unavailable_with_a_time() {
     let world = World::new(json!({}));
-    world.answer("1", 429, &[("retry-after", "30")], "");
-    world.answer("1", 503, &[], "");
+    world.meets("1", 429, &[("retry-after", "30")], "");
+    world.meets("1", 503, &[], "");
     assert_eq!(world.retry_after("1"), (503, Some(30)));
-    assert_eq!(world.decide("1", "m").outcome(), Outcome::AuthUnavailable);
+    assert_eq!(world.ask("1", "m").outcome(), Outcome::AuthUnavailable);
 }
 
 #[test]
 fn cooling_can_be_turned_off_for_all_and_on_for_one() {
     let credentials = json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b", "disable_cooling": false}]);
-    let world = World::of(credentials, json!({"disable_cooling": true}));
-    assert_eq!(world.answer("1", 200, &[], ""), "success");
-    assert_eq!(world.answer("1", 429, &[("retry-after", "30")], ""), "rate_limit");
+    let world = World::with(credentials, json!({"disable_cooling": true}));
+    assert_eq!(world.meets("1", 200, &[], ""), "success");
+    assert_eq!(world.meets("1", 429, &[("retry-after", "30")], ""), "rate_limit");
     assert_eq!(world.sends("1"), is("a", Outcome::Hit));
-    assert_eq!(world.answer("2", 200, &[], ""), "success");
-    assert_eq!(world.answer("2", 429, &[("retry-after", "30")], ""), "rate_limit");
+    assert_eq!(world.meets("2", 200, &[], ""), "success");
+    assert_eq!(world.meets("2", 429, &[("retry-after", "30")], ""), "rate_limit");
     assert_eq!(world.sends("2"), is("a", Outcome::Substitute));
-    assert_eq!(world.answer("2", 400, &[], "unsupported model"), "not_supported");
+    assert_eq!(world.meets("2", 400, &[], "unsupported model"), "not_supported");
     assert_eq!(
-        world.decide("2", "m").outcome(),
+        world.ask("2", "m").outcome(),
         Outcome::AuthUnavailable,
         "a model that is not there blocks all the same"
     );
@@ -249,25 +215,25 @@ fn cooling_can_be_turned_off_for_all_and_on_for_one() {
 
 #[test]
 fn durations_and_statuses_are_configurable() {
-    let world = World::of(
+    let world = World::with(
         json!([{"id": "a", "cluster": "a"}]),
         json!({"cooldown": {"transient": "5s", "statuses": {"418": "transient", "500": "request_fault"}}}),
     );
-    assert_eq!(world.answer("1", 500, &[], ""), "request_fault");
-    assert_eq!(world.answer("1", 418, &[], ""), "transient");
+    assert_eq!(world.meets("1", 500, &[], ""), "request_fault");
+    assert_eq!(world.meets("1", 418, &[], ""), "transient");
     assert_eq!(world.retry_after("1"), (503, Some(5)));
 }
 
 #[test]
 fn cooldowns_survive_an_update_and_leave_with_their_credential() {
     let world = World::new(json!({}));
-    world.answer("1", 429, &[("retry-after", "30")], "");
+    world.meets("1", 429, &[("retry-after", "30")], "");
     let credentials =
         json!([{"id": "z", "cluster": "z"}, {"id": "b", "cluster": "b"}, {"id": "a", "cluster": "moved"}]);
-    let world = World { router: router(credentials, json!({}), &world.shared), ..world };
+    let world = world.reconfigured(&config(credentials, json!({})));
     assert!((0..10).all(|session| world.sends(&session.to_string()).0 != "a"));
     let credentials = json!([{"id": "z", "cluster": "z"}, {"id": "y", "cluster": "y"}]);
-    let world = World { router: router(credentials, json!({}), &world.shared), ..world };
+    let world = world.reconfigured(&config(credentials, json!({})));
     assert_eq!(world.sends("1").1, Outcome::Rebind, "a is gone, and its cooldown with it");
 }
 

@@ -2,23 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod world;
+
 use serde_json::{Value, json};
-use session_affinity::config::Config;
 use session_affinity::failover::{Attempt, Plan};
-use session_affinity::hash::Seed;
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::reply::LocalReply;
-use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
-use session_affinity::shared::InMemory;
-
-const SECOND: u64 = 1_000;
-
-struct World {
-    router: Router,
-    shared: InMemory,
-    now: u64,
-}
+use session_affinity::request::Headers;
+use world::{SECOND, World, routed, said};
 
 impl World {
     fn new(sections: Value) -> Self {
@@ -35,22 +26,11 @@ impl World {
                 _ => config[name] = section.clone(),
             }
         }
-        let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let shared = InMemory::default();
-        Self { router: Router::new(config, Seed::agree(&shared, [7; 16])), shared, now: 1_000_000_000 }
-    }
-
-    fn decide(&self, session: &str) -> Decision<'_> {
-        let headers: Headers = [(":path", "/v1/messages"), ("x-session-id", session)].into_iter().collect();
-        let body = self.router.read_body(br#"{"model":"m"}"#);
-        self.router.route(&Request { headers: &headers, body, tried: &[], properties: &[] }, &self.shared, self.now)
+        Self::of(&config)
     }
 
     fn plan(&self, session: &str) -> Plan {
-        match self.decide(session) {
-            Decision::Route(route) => self.router.plan(&route, self.now),
-            other => panic!("{other:?}"),
-        }
+        self.router.plan(routed(&self.ask(session, "m")), self.now)
     }
 
     /// What the next attempt does: whom it asks, or the status of the reply. It goes through filter state, as on Envoy.
@@ -66,22 +46,19 @@ impl World {
     }
 
     /// The attempt is answered. Whom to ask next, if anybody.
-    fn answer(&self, plan: &mut Plan, status: u16, headers: &[(&str, &str)], message: &str) -> Option<String> {
+    fn hear(&self, plan: &mut Plan, status: u16, headers: &[(&str, &str)], message: &str) -> Option<String> {
         let headers: Headers = headers.iter().copied().collect();
         let verdict = self.router.observe(plan, status, &headers, message.as_bytes(), &self.shared, self.now);
         verdict.next.map(|next| next.id.clone())
     }
 
     fn limit(&self, plan: &mut Plan, seconds: &str) -> Option<String> {
-        self.answer(plan, 429, &[("retry-after", seconds)], "")
+        self.hear(plan, 429, &[("retry-after", seconds)], "")
     }
 
     /// Who serves the session now.
     fn serves(&self, session: &str) -> (String, Outcome) {
-        match self.decide(session) {
-            Decision::Route(route) => (route.credential.id.clone(), route.outcome),
-            other => panic!("{other:?}"),
-        }
+        said(&self.ask(session, "m"))
     }
 }
 
@@ -96,7 +73,7 @@ fn an_exhausted_credential_is_followed_by_the_next_and_the_session_is_bound_to_w
     assert_eq!(world.attempt(&mut plan), "a");
     assert_eq!(world.limit(&mut plan, "60"), Some("b".to_owned()));
     assert_eq!(world.attempt(&mut plan), "b");
-    assert_eq!(world.answer(&mut plan, 200, &[], ""), None);
+    assert_eq!(world.hear(&mut plan, 200, &[], ""), None);
     assert_eq!(plan.end(), Some(Failover::Served));
     assert_eq!(world.serves("1"), ("b".to_owned(), Outcome::Hit), "it had never been served at a");
     assert_eq!(world.serves("2").0, "b", "and everybody knows about a");
@@ -107,7 +84,7 @@ fn a_session_with_a_home_keeps_it_through_a_failover() {
     let mut world = World::new(json!({}));
     let mut plan = world.plan("1");
     world.attempt(&mut plan);
-    world.answer(&mut plan, 200, &[], "");
+    world.hear(&mut plan, 200, &[], "");
     assert_eq!(plan.end(), None);
 
     world.now += SECOND;
@@ -115,7 +92,7 @@ fn a_session_with_a_home_keeps_it_through_a_failover() {
     world.attempt(&mut plan);
     world.limit(&mut plan, "60");
     assert_eq!(world.attempt(&mut plan), "b");
-    world.answer(&mut plan, 200, &[], "");
+    world.hear(&mut plan, 200, &[], "");
     assert_eq!(world.serves("1"), ("b".to_owned(), Outcome::Substitute));
     world.now += 60 * SECOND;
     assert_eq!(world.serves("1"), ("a".to_owned(), Outcome::Return));
@@ -127,7 +104,7 @@ fn a_connection_that_fails_is_learnt_by_the_next_attempt() {
     let mut plan = world.plan("1");
     assert_eq!(world.attempt(&mut plan), "a");
     assert_eq!(world.attempt(&mut plan), "b", "nothing was heard of a");
-    assert_eq!(world.answer(&mut plan, 200, &[], ""), None);
+    assert_eq!(world.hear(&mut plan, 200, &[], ""), None);
     assert_eq!(world.serves("2").0, "b", "a is blocked");
 }
 
@@ -175,7 +152,7 @@ fn the_faults_of_a_request_go_nowhere_else() {
         let world = World::new(json!({}));
         let mut plan = world.plan("1");
         world.attempt(&mut plan);
-        assert_eq!(world.answer(&mut plan, status, &[], message), None, "{status} {message}");
+        assert_eq!(world.hear(&mut plan, status, &[], message), None, "{status} {message}");
         assert_eq!(plan.end(), None, "{status} {message}");
     }
 }
@@ -196,7 +173,7 @@ fn the_faults_of_a_credential_go_to_the_next() {
         let world = World::new(json!({"disable_cooling": true}));
         let mut plan = world.plan("1");
         world.attempt(&mut plan);
-        assert_eq!(world.answer(&mut plan, status, &[], message), Some("b".to_owned()), "{status} {message}");
+        assert_eq!(world.hear(&mut plan, status, &[], message), Some("b".to_owned()), "{status} {message}");
     }
 }
 
@@ -207,7 +184,7 @@ fn nobody_is_asked_twice_even_if_nothing_cools_down() {
     let asked: Vec<_> = (0..4)
         .map(|_| {
             let asked = world.attempt(&mut plan);
-            world.answer(&mut plan, 500, &[], "");
+            world.hear(&mut plan, 500, &[], "");
             asked
         })
         .collect();
@@ -290,7 +267,8 @@ fn the_order_follows_priority_websockets_and_accounts() {
             {"id": "f", "cluster": "x", "weight": 0},
         ]
     }));
-    let Decision::Route(route) = world.decide("1") else { panic!("not served") };
+    let decision = world.ask("1", "m");
+    let route = routed(&decision);
     let order: Vec<_> = route.others.iter().map(|other| other.id.as_str()).collect();
     assert_eq!((route.credential.id.as_str(), order), ("a", vec!["d", "c", "b"]), "the sibling after the stranger");
 }
@@ -304,8 +282,8 @@ fn the_reference_binds_whom_it_picks_also_when_it_picks_again() {
     }));
     let mut plan = world.plan("1");
     assert_eq!(world.attempt(&mut plan), "a");
-    world.answer(&mut plan, 500, &[], "");
+    world.hear(&mut plan, 500, &[], "");
     assert_eq!(world.attempt(&mut plan), "b");
-    world.answer(&mut plan, 500, &[], "");
+    world.hear(&mut plan, 500, &[], "");
     assert_eq!(world.serves("1"), ("b".to_owned(), Outcome::Hit));
 }

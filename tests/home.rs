@@ -2,73 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod world;
+
 use serde_json::{Value, json};
-use session_affinity::config::Config;
 use session_affinity::failover::Plan;
-use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
-use session_affinity::shared::InMemory;
+use session_affinity::route::Decision;
+use world::{MINUTE, SECOND, World, is, routed, said};
 
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-
-/// A router with its shared data, and a clock that only the test moves. Credentials are chosen by id, so that a choice
-/// can be told from a binding.
-struct World {
-    router: Router,
-    shared: InMemory,
-    now: u64,
-}
-
-impl World {
-    fn new(sections: Value) -> Self {
-        let shared = InMemory::default();
-        Self { router: router(sections, &shared), shared, now: 1_000_000_000 }
-    }
-
-    fn reconfigured(self, sections: Value) -> Self {
-        Self { router: router(sections, &self.shared), ..self }
-    }
-
-    fn decide(&self, path: &str, session: &str, body: &Value) -> Decision<'_> {
-        let headers: Headers = [(":path", path), ("x-session-id", session)].into_iter().collect();
-        let body = body.to_string();
-        let body = self.router.read_body(body.as_bytes());
-        self.router.route(&Request { headers: &headers, body, tried: &[], properties: &[] }, &self.shared, self.now)
-    }
-
-    /// Decides a request on Anthropic's API.
-    fn ask(&self, session: &str) -> Decision<'_> {
-        self.decide("/v1/messages", session, &json!({"model": "m"}))
-    }
-
-    /// Answers a request with a status.
-    fn answer(&self, decision: &Decision<'_>, status: u16, retry_after: &str) {
-        let Decision::Route(route) = decision else { panic!("{decision:?}") };
-        let headers: Headers = [("retry-after", retry_after)].into_iter().collect();
-        self.router.observe(&mut self.router.plan(route, self.now), status, &headers, b"", &self.shared, self.now);
-    }
-
-    /// A request of a session that is served: by whom, and why.
-    fn serve(&self, session: &str) -> (String, Outcome) {
-        self.serve_body(session, &json!({"model": "m"}))
-    }
-
-    fn serve_body(&self, session: &str, body: &Value) -> (String, Outcome) {
-        let decision = self.decide("/v1/messages", session, body);
-        self.answer(&decision, 200, "0");
-        said(&decision)
-    }
-
-    /// A request of a session that meets a limit of so many seconds.
-    fn limit(&self, session: &str, seconds: u64) {
-        self.answer(&self.ask(session), 429, &seconds.to_string());
-    }
-}
-
-fn router(sections: Value, shared: &InMemory) -> Router {
+/// Three credentials, chosen by id, so that a choice can be told from a binding; and these sections.
+fn config(sections: Value) -> Value {
     let mut config = json!({
         "routing": {"strategy": "fill-first"},
         "cooldown": {"max": "12h"},
@@ -82,21 +26,34 @@ fn router(sections: Value, shared: &InMemory) -> Router {
             _ => config[name] = section.clone(),
         }
     }
-    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    Router::new(config, Seed::agree(shared, [7; 16]))
+    config
 }
 
-fn said(decision: &Decision<'_>) -> (String, Outcome) {
-    let target = match decision {
-        Decision::Route(route) => route.credential.id.clone(),
-        Decision::Reply(_, reply) => reply.status.to_string(),
-        Decision::Pass => "pass".to_owned(),
-    };
-    (target, decision.outcome())
-}
+impl World {
+    fn new(sections: Value) -> Self {
+        Self::of(&config(sections))
+    }
 
-fn is(credential: &str, outcome: Outcome) -> (String, Outcome) {
-    (credential.to_owned(), outcome)
+    /// A request of a session that is served: by whom, and why.
+    fn serve(&self, session: &str) -> (String, Outcome) {
+        self.serve_body(session, &json!({"model": "m"}))
+    }
+
+    fn serve_body(&self, session: &str, body: &Value) -> (String, Outcome) {
+        let decision = self.decide(&[(":path", "/v1/messages"), ("x-session-id", session)], body);
+        self.answer(&decision, 200, &[], "");
+        said(&decision)
+    }
+
+    /// A request of a session that fails.
+    fn fail(&self, session: &str, status: u16) {
+        self.answer(&self.ask(session, "m"), status, &[], "");
+    }
+
+    /// A request of a session that meets a limit of so many seconds.
+    fn limit(&self, session: &str, seconds: u64) {
+        self.answer(&self.ask(session, "m"), 429, &[("retry-after", &seconds.to_string())], "");
+    }
 }
 
 #[test]
@@ -169,8 +126,8 @@ fn the_reference_rebinds_for_good_at_once() {
     let mut world =
         World::new(json!({"profile": "reference", "routing": {"session_affinity": true, "strategy": "ff"}}));
     assert_eq!(world.serve("1"), is("a", Outcome::Miss));
-    world.answer(&world.ask("1"), 503, "");
-    assert_eq!(said(&world.ask("1")), is("b", Outcome::Rebind));
+    world.fail("1", 503);
+    assert_eq!(said(&world.ask("1", "m")), is("b", Outcome::Rebind));
     world.now += 2 * MINUTE;
     assert_eq!(world.serve("1"), is("b", Outcome::Hit));
 }
@@ -179,26 +136,26 @@ fn the_reference_rebinds_for_good_at_once() {
 fn a_session_that_was_never_served_is_stuck_to_nobody() {
     let world = World::new(json!({"disable_cooling": true, "routing": {"strategy": "round-robin"}}));
     for expected in ["a", "b", "c", "a"] {
-        let decision = world.ask("1");
+        let decision = world.ask("1", "m");
         assert_eq!(said(&decision), is(expected, Outcome::Miss));
-        world.answer(&decision, 503, "");
+        world.answer(&decision, 503, &[], "");
     }
 }
 
 #[test]
 fn requests_of_a_new_session_that_come_together_stay_together() {
     let world = World::new(json!({"routing": {"strategy": "round-robin"}}));
-    let (first, second) = (world.ask("1"), world.ask("1"));
+    let (first, second) = (world.ask("1", "m"), world.ask("1", "m"));
     assert_eq!((said(&first), said(&second)), (is("a", Outcome::Miss), is("a", Outcome::Hit)));
-    world.answer(&second, 200, "");
-    world.answer(&first, 503, "");
-    assert_eq!(said(&world.ask("1")).1, Outcome::Substitute, "it was served at a, which fails for the moment");
+    world.answer(&second, 200, &[], "");
+    world.answer(&first, 503, &[], "");
+    assert_eq!(said(&world.ask("1", "m")).1, Outcome::Substitute, "it was served at a, which fails for the moment");
 }
 
 #[test]
 fn who_was_chosen_and_cannot_serve_any_more_is_no_home() {
     let world = World::new(json!({}));
-    assert_eq!(said(&world.ask("1")), is("a", Outcome::Miss));
+    assert_eq!(said(&world.ask("1", "m")), is("a", Outcome::Miss));
     world.limit("2", 60);
     assert_eq!(world.serve("1"), is("b", Outcome::Rebind));
     assert_eq!(world.serve("1"), is("b", Outcome::Hit));
@@ -208,11 +165,11 @@ fn who_was_chosen_and_cannot_serve_any_more_is_no_home() {
 fn a_fault_of_the_request_moves_nobody() {
     let world = World::new(json!({}));
     for status in [400, 413, 422] {
-        let decision = world.ask("1");
+        let decision = world.ask("1", "m");
         assert_eq!(said(&decision).0, "a");
-        world.answer(&decision, status, "");
+        world.answer(&decision, status, &[], "");
     }
-    assert_eq!(said(&world.ask("1")), is("a", Outcome::Hit));
+    assert_eq!(said(&world.ask("1", "m")), is("a", Outcome::Hit));
 }
 
 #[test]
@@ -235,8 +192,8 @@ fn a_home_that_is_removed_leaves_the_session_to_its_substitute() {
     world.serve("1");
     world.limit("1", 100);
     assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
-    let world = world
-        .reconfigured(json!({"pool": {"credentials": [{"id": "b", "cluster": "b"}, {"id": "A", "cluster": "A"}]}}));
+    let left = json!({"pool": {"credentials": [{"id": "b", "cluster": "b"}, {"id": "A", "cluster": "A"}]}});
+    let world = world.reconfigured(&config(left));
     assert_eq!(world.serve("1"), is("b", Outcome::Rebind));
     assert_eq!(world.serve("1"), is("b", Outcome::Hit));
 }
@@ -256,9 +213,10 @@ fn a_session_that_is_cold_everywhere_is_placed_anew() {
 fn what_may_still_be_cached_or_stored_is_not_cold() {
     let later = |path: &str, body: Value| {
         let mut world = World::new(json!({"routing": {"strategy": "round-robin"}}));
-        world.answer(&world.decide(path, "1", &body), 200, "");
+        let headers = [(":path", path), ("x-session-id", "1")];
+        world.answer(&world.decide(&headers, &body), 200, &[], "");
         world.now += 10 * MINUTE;
-        world.decide(path, "1", &body).outcome()
+        world.decide(&headers, &body).outcome()
     };
     let with = |name: &str, value: Value| {
         let mut body = json!({"model": "m"});
@@ -277,13 +235,13 @@ fn a_strict_session_is_served_by_its_home_or_not_at_all() {
         let mut world = World::new(section);
         assert_eq!(world.serve("1"), is("a", Outcome::Miss));
         world.limit("1", 1_000);
-        let Decision::Reply(_, reply) = world.ask("1") else { panic!("it was served elsewhere") };
+        let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("it was served elsewhere") };
         assert_eq!((reply.status, reply.retry_after), (429, Some(1_000)));
         assert_eq!(world.serve("2"), is("b", Outcome::Miss), "a new session has no home yet");
         world.now += 1_000 * SECOND;
         assert_eq!(world.serve("1"), is("a", Outcome::Hit), "also when it is cold: state may be there");
-        world.answer(&world.ask("1"), 503, "");
-        let Decision::Reply(_, reply) = world.ask("1") else { panic!("it was served elsewhere") };
+        world.fail("1", 503);
+        let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("it was served elsewhere") };
         assert_eq!(reply.status, 503);
     }
 }
@@ -291,14 +249,11 @@ fn a_strict_session_is_served_by_its_home_or_not_at_all() {
 #[test]
 fn a_strict_session_has_no_plan_but_its_home() {
     let world = World::new(json!({"session": {"strict": true}}));
-    let plan = |decision: &Decision<'_>| match decision {
-        Decision::Route(route) => world.router.plan(route, world.now),
-        other => panic!("{other:?}"),
-    };
-    let first = world.ask("1");
+    let plan = |decision: &Decision<'_>| world.router.plan(routed(decision), world.now);
+    let first = world.ask("1", "m");
     assert_eq!(plan(&first).most, 3, "a session without a home may be placed anywhere");
-    world.answer(&first, 200, "");
-    let Plan { most, rest, .. } = plan(&world.ask("1"));
+    world.answer(&first, 200, &[], "");
+    let Plan { most, rest, .. } = plan(&world.ask("1", "m"));
     assert_eq!((most, rest), (1, vec![]));
 }
 
@@ -311,7 +266,7 @@ fn the_second_turn_inherits_the_home_and_does_not_lose_it_to_a_short_limit() {
         let body = world.router.read_body(body.as_bytes());
         let request = Request { headers: &headers, body, tried: &[], properties: &[] };
         let decision = world.router.route(&request, &world.shared, world.now);
-        world.answer(&decision, status, "30");
+        world.answer(&decision, status, &[("retry-after", "30")], "");
         said(&decision)
     };
     let first = json!([{"role": "user", "content": "Why?"}]);

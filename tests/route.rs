@@ -2,77 +2,35 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod world;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use session_affinity::body::Body;
-use session_affinity::config::Config;
-use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::route::Decision;
 use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
-
-const HOUR: u64 = 3_600_000;
-
-/// A router with its shared data, and a clock that only the test moves.
-struct World {
-    router: Router,
-    shared: InMemory,
-    now: u64,
-}
+use world::{HOUR, World, is, said};
 
 impl World {
-    fn new(config: &Value) -> Self {
-        let shared = InMemory::default();
-        let router = router(config, &shared);
-        Self { router, shared, now: 1_000_000 }
-    }
-
-    /// The same shared data under another configuration, as after an update of the listener.
-    fn reconfigured(self, config: &Value) -> Self {
-        Self { router: router(config, &self.shared), ..self }
-    }
-
-    fn decide(&self, headers: &[(&str, &str)], body: &Value) -> Decision<'_> {
-        let headers: Headers = headers.iter().copied().collect();
-        let body = body.to_string();
-        let request =
-            Request { headers: &headers, body: self.router.read_body(body.as_bytes()), tried: &[], properties: &[] };
-        self.router.route(&request, &self.shared, self.now)
-    }
-
     /// A chat message in a session, served: the credential, or the reply's status, and the outcome.
     fn send(&self, session: &str) -> (String, Outcome) {
         self.send_for(session, "m")
     }
 
     fn send_for(&self, session: &str, model: &str) -> (String, Outcome) {
-        self.serve(&self.decide(&[(":path", "/v1/messages"), ("x-session-id", session)], &json!({"model": model})))
+        self.serve(&self.ask(session, model))
     }
 
     /// What becomes of a request whose credential serves it.
     fn serve(&self, decision: &Decision<'_>) -> (String, Outcome) {
-        if let Decision::Route(route) = decision {
-            let mut plan = self.router.plan(route, self.now);
-            self.router.observe(&mut plan, 200, &Headers::default(), b"", &self.shared, self.now);
+        if let Decision::Route(_) = decision {
+            self.answer(decision, 200, &[], "");
         }
-        outcome_of(decision)
+        said(decision)
     }
-}
-
-fn router(config: &Value, shared: &InMemory) -> Router {
-    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    Router::new(config, Seed::agree(shared, [7; 16]))
-}
-
-fn outcome_of(decision: &Decision<'_>) -> (String, Outcome) {
-    let target = match decision {
-        Decision::Route(route) => route.credential.id.clone(),
-        Decision::Reply(_, reply) => reply.status.to_string(),
-        Decision::Pass => "pass".to_owned(),
-    };
-    (target, decision.outcome())
 }
 
 fn pool(credentials: Value) -> Value {
@@ -83,13 +41,9 @@ fn three() -> Value {
     pool(json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb"}, {"id": "c", "cluster": "cc"}]))
 }
 
-fn is(credential: &str, outcome: Outcome) -> (String, Outcome) {
-    (credential.to_owned(), outcome)
-}
-
 #[test]
 fn a_session_stays_and_new_sessions_go_round() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     assert_eq!(world.send("1"), is("a", Outcome::Miss));
     assert_eq!(world.send("2"), is("b", Outcome::Miss));
     assert_eq!(world.send("1"), is("a", Outcome::Hit));
@@ -100,7 +54,7 @@ fn a_session_stays_and_new_sessions_go_round() {
 
 #[test]
 fn models_are_bound_and_rotate_apart_but_a_suffix_is_no_other_model() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     assert_eq!(world.send_for("1", "opus"), is("a", Outcome::Miss));
     assert_eq!(world.send_for("2", "opus"), is("b", Outcome::Miss));
     assert_eq!(world.send_for("2", "haiku"), is("a", Outcome::Miss));
@@ -109,13 +63,13 @@ fn models_are_bound_and_rotate_apart_but_a_suffix_is_no_other_model() {
 
 #[test]
 fn pools_bind_apart() {
-    let world = World::new(&json!({"pools": [
+    let world = World::of(&json!({"pools": [
         {"name": "team-1", "provider": "claude", "match": {"headers": [{"name": "x-team", "value": "1"}]},
          "credentials": [{"id": "a", "cluster": "ca"}]},
         {"name": "team-2", "provider": "claude", "match": {"headers": [{"name": "x-team"}]},
          "credentials": [{"id": "b", "cluster": "cb"}]},
     ]}));
-    let from = |team| outcome_of(&world.decide(&[("x-team", team), ("x-session-id", "1")], &json!({})));
+    let from = |team| said(&world.decide(&[("x-team", team), ("x-session-id", "1")], &json!({})));
     assert_eq!(from("1"), is("a", Outcome::Miss));
     assert_eq!(from("2"), is("b", Outcome::Miss));
     assert_eq!(from("1"), is("a", Outcome::Hit));
@@ -126,7 +80,7 @@ fn pools_bind_apart() {
 fn a_binding_ends_when_it_was_not_used_for_its_ttl() {
     let mut config = three();
     config["pools"][0]["cache_lifetime"] = json!("24h");
-    let mut world = World::new(&config);
+    let mut world = World::of(&config);
     assert_eq!(world.send("1"), is("a", Outcome::Miss));
     world.now += HOUR;
     assert_eq!(world.send("1"), is("a", Outcome::Hit), "the last millisecond counts");
@@ -140,9 +94,9 @@ fn a_binding_ends_when_it_was_not_used_for_its_ttl() {
 fn the_second_turn_inherits_what_the_first_was_bound_to() {
     let mut config = three();
     config["pools"][0]["match"] = json!({"path_prefixes": ["/v1/"]});
-    let world = World::new(&config);
+    let world = World::of(&config);
     let turn = |messages: Value| {
-        outcome_of(&world.decide(&[(":path", "/v1/chat/completions")], &json!({"model": "m", "messages": messages})))
+        said(&world.decide(&[(":path", "/v1/chat/completions")], &json!({"model": "m", "messages": messages})))
     };
     let (system, question) =
         (json!({"role": "system", "content": "Be brief."}), json!({"role": "user", "content": "Why?"}));
@@ -160,7 +114,7 @@ fn fill_first_takes_the_first_by_id_of_the_highest_priority() {
         {"id": "a", "cluster": "ca"}, {"id": "c", "cluster": "cc", "priority": 10}, {"id": "b", "cluster": "cb", "priority": 10}
     ]));
     config["routing"] = json!({"strategy": "fill-first"});
-    let world = World::new(&config);
+    let world = World::of(&config);
     for session in ["1", "2", "3"] {
         assert_eq!(world.send(session), is("b", Outcome::Miss));
     }
@@ -168,7 +122,7 @@ fn fill_first_takes_the_first_by_id_of_the_highest_priority() {
 
 #[test]
 fn only_the_highest_priority_takes_new_sessions() {
-    let world = World::new(&pool(json!([
+    let world = World::of(&pool(json!([
         {"id": "a", "cluster": "ca", "priority": -1}, {"id": "b", "cluster": "cb", "priority": 5}, {"id": "c", "cluster": "cc", "priority": 5}
     ])));
     let chosen: Vec<_> = (0..4).map(|session| world.send(&session.to_string()).0).collect();
@@ -177,7 +131,7 @@ fn only_the_highest_priority_takes_new_sessions() {
 
 #[test]
 fn an_established_binding_outranks_priority() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     assert_eq!(world.send("1"), is("a", Outcome::Miss));
     let mut config = three();
     config["pools"][0]["credentials"][2]["priority"] = json!(10);
@@ -188,7 +142,7 @@ fn an_established_binding_outranks_priority() {
 
 #[test]
 fn a_draining_credential_keeps_its_sessions_and_takes_no_new_one() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     assert_eq!(world.send("1"), is("a", Outcome::Miss));
     let mut config = three();
     config["pools"][0]["credentials"][0]["state"] = json!("drain");
@@ -202,7 +156,7 @@ fn a_draining_credential_keeps_its_sessions_and_takes_no_new_one() {
 #[test]
 fn a_disabled_or_removed_credential_loses_its_sessions_for_good() {
     for state in ["disabled", "removed"] {
-        let world = World::new(&three());
+        let world = World::of(&three());
         assert_eq!(world.send("1"), is("a", Outcome::Miss));
         let mut config = three();
         let credentials = config["pools"][0]["credentials"].as_array_mut().unwrap();
@@ -221,7 +175,7 @@ fn a_disabled_or_removed_credential_loses_its_sessions_for_good() {
 
 #[test]
 fn bindings_follow_the_id_through_a_reordered_configuration_and_a_changed_ttl() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     assert_eq!(world.send("1"), is("a", Outcome::Miss));
     assert_eq!(world.send("2"), is("b", Outcome::Miss));
     let mut config =
@@ -237,7 +191,7 @@ fn bindings_follow_the_id_through_a_reordered_configuration_and_a_changed_ttl() 
 #[test]
 fn accounts_take_turns_and_so_do_their_credentials() {
     let member = |id: &str, parent: &str| json!({"id": id, "cluster": id, "parent": parent});
-    let world = World::new(&pool(json!([member("a1", "A"), member("a2", "A"), member("a3", "A"), member("b1", "B")])));
+    let world = World::of(&pool(json!([member("a1", "A"), member("a2", "A"), member("a3", "A"), member("b1", "B")])));
     let chosen: Vec<_> = (0..8).map(|session| world.send(&session.to_string()).0).collect();
     let of_a: Vec<_> = chosen.iter().filter(|id| id.starts_with('a')).map(String::as_str).collect();
     assert_eq!(of_a, ["a1", "a2", "a3", "a1"], "{chosen:?}");
@@ -246,7 +200,7 @@ fn accounts_take_turns_and_so_do_their_credentials() {
 
 #[test]
 fn a_credential_without_parent_makes_the_rotation_flat() {
-    let world = World::new(&pool(json!([
+    let world = World::of(&pool(json!([
         {"id": "a1", "cluster": "x", "parent": "A"}, {"id": "a2", "cluster": "x", "parent": "A"}, {"id": "b", "cluster": "x"}
     ])));
     let chosen: Vec<_> = (0..4).map(|session| world.send(&session.to_string()).0).collect();
@@ -256,24 +210,23 @@ fn a_credential_without_parent_makes_the_rotation_flat() {
 #[test]
 fn websocket_streams_prefer_credentials_that_are_enabled_for_them() {
     let world =
-        World::new(&pool(json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb", "websockets": true}])));
-    let upgrade =
-        |session| outcome_of(&world.decide(&[("upgrade", "websocket"), ("x-session-id", session)], &json!({})));
+        World::of(&pool(json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb", "websockets": true}])));
+    let upgrade = |session| said(&world.decide(&[("upgrade", "websocket"), ("x-session-id", session)], &json!({})));
     assert_eq!(upgrade("1"), is("b", Outcome::Miss));
     assert_eq!(upgrade("2"), is("b", Outcome::Miss));
-    assert_eq!(outcome_of(&world.decide(&[("x-session-id", "3")], &json!({}))), is("a", Outcome::Miss));
+    assert_eq!(said(&world.decide(&[("x-session-id", "3")], &json!({}))), is("a", Outcome::Miss));
 }
 
 #[test]
 fn without_a_session_or_without_affinity_nothing_is_bound() {
-    let world = World::new(&three());
-    let anonymous = || outcome_of(&world.decide(&[], &json!({"model": "m"})));
+    let world = World::of(&three());
+    let anonymous = || said(&world.decide(&[], &json!({"model": "m"})));
     assert_eq!(anonymous(), is("a", Outcome::None));
     assert_eq!(anonymous(), is("b", Outcome::None));
 
     let mut config = three();
     config["routing"] = json!({"session_affinity": false});
-    let world = World::new(&config);
+    let world = World::of(&config);
     assert_eq!(world.send("1"), is("a", Outcome::None));
     assert_eq!(world.send("1"), is("b", Outcome::None));
 }
@@ -283,7 +236,7 @@ fn a_request_that_no_pool_serves_passes() {
     let mut config = three();
     config["pools"][0]["match"] =
         json!({"path_prefixes": ["/v1/messages"], "hosts": ["*.example.com"], "models": ["claude-*"]});
-    let world = World::new(&config);
+    let world = World::of(&config);
     let ask = |path, host, model: Value| {
         world.decide(&[(":path", path), (":authority", host)], &json!({"model": model})).outcome()
     };
@@ -302,7 +255,7 @@ fn a_request_that_no_pool_serves_passes() {
 fn the_model_of_a_gemini_request_stands_in_its_path() {
     let mut config = three();
     config["pools"][0]["match"] = json!({"models": ["gemini-2.5-pro"]});
-    let world = World::new(&config);
+    let world = World::of(&config);
     let ask = |path| world.decide(&[(":path", path)], &json!({})).outcome();
     assert_eq!(ask("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"), Outcome::None);
     assert_eq!(
@@ -314,7 +267,7 @@ fn the_model_of_a_gemini_request_stands_in_its_path() {
 
 #[test]
 fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
-    let world = World::new(&pool(
+    let world = World::of(&pool(
         json!([{"id": "a", "cluster": "ca", "state": "disabled"}, {"id": "b", "cluster": "cb", "state": "drain"}]),
     ));
     let answer = |path| match world.decide(&[(":path", path), ("x-session-id", "1")], &json!({"model": "m"})) {
@@ -338,7 +291,7 @@ fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
 
 #[test]
 fn the_decisions_words_name_no_session_id() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     let decision = world.decide(&[("x-session-id", "secret-id")], &json!({})).to_string();
     assert!(decision.starts_with("outcome=miss source=header pool=p credential=a session="), "{decision}");
     assert!(!decision.contains("secret-id"));
@@ -346,7 +299,7 @@ fn the_decisions_words_name_no_session_id() {
 
 #[test]
 fn shared_data_holds_no_session_id_and_only_known_keys() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     for session in 0..500 {
         world.send_for(&format!("secret-{session}"), &format!("model-{session}"));
     }
@@ -360,7 +313,7 @@ fn shared_data_holds_no_session_id_and_only_known_keys() {
 
 #[test]
 fn new_sessions_spread_evenly() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     let mut served = BTreeMap::new();
     for session in 0..300 {
         *served.entry(world.send(&session.to_string()).0).or_insert(0) += 1;
@@ -391,23 +344,23 @@ impl SharedData for Contended<'_> {
 
 #[test]
 fn a_refused_write_is_tried_again_and_costs_no_second_turn() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     let contended = Contended { inner: &world.shared, keys: "binding", refusals: 5.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
     let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
-    assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Miss));
+    assert_eq!(said(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Miss));
     let next: Headers = [("x-session-id", "2")].into_iter().collect();
     let request = Request { headers: &next, body: Body::default(), tried: &[], properties: &[] };
-    assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("b", Outcome::Miss));
+    assert_eq!(said(&world.router.route(&request, &contended, world.now)), is("b", Outcome::Miss));
 }
 
 #[test]
 fn a_request_is_served_even_if_its_binding_cannot_be_written() {
-    let world = World::new(&three());
+    let world = World::of(&three());
     let contended = Contended { inner: &world.shared, keys: "binding", refusals: u32::MAX.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
     let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
-    assert_eq!(outcome_of(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Contended));
+    assert_eq!(said(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Contended));
 }
 
 #[test]
@@ -415,12 +368,12 @@ fn a_turn_that_cannot_be_written_is_told_and_the_binding_is_kept() {
     for weight in [1, 2] {
         let mut config = three();
         config["pools"][0]["credentials"][0]["weight"] = json!(weight);
-        let world = World::new(&config);
+        let world = World::of(&config);
         let keys = if weight == 1 { "cursor" } else { "wheel" };
         let contended = Contended { inner: &world.shared, keys, refusals: u32::MAX.into() };
         let headers: Headers = [("x-session-id", "1")].into_iter().collect();
         let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
-        let route = || outcome_of(&world.router.route(&request, &contended, world.now));
+        let route = || said(&world.router.route(&request, &contended, world.now));
         assert_eq!(route(), is("a", Outcome::Contended), "{keys}");
         assert_eq!(route(), is("a", Outcome::Hit), "{keys}");
     }
