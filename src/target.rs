@@ -5,6 +5,10 @@ use crate::body::PathId;
 use crate::config::{Match, Pool};
 use crate::request::{Headers, Request};
 
+/// Bytes of a model's name that count. No model is called so; a client might say it all the same, and the name goes into
+/// replies and plans.
+const LONGEST_MODEL: usize = 512;
+
 /// What a request is for.
 #[derive(Clone, Debug)]
 pub struct Target<'c> {
@@ -14,7 +18,7 @@ pub struct Target<'c> {
     pub provider: &'c str,
     /// The API that the client speaks.
     pub api: Api,
-    /// The model as the client wrote it; empty if it did not, or if the body was not read.
+    /// The model as the client wrote it, at most 512 bytes of it; empty if it did not, or if the body was not read.
     pub model: String,
 }
 
@@ -23,7 +27,8 @@ impl<'c> Target<'c> {
     pub fn of(request: &Request<'_>, pools: &'c [Pool], model: PathId) -> Option<Self> {
         let headers = request.headers;
         let in_body = || request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned());
-        let model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
+        let mut model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
+        model.truncate(model.floor_char_boundary(LONGEST_MODEL));
         let host = headers.host();
         let fits = |pool: &&Pool| serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model);
         let pool = pools.iter().find(fits)?;

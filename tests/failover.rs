@@ -241,6 +241,15 @@ fn what_only_the_listener_knows_yet_is_none_of_the_clusters() {
 }
 
 #[test]
+fn a_plan_is_small_whatever_a_client_calls_its_model() {
+    let world = World::new(json!({}));
+    let decision = world.ask("1", &"ü".repeat(100_000));
+    let plan = world.router.plan(routed(&decision), world.now);
+    assert!(plan.encode().len() < 1_000);
+    assert_eq!(plan.model, "ü".repeat(256));
+}
+
+#[test]
 fn the_sessions_of_one_credential_spread_over_all_others() {
     let world = World::new(json!({"routing": {"strategy": "round-robin"}}));
     let mut seconds = std::collections::BTreeSet::new();
