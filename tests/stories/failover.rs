@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use hyper::Request;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use xtask::envoy::client::{Body, Connection, Protocol, Response, WebSocket};
+use xtask::envoy::client::{self, Body, Connection, Protocol, Response, WebSocket};
 use xtask::envoy::{Fixture, Way};
 use xtask::gateway::Gateway;
 use xtask::provider::Fault;
@@ -56,7 +56,8 @@ async fn whatever_its_size_and_its_answer_a_request_survives_a_limit() -> Result
     for (bytes, stream) in [(4_000, false), (4_000, true), (1_500_000, false), (1_500_000, true)] {
         for (way, gateway) in ways(Ok).await? {
             gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
-            let response = send(&gateway, chat(bytes, stream)?).await?;
+            let protocol = if stream { Protocol::Http2 } else { Protocol::Http1 };
+            let response = client::send(gateway.envoy.address(), protocol, chat(bytes, stream)?).await?;
             assert_eq!(served(&response)?.account, "openai-b", "{way:?} {bytes} {stream}");
             assert_eq!(asked(&gateway), pairs([("openai-a", 429), ("openai-b", 200)]), "{way:?} {bytes} {stream}");
             let is_stream = response.header("content-type").is_some_and(|it| it.starts_with("text/event-stream"));
@@ -151,7 +152,7 @@ async fn many_failovers_at_once_all_succeed() -> Result<()> {
             let request = post("/v1/messages").header("x-session-id", session.to_string());
             let request = request.body(body(&message("hello")))?;
             let address = gateway.envoy.address();
-            requests.spawn(async move { xtask::envoy::client::send(address, Protocol::Http1, request).await });
+            requests.spawn(async move { client::send(address, Protocol::Http1, request).await });
         }
         let responses = requests.join_all().await.into_iter().collect::<Result<Vec<Response>>>()?;
         assert!(responses.iter().all(|response| response.status == 200), "{way:?}");
