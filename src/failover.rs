@@ -117,9 +117,14 @@ impl Router {
         self.hear(plan, &Observation { sent: plan.sent, ..Observation::default() }, shared, now)
     }
 
-    /// The reply where the last attempt came to no answer.
+    /// The reply where the last attempt came to no answer. A session that has no substitute waits for its home.
     pub fn no_answer(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
-        let unready = self.unready(plan, shared, now)?.unwrap_or(Unready::Unavailable(None));
+        let pool = self.pool_of(plan)?;
+        let of_home = || {
+            let home = find(pool, plan.asked.filter(|_| pool.strict)?)?;
+            self.cooldowns().block(shared, home, &plan.model, now).map(Unready::from)
+        };
+        let unready = of_home().or_else(|| self.unready(plan, shared, now)?).unwrap_or(Unready::Unavailable(None));
         Some(reply::no_credential(&self.target_of(plan)?, unready, now))
     }
 

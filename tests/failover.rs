@@ -224,6 +224,19 @@ fn a_last_connection_that_fails_is_told_in_the_clients_dialect() {
 }
 
 #[test]
+fn a_strict_session_whose_home_does_not_answer_is_told_when_to_come_back() {
+    let world = World::new(json!({"session": {"strict": true}}));
+    let mut plan = world.plan("1");
+    world.attempt(&mut plan);
+    world.hear(&mut plan, 200, &[], "");
+    let mut plan = world.plan("1");
+    world.attempt(&mut plan);
+    world.router.observe_failed_connection(&mut plan, &world.shared, world.now);
+    let reply = world.router.no_answer(&plan, &world.shared, world.now).unwrap();
+    assert_eq!(waits(&reply), (503, Some(60)), "others are ready, but not for this session");
+}
+
+#[test]
 fn an_attempt_that_envoy_did_not_make_is_told() {
     let world = World::new(json!({}));
     let mut plan = world.plan("1");
