@@ -61,7 +61,7 @@ impl Attempt {
                 }
                 stream::set_plan(&plan);
                 if plan.attempts > 1 {
-                    stream::extend_decision(&credential.id);
+                    stream::extend_decision(&format!(" then={}", credential.id));
                 }
                 self.stage = Stage::Asked(plan);
                 Action::Continue

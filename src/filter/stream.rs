@@ -130,6 +130,7 @@ impl Stream {
             return Action::Continue;
         };
         self.running.counters.count_failover(end);
+        extend_decision(&format!(" failover={end}"));
         if plan.next.is_some() {
             self.set_http_response_header_bytes(RETRY, None);
         }
@@ -210,10 +211,10 @@ pub(super) fn set_plan(plan: &Plan) {
     host::set_filter_state(PLAN, &plan.encode());
 }
 
-/// Adds to the words of the decision that another credential was asked.
-pub(super) fn extend_decision(credential: &str) {
-    let words = host::filter_state(DECISION);
-    host::set_filter_state(DECISION, &[&words, " then=".as_bytes(), credential.as_bytes()].concat());
+/// Adds to the words of the decision what came of it.
+pub(super) fn extend_decision(words: &str) {
+    let decision = host::filter_state(DECISION);
+    host::set_filter_state(DECISION, &[&decision, words.as_bytes()].concat());
 }
 
 impl Context for Stream {}

@@ -349,7 +349,7 @@ async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
         let dump = gateway.envoy.get_admin("/config_dump").await?;
         let keys: Vec<_> = gateway.providers.accounts().iter().map(|account| account.key.clone()).collect();
         let log = gateway.stop().await?.join("\n");
-        assert!(log.contains(" then=anthropic-b"), "{way:?}: {log}");
+        assert!(log.contains(" then=anthropic-b failover=served"), "{way:?}: {log}");
         for key in keys {
             assert!(!log.contains(&key), "{way:?}: {key} in the log");
             assert!(!dump.contains(&key), "{way:?}: {key} in the configuration dump");
