@@ -18,7 +18,6 @@ use super::stream;
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::cooldown::depends_on_message;
 use crate::failover::{self, Plan};
-use crate::outcome::Learnt;
 use crate::request::Headers;
 
 /// The response header that makes the router try again: `retriable_headers` of the route names it.
@@ -51,7 +50,7 @@ impl Attempt {
         let running = Rc::clone(&self.running);
         let now = host::now();
         if plan.is_unheard() {
-            self.tell(running.router.observe_failed_connection(&mut plan, &Host, now).learnt);
+            self.running.tell(running.router.observe_failed_connection(&mut plan, &Host, now).learnt);
         }
         match running.router.attempt(&mut plan, &Host, now) {
             Some(failover::Attempt::Ask { pool, credential, next }) => {
@@ -101,7 +100,7 @@ impl Attempt {
     fn learn(&self, mut hearing: Hearing, is_held: bool) {
         let Hearing { plan, status, headers, message } = &mut hearing;
         let verdict = self.running.router.observe(plan, *status, headers, message, &Host, host::now());
-        self.tell(verdict.learnt);
+        self.running.tell(verdict.learnt);
         stream::set_plan(plan);
         if let Some(next) = verdict.next.filter(|_| is_held) {
             host::lead_to(next, &self.running.router.config().routing.filter_state);
@@ -116,11 +115,6 @@ impl Attempt {
             Stage::Listening(hearing) => self.learn(hearing, false),
             stage => self.stage = stage,
         }
-    }
-
-    fn tell(&self, learnt: Learnt) {
-        log::debug!("learnt {learnt}");
-        self.running.counters.count_answer(learnt);
     }
 }
 

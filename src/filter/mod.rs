@@ -19,6 +19,7 @@ use proxy_wasm::types::{ContextType, LogLevel};
 
 use crate::config::Config;
 use crate::hash::Seed;
+use crate::outcome::Learnt;
 use crate::route::Router;
 
 use attempt::Attempt;
@@ -40,6 +41,14 @@ struct Running {
     role: Role,
     /// Whether the filter on a cluster may hold an error until its body tells what it means.
     holds_errors: bool,
+}
+
+impl Running {
+    /// Tells what an answer taught.
+    fn tell(&self, learnt: Learnt) {
+        log::debug!("learnt {learnt}");
+        self.counters.count_answer(learnt);
+    }
 }
 
 /// Since this version Envoy may be asked to retry an answer whose headers were held until its body was there. Before, it

@@ -17,7 +17,6 @@ use super::hearing::Hearing;
 use super::host::{self, Host, Origin};
 use crate::cooldown::depends_on_message;
 use crate::failover::Plan;
-use crate::outcome::Learnt;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
 use crate::route::{Decision, Route};
@@ -123,7 +122,7 @@ impl Stream {
             let Origin::FailedConnection = host::origin_of_response() else {
                 return Action::Continue;
             };
-            self.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
+            self.running.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
             reply = router.no_answer(&plan, &Host, now);
         }
         let Some(end) = plan.end() else {
@@ -158,7 +157,7 @@ impl Stream {
             Origin::FailedConnection => {
                 let router = &self.running.router;
                 let now = host::now();
-                self.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
+                self.running.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
                 self.pass_or_replace(&plan, router.no_answer(&plan, &Host, now))
             }
             Origin::Envoy => Action::Continue,
@@ -182,12 +181,7 @@ impl Stream {
 
     fn learn(&self, plan: &mut Plan, status: u16, headers: &Headers, message: &[u8]) {
         let verdict = self.running.router.observe(plan, status, headers, message, &Host, host::now());
-        self.tell(verdict.learnt);
-    }
-
-    fn tell(&self, learnt: Learnt) {
-        log::debug!("learnt {learnt}");
-        self.running.counters.count_answer(learnt);
+        self.running.tell(verdict.learnt);
     }
 
     /// Learns from an error with as much of its body as was heard.
