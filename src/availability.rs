@@ -50,8 +50,7 @@ pub fn ready<'c>(
 
 /// The credential that a session is bound to, if the configuration lets it serve bound sessions.
 pub fn bound(pool: &Pool, fingerprint: u64) -> Option<&Credential> {
-    let credential = pool.credentials.iter().find(|credential| credential.fingerprint == fingerprint)?;
-    matches!(credential.state, State::Active | State::Drain).then_some(credential)
+    pool.credential(fingerprint).filter(|credential| matches!(credential.state, State::Active | State::Drain))
 }
 
 /// Those among ready credentials that are enabled for WebSockets, or all if none is.

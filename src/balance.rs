@@ -156,7 +156,9 @@ impl<S: SharedData> Rotation<'_, S> {
             // Of several that have most the first by id is chosen: `max_by_key` would take the last.
             let most = credits.iter().max().copied().unwrap_or_default();
             let at = credits.iter().position(|&credit| credit == most).unwrap_or_default();
-            credits.iter_mut().skip(at).take(1).for_each(|credit| *credit -= sum);
+            if let Some(credit) = credits.get_mut(at) {
+                *credit -= sum;
+            }
             let credits = credits.iter().flat_map(|credit| credit.to_le_bytes());
             (Some(identity.iter().copied().chain(credits).collect()), at)
         });

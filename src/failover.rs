@@ -81,7 +81,7 @@ impl Router {
         let Some(next) = plan.next.take() else {
             return Some(Attempt::Reply(self.no_answer(plan, shared, now)?));
         };
-        let credential = find(pool, next)?;
+        let credential = pool.credential(next)?;
         plan.asked = Some(credential.fingerprint);
         plan.heard = None;
         plan.sent = now;
@@ -94,7 +94,7 @@ impl Router {
             // The reference binds whom it picks, also when it picks again.
             self.bindings.confirm(shared, key, credential.fingerprint, false, now);
         }
-        Some(Attempt::Ask { pool, credential, next: plan.next.and_then(|next| find(pool, next)) })
+        Some(Attempt::Ask { pool, credential, next: plan.next.and_then(|next| pool.credential(next)) })
     }
 
     /// After a failure: whom to ask next, if that is still ready, else another.
@@ -105,7 +105,7 @@ impl Router {
         now: u64,
     ) -> Option<&Credential> {
         let pool = self.pool_of(plan)?;
-        let next = find(pool, plan.next?)?;
+        let next = pool.credential(plan.next?)?;
         let next =
             if self.is_ready(next, plan, shared, now) { Some(next) } else { self.take_ready(pool, plan, shared, now) };
         plan.next = next.map(|next| next.fingerprint);
@@ -121,23 +121,23 @@ impl Router {
     pub fn no_answer(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
         let pool = self.pool_of(plan)?;
         let of_home = || {
-            let home = find(pool, plan.asked.filter(|_| pool.strict)?)?;
+            let home = pool.credential(plan.asked.filter(|_| pool.strict)?)?;
             self.cooldowns().block(shared, home, &plan.model, now).map(Unready::from)
         };
-        let unready = of_home().or_else(|| self.unready(plan, shared, now)?).unwrap_or(Unready::Unavailable(None));
-        Some(reply::no_credential(&self.target_of(plan)?, unready, now))
+        let unready = of_home().or_else(|| self.unready(pool, plan, shared, now));
+        Some(reply::no_credential(&plan.target(pool), unready.unwrap_or(Unready::Unavailable(None)), now))
     }
 
     /// The reply in place of the last 429, if all credentials wait for a quota and another one has it back sooner: the
     /// client should come back when it will be served. A session that has no substitute hears what its home said.
     pub fn sooner(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
         let pool = self.pool_of(plan).filter(|pool| !pool.strict && self.config.profile == Profile::Recommended)?;
-        let Some(Unready::Cooldown(first)) = self.unready(plan, shared, now)? else {
+        let Some(Unready::Cooldown(first)) = self.unready(pool, plan, shared, now) else {
             return None;
         };
-        let last = self.cooldowns().block(shared, find(pool, plan.asked?)?, &plan.model, now)?;
+        let last = self.cooldowns().block(shared, pool.credential(plan.asked?)?, &plan.model, now)?;
         let is_sooner = last.until().is_some_and(|until| first < until);
-        is_sooner.then_some(reply::no_credential(&self.target_of(plan)?, Unready::Cooldown(first), now))
+        is_sooner.then(|| reply::no_credential(&plan.target(pool), Unready::Cooldown(first), now))
     }
 
     /// The first of the rest that is ready; those before it are passed over for good.
@@ -149,37 +149,26 @@ impl Router {
         now: u64,
     ) -> Option<&'c Credential> {
         let is_ready = |fingerprint: &u64| {
-            find(pool, *fingerprint).is_some_and(|credential| self.is_ready(credential, plan, shared, now))
+            pool.credential(*fingerprint).is_some_and(|credential| self.is_ready(credential, plan, shared, now))
         };
         let at = plan.rest.iter().position(is_ready).unwrap_or(plan.rest.len());
         let passed = plan.rest.drain(..(at + 1).min(plan.rest.len())).nth(at)?;
-        find(pool, passed)
+        pool.credential(passed)
     }
 
     fn is_ready(&self, credential: &Credential, plan: &Plan, shared: &impl SharedData, now: u64) -> bool {
         self.cooldowns().block(shared, credential, &plan.model, now).is_none()
     }
 
-    /// Why no credential of the pool is ready; the inner `None` if one is.
-    fn unready(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<Option<Unready>> {
+    /// Why no credential of the pool is ready; `None` if one is.
+    fn unready(&self, pool: &Pool, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<Unready> {
         let block = |credential: &Credential| self.cooldowns().block(shared, credential, &plan.model, now);
-        Some(availability::ready(self.pool_of(plan)?, &[], block).err())
-    }
-
-    fn target_of(&self, plan: &Plan) -> Option<Target<'_>> {
-        let pool = self.pool_of(plan)?;
-        let provider = pool.provider.as_deref().unwrap_or(plan.api.as_str());
-        Some(Target { pool, provider, api: plan.api, model: plan.model.clone() })
+        availability::ready(pool, &[], block).err()
     }
 
     pub(crate) fn pool_of(&self, plan: &Plan) -> Option<&Pool> {
         self.config.pools.iter().find(|pool| pool.fingerprint == plan.pool)
     }
-}
-
-/// A credential by its fingerprint.
-pub(crate) fn find(pool: &Pool, fingerprint: u64) -> Option<&Credential> {
-    pool.credentials.iter().find(|credential| credential.fingerprint == fingerprint)
 }
 
 impl Plan {
@@ -191,6 +180,11 @@ impl Plan {
             Some(Heard::Served) if self.attempts > 1 => Some(Failover::Served),
             Some(Heard::Served | Heard::Refused) | None => None,
         }
+    }
+
+    /// What the request is for.
+    fn target<'c>(&self, pool: &'c Pool) -> Target<'c> {
+        Target::new(pool, self.api, self.model.clone())
     }
 
     /// Whether the newest attempt has not been heard of.

@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::case::Case;
 use crate::config::{Config, Credential, Pool, Profile, Return, ScopePart};
 use crate::cooldown::{self, Class, Cooldowns, Observation};
-use crate::failover::{self, Heard, Plan};
+use crate::failover::{Heard, Plan};
 use crate::hash::{KeyHash, SEED_KEY, Seed};
 use crate::outcome::{Learnt, Outcome};
 use crate::reply::LocalReply;
@@ -210,7 +210,7 @@ impl Router {
     ) -> Verdict<'_> {
         let asked = plan.asked.or_else(|| plan.next.take()).unwrap_or_default();
         plan.asked = Some(asked);
-        let Some(credential) = self.pool_of(plan).and_then(|pool| failover::find(pool, asked)) else {
+        let Some(credential) = self.pool_of(plan).and_then(|pool| pool.credential(asked)) else {
             return Verdict { learnt: Learnt::Class(Class::Unclear), next: None };
         };
         let learnt = self.cooldowns().learn(shared, credential, &plan.model, observation, now);
@@ -238,19 +238,6 @@ impl Router {
             (None, _, _) | (_, Class::Success | Class::RequestFault, _) | (_, _, Profile::Reference) => true,
             (Some(key), _, Profile::Recommended) => self.bindings.withdraw(shared, key, asked, now),
         }
-    }
-
-    /// Learns from what is already known of an answer.
-    pub fn learn(
-        &self,
-        credential: &Credential,
-        model: &str,
-        observation: &Observation<'_>,
-        shared: &impl SharedData,
-        now: u64,
-    ) -> Learnt {
-        let learnt = self.cooldowns().learn(shared, credential, model, observation, now);
-        if learnt.written { Learnt::Class(learnt.result) } else { Learnt::Contended }
     }
 
     /// The bindings, for whoever looks after them.

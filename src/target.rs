@@ -32,9 +32,12 @@ impl<'c> Target<'c> {
         let host = headers.host();
         let fits = |pool: &&Pool| serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model);
         let pool = pools.iter().find(fits)?;
-        let api = Api::of(headers.path(), &host);
-        let provider = pool.provider.as_deref().unwrap_or(api.as_str());
-        Some(Self { pool, provider, api, model })
+        Some(Self::new(pool, Api::of(headers.path(), &host), model))
+    }
+
+    /// A request whose pool, API and model are known.
+    pub fn new(pool: &'c Pool, api: Api, model: String) -> Self {
+        Self { pool, provider: pool.provider.as_deref().unwrap_or(api.as_str()), api, model }
     }
 }
 

@@ -100,6 +100,11 @@ impl Pool {
             credentials,
         }
     }
+
+    /// The credential that bindings and plans know by this fingerprint.
+    pub fn credential(&self, fingerprint: u64) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.fingerprint == fingerprint)
+    }
 }
 
 impl Match {

@@ -11,10 +11,9 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use super::Running;
 use super::hearing::Hearing;
 use super::host::{self, Host};
-use super::stream;
+use super::{Running, hand_over};
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::cooldown::depends_on_message;
 use crate::failover::{self, Plan};
@@ -56,17 +55,17 @@ impl Attempt {
             Some(failover::Attempt::Ask { pool, credential, next }) => {
                 self.carry(pool, credential);
                 if let Some(next) = next {
-                    host::lead_to(next, &self.running.router.config().routing.filter_state);
+                    self.running.lead_to(next);
                 }
-                stream::set_plan(&plan);
+                hand_over::set_plan(&plan);
                 if plan.attempts > 1 {
-                    stream::extend_decision(&format!(" then={}", credential.id));
+                    hand_over::extend_decision(&format!(" then={}", credential.id));
                 }
                 self.stage = Stage::Asked(plan);
                 Action::Continue
             }
             Some(failover::Attempt::Reply(reply)) => {
-                stream::set_plan(&plan);
+                hand_over::set_plan(&plan);
                 host::answer(&reply);
                 Action::Pause
             }
@@ -101,9 +100,9 @@ impl Attempt {
         let Hearing { plan, status, headers, message } = &mut hearing;
         let verdict = self.running.router.observe(plan, *status, headers, message, &Host, host::now());
         self.running.tell(verdict.learnt);
-        stream::set_plan(plan);
+        hand_over::set_plan(plan);
         if let Some(next) = verdict.next.filter(|_| is_held) {
-            host::lead_to(next, &self.running.router.config().routing.filter_state);
+            self.running.lead_to(next);
             self.set_http_response_header_bytes(RETRY, Some(b"1"));
         }
     }
@@ -122,7 +121,7 @@ impl Context for Attempt {}
 
 impl HttpContext for Attempt {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        match stream::plan() {
+        match hand_over::plan() {
             Some(plan) => self.begin(plan),
             None => Action::Continue,
         }

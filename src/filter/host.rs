@@ -7,7 +7,6 @@ use std::time::UNIX_EPOCH;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
-use crate::config::Credential;
 use crate::outcome::{Failover, Learnt, Outcome};
 use crate::reply::LocalReply;
 use crate::shared::{Cas, Refused, SharedData, Stored};
@@ -107,17 +106,9 @@ pub(super) fn origin_of_response() -> Origin {
     }
 }
 
-/// Tells the router where to go: the cluster by filter state, and for a credential that is an endpoint, its address.
-pub(super) fn lead_to(credential: &Credential, filter_state: &str) {
-    set_filter_state(filter_state, credential.cluster.as_bytes());
-    if let Some(endpoint) = &credential.endpoint {
-        set_destination(endpoint);
-    }
-}
-
 /// Sets the address that a cluster of the type ORIGINAL_DST sends to. It is a filter state of Envoy's own, which takes a
 /// message of two strings: its name, and its value.
-fn set_destination(address: &str) {
+pub(super) fn set_destination(address: &str) {
     const NAME: &str = "envoy.network.transport_socket.original_dst_address";
     const TAGS: [u8; 2] = [0x0a, 0x12];
     let mut message = Vec::new();
@@ -161,20 +152,10 @@ pub(super) struct Counters {
 impl Counters {
     /// Defines the counters; each VM must, and all of them count into one.
     pub(super) fn define() -> Self {
-        let define = |name: String| hostcalls::define_metric(MetricType::Counter, &name).ok();
-        let of_outcome = |outcome: Outcome| {
-            let id = define(format!("session_affinity.outcome.{}.requests", outcome.as_str()))?;
-            Some((outcome, id))
-        };
-        let of_answer = |learnt: Learnt| {
-            let id = define(format!("session_affinity.answer.{learnt}.responses"))?;
-            Some((learnt, id))
-        };
-        let of_failover = |end: Failover| Some((end, define(format!("session_affinity.failover.{end}.requests"))?));
         Self {
-            outcomes: Outcome::ALL.into_iter().filter_map(of_outcome).collect(),
-            answers: Learnt::all().filter_map(of_answer).collect(),
-            failovers: Failover::ALL.into_iter().filter_map(of_failover).collect(),
+            outcomes: define(Outcome::ALL, |outcome| format!("session_affinity.outcome.{}.requests", outcome.as_str())),
+            answers: define(Learnt::all(), |learnt| format!("session_affinity.answer.{learnt}.responses")),
+            failovers: define(Failover::ALL, |end| format!("session_affinity.failover.{end}.requests")),
         }
     }
 
@@ -189,6 +170,12 @@ impl Counters {
     pub(super) fn count_failover(&self, end: Failover) {
         increment(&self.failovers, end);
     }
+}
+
+/// Defines a counter for every word; one that Envoy refuses does not count.
+fn define<T: Copy>(words: impl IntoIterator<Item = T>, name: impl Fn(T) -> String) -> Vec<(T, u32)> {
+    let counter = |word| Some((word, hostcalls::define_metric(MetricType::Counter, &name(word)).ok()?));
+    words.into_iter().filter_map(counter).collect()
 }
 
 fn increment<T: PartialEq>(counters: &[(T, u32)], counted: T) {

@@ -6,6 +6,7 @@
 //! hears the answer.
 
 mod attempt;
+mod hand_over;
 mod hearing;
 mod host;
 mod stream;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::config::Config;
+use crate::config::{Config, Credential};
 use crate::hash::Seed;
 use crate::outcome::Learnt;
 use crate::route::Router;
@@ -44,6 +45,14 @@ struct Running {
 }
 
 impl Running {
+    /// Tells the router where to go: the cluster by filter state, and for a credential that is an endpoint, its address.
+    fn lead_to(&self, credential: &Credential) {
+        host::set_filter_state(&self.router.config().routing.filter_state, credential.cluster.as_bytes());
+        if let Some(endpoint) = &credential.endpoint {
+            host::set_destination(endpoint);
+        }
+    }
+
     /// Tells what an answer taught.
     fn tell(&self, learnt: Learnt) {
         log::debug!("learnt {learnt}");

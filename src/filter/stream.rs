@@ -11,21 +11,15 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use super::Running;
 use super::attempt::RETRY;
 use super::hearing::Hearing;
 use super::host::{self, Host, Origin};
+use super::{Running, hand_over};
 use crate::cooldown::depends_on_message;
 use crate::failover::Plan;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
 use crate::route::{Decision, Route};
-
-/// The filter state that tells access logs what was decided.
-const DECISION: &str = "session_affinity.decision";
-
-/// The filter state by which the plan goes to the filter on the cluster, and comes back.
-const PLAN: &str = "session_affinity.plan";
 
 /// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no further.
 const MAX_RETRIES: &str = "x-envoy-max-retries";
@@ -81,7 +75,7 @@ impl Stream {
         let words = decision.to_string();
         log::debug!("{words}");
         running.counters.count(decision.outcome());
-        host::set_filter_state(DECISION, words.as_bytes());
+        hand_over::set_decision(&words);
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
@@ -108,8 +102,8 @@ impl Stream {
         if headers.first(RETRY_ON).is_some() {
             self.set_http_request_header_bytes(RETRY_ON, None);
         }
-        host::lead_to(route.credential, &routing.filter_state);
-        set_plan(plan);
+        self.running.lead_to(route.credential);
+        hand_over::set_plan(plan);
         host::clear_route_cache();
     }
 
@@ -129,7 +123,7 @@ impl Stream {
             return Action::Continue;
         };
         self.running.counters.count_failover(end);
-        extend_decision(&format!(" failover={end}"));
+        hand_over::extend_decision(&format!(" failover={end}"));
         if plan.next.is_some() {
             self.set_http_response_header_bytes(RETRY, None);
         }
@@ -144,13 +138,12 @@ impl Stream {
             return Action::Continue;
         }
         match host::origin_of_response() {
-            Origin::Upstream if depends_on_message(status) && !end_of_stream => {
-                let headers = self.get_http_response_headers_bytes().into_iter().collect();
-                self.stage = Stage::Listening(Hearing::new(plan, status, headers));
-                Action::Continue
-            }
             Origin::Upstream => {
                 let headers = self.get_http_response_headers_bytes().into_iter().collect();
+                if depends_on_message(status) && !end_of_stream {
+                    self.stage = Stage::Listening(Hearing::new(plan, status, headers));
+                    return Action::Continue;
+                }
                 self.learn(&mut plan, status, &headers, b"");
                 self.pass_or_replace(&plan, None)
             }
@@ -195,22 +188,6 @@ impl Stream {
     }
 }
 
-/// The plan as it stands; `None` for a stream that has none.
-pub(super) fn plan() -> Option<Plan> {
-    Plan::decode(&host::filter_state(PLAN))
-}
-
-/// Keeps the plan for whoever sees the stream next.
-pub(super) fn set_plan(plan: &Plan) {
-    host::set_filter_state(PLAN, &plan.encode());
-}
-
-/// Adds to the words of the decision what came of it.
-pub(super) fn extend_decision(words: &str) {
-    let decision = host::filter_state(DECISION);
-    host::set_filter_state(DECISION, &[&decision, words.as_bytes()].concat());
-}
-
 impl Context for Stream {}
 
 impl HttpContext for Stream {
@@ -249,7 +226,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Sent(sent) => match plan().filter(|newest| newest.attempts > 0) {
+            Stage::Sent(sent) => match hand_over::plan().filter(|newest| newest.attempts > 0) {
                 Some(newest) => self.end(newest),
                 None => self.hear(sent, end_of_stream),
             },

@@ -17,7 +17,7 @@ use xtask::envoy::client::{self, Body};
 use xtask::gateway::Gateway;
 
 use crate::load::{Tally, answered_by_envoy, check_counters, check_workers, send_all};
-use crate::support::{body, envoy, post};
+use crate::support::{answers, body, envoy, post};
 
 const WORKERS: u32 = 2;
 
@@ -82,8 +82,8 @@ async fn growth(max_bindings: u32, warm_up: u64, requests: u64) -> Result<Memory
     assert_eq!(told.requests(), requests);
     check_counters(&gateway, &told).await?;
     check_workers(&gateway.envoy, WORKERS).await?;
-    let limited = gateway.envoy.stats("wasmcustom.session_affinity.answer.rate_limit.").await?;
-    assert!(limited.into_values().sum::<u64>() > 0, "the filter learns from errors");
+    let limited = answers(&gateway).await?.into_iter().find(|(class, _)| class == "rate_limit");
+    assert!(limited.is_some_and(|(_, count)| count > 0), "the filter learns from errors");
     gateway.stop().await?;
     let growth = Memory { resident: end.resident - warm.resident, allocated: end.allocated - warm.allocated };
     println!("{requests} sessions, room for {max_bindings}: {warm:?} after {warm_up}, then {growth:?}");

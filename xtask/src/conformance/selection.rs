@@ -155,7 +155,7 @@ impl World {
             whole: false,
             sent: self.now,
         };
-        router.learn(credential, model, &observation, &self.shared, self.now);
+        router.cooldowns().learn(&self.shared, credential, model, &observation, self.now);
         let states = States::decode(&self.shared.get(&credential.cooldown_key).value);
         let of_model = if model.is_empty() { None } else { states.get(router.cooldowns().model_key(model)) };
         let of_auth = states.get(WHOLE).unwrap_or_default();
