@@ -5,7 +5,8 @@
 pub enum Api {
     /// Anthropic Messages, also on Vertex (`…/publishers/anthropic/models/<model>:rawPredict`).
     Anthropic,
-    /// OpenAI Chat Completions, Responses and what imitates them; also everything that nothing else is known of.
+    /// OpenAI Chat Completions, Responses and what imitates them; also everything that nothing else
+    /// is known of.
     OpenAi,
     /// OpenAI on Azure: `/openai/deployments/<deployment>/…`
     Azure,
@@ -17,19 +18,27 @@ pub enum Api {
 
 impl Api {
     /// Every API.
-    pub const ALL: [Self; 5] = [Self::Anthropic, Self::OpenAi, Self::Azure, Self::Gemini, Self::Bedrock];
+    pub const ALL: [Self; 5] =
+        [Self::Anthropic, Self::OpenAi, Self::Azure, Self::Gemini, Self::Bedrock];
 
     /// The API of a path (without its query) and a host (in lower case).
     pub fn of(path: &str, host: &str) -> Self {
         let is_host = |name: &str| host.contains(name);
-        let method = path.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, method)| method);
-        if path.ends_with("/messages") || path.contains("/messages/") || path.contains("/publishers/anthropic/") {
+        let method =
+            path.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, method)| method);
+        if path.ends_with("/messages")
+            || path.contains("/messages/")
+            || path.contains("/publishers/anthropic/")
+        {
             Self::Anthropic
         } else if path.contains("/openai/deployments/") || is_host(".openai.azure.com") {
             Self::Azure
         } else if bedrock_model(path).is_some() || is_host("bedrock-runtime") {
             Self::Bedrock
-        } else if method.is_some() || path.contains("/v1beta/") || is_host("generativelanguage.googleapis.com") {
+        } else if method.is_some()
+            || path.contains("/v1beta/")
+            || is_host("generativelanguage.googleapis.com")
+        {
             Self::Gemini
         } else {
             Self::OpenAi
@@ -53,8 +62,8 @@ impl Api {
     }
 }
 
-/// The model that a path names, percent-decoded: Gemini's and Vertex' `…/models/<model>:<method>`, Bedrock's
-/// `/model/<model>/<method>`, Azure's `/deployments/<deployment>/…`.
+/// The model that a path names, percent-decoded: Gemini's and Vertex' `…/models/<model>:<method>`,
+/// Bedrock's `/model/<model>/<method>`, Azure's `/deployments/<deployment>/…`.
 pub fn model_in_path(path: &str) -> Option<String> {
     let (_, behind) = path.rsplit_once("/models/").unwrap_or_default();
     let model = match behind.split_once(':') {
@@ -62,13 +71,17 @@ pub fn model_in_path(path: &str) -> Option<String> {
         _ => None,
     };
     let deployment = || path.split_once("/openai/deployments/")?.1.split('/').next();
-    let model = model.or_else(|| bedrock_model(path)).or_else(deployment).filter(|model| !model.is_empty())?;
+    let model = model
+        .or_else(|| bedrock_model(path))
+        .or_else(deployment)
+        .filter(|model| !model.is_empty())?;
     Some(percent_decoded(model))
 }
 
 fn bedrock_model(path: &str) -> Option<&str> {
     let (model, method) = path.split_once("/model/")?.1.rsplit_once('/')?;
-    matches!(method, "invoke" | "invoke-with-response-stream" | "converse" | "converse-stream").then_some(model)
+    matches!(method, "invoke" | "invoke-with-response-stream" | "converse" | "converse-stream")
+        .then_some(model)
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -105,7 +118,12 @@ mod tests {
             ("/v1/responses/compact", "", Api::OpenAi, None),
             ("/backend-api/codex/responses", "chatgpt.com", Api::OpenAi, None),
             ("/v1/models/gpt-5.4", "", Api::OpenAi, None),
-            ("/v1beta/models/gemini-2.5-pro:generateContent", "", Api::Gemini, Some("gemini-2.5-pro")),
+            (
+                "/v1beta/models/gemini-2.5-pro:generateContent",
+                "",
+                Api::Gemini,
+                Some("gemini-2.5-pro"),
+            ),
             ("/v1beta/interactions", "", Api::Gemini, None),
             ("/v1internal:streamGenerateContent", "", Api::Gemini, None),
             (
@@ -137,7 +155,11 @@ mod tests {
             ("/", "", Api::OpenAi, None),
             ("/a%", "", Api::OpenAi, None),
         ] {
-            assert_eq!((Api::of(path, host), model_in_path(path).as_deref()), (api, model), "{path} {host}");
+            assert_eq!(
+                (Api::of(path, host), model_in_path(path).as_deref()),
+                (api, model),
+                "{path} {host}"
+            );
         }
     }
 }

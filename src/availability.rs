@@ -10,7 +10,8 @@ pub enum Unready {
     NotFound,
     /// All of them wait for a quota; the first recovers at this time.
     Cooldown(u64),
-    /// Some are blocked for another reason; the first that comes back by itself does so at this time.
+    /// Some are blocked for another reason; the first that comes back by itself does so at this
+    /// time.
     Unavailable(Option<u64>),
 }
 
@@ -21,8 +22,9 @@ impl From<Block> for Unready {
     }
 }
 
-/// The credentials among which a new session's is chosen, by id: the ready ones of the highest priority. `block` tells
-/// why one may not be used; `tried` are those that this request has been to.
+/// The credentials among which a new session's is chosen, by id: the ready ones of the highest
+/// priority. `block` tells why one may not be used; `tried` are those that this request has been
+/// to.
 ///
 /// # Errors
 /// Why none is ready.
@@ -31,11 +33,13 @@ pub fn ready<'c>(
     tried: &[u64],
     block: impl Fn(&Credential) -> Option<Block>,
 ) -> Result<Vec<&'c Credential>, Unready> {
-    let candidates: Vec<_> = pool.credentials.iter().filter(|it| !tried.contains(&it.fingerprint)).collect();
+    let candidates: Vec<_> =
+        pool.credentials.iter().filter(|it| !tried.contains(&it.fingerprint)).collect();
     let mut blocks = Vec::new();
     let mut ready: Vec<&Credential> = Vec::new();
     for &credential in &candidates {
-        match if takes_new_sessions(credential) { block(credential) } else { Some(Block::Disabled) } {
+        match if takes_new_sessions(credential) { block(credential) } else { Some(Block::Disabled) }
+        {
             Some(block) => blocks.push(block),
             None => ready.push(credential),
         }
@@ -50,12 +54,14 @@ pub fn ready<'c>(
 
 /// The credential that a session is bound to, if the configuration lets it serve bound sessions.
 pub fn bound(pool: &Pool, fingerprint: u64) -> Option<&Credential> {
-    pool.credential(fingerprint).filter(|credential| matches!(credential.state, State::Active | State::Drain))
+    pool.credential(fingerprint)
+        .filter(|credential| matches!(credential.state, State::Active | State::Drain))
 }
 
 /// Those among ready credentials that are enabled for WebSockets, or all if none is.
 pub fn prefer_websockets(ready: Vec<&Credential>) -> Vec<&Credential> {
-    let preferred: Vec<_> = ready.iter().copied().filter(|credential| credential.websockets).collect();
+    let preferred: Vec<_> =
+        ready.iter().copied().filter(|credential| credential.websockets).collect();
     if preferred.is_empty() { ready } else { preferred }
 }
 

@@ -1,11 +1,13 @@
 //! Bindings: which credential a session is on.
 //!
-//! A session has a home, and while that cannot serve, one substitute. A binding is kept under the hash of pool, provider,
-//! session id and model, and names credentials by fingerprint. It ends when it was not used for the time-to-live that is
-//! configured now, so a changed setting applies at once.
+//! A session has a home, and while that cannot serve, one substitute. A binding is kept under the
+//! hash of pool, provider, session id and model, and names credentials by fingerprint. It ends when
+//! it was not used for the time-to-live that is configured now, so a changed setting applies at
+//! once.
 //!
-//! A place that was chosen is written down at once, so that requests of one session that come together stay together.
-//! But only an answer confirms it: a place that fails before it ever served the session is forgotten.
+//! A place that was chosen is written down at once, so that requests of one session that come
+//! together stay together. But only an answer confirms it: a place that fails before it ever served
+//! the session is forgotten.
 
 use crate::hash::KeyHash;
 use crate::shared::{SharedData, Updated};
@@ -47,8 +49,8 @@ impl Binding {
         Self { home, substitute: None, used: now }
     }
 
-    /// What it is after a credential has served the session. A home is replaced by another credential only if it never
-    /// served, or if sessions do not return.
+    /// What it is after a credential has served the session. A home is replaced by another
+    /// credential only if it never served, or if sessions do not return.
     fn served_by(mut self, credential: u64, returns: bool, now: u64) -> Self {
         let place = Place { credential, served: Some(now) };
         if self.home.credential == credential {
@@ -72,13 +74,15 @@ impl Binding {
 
     fn numbers(&self) -> [u64; 4] {
         let substitute = self.substitute.unwrap_or(Place::chosen(NONE));
-        let [home_served, substitute_served] = [self.home, substitute].map(|place| place.served.unwrap_or(0));
+        let [home_served, substitute_served] =
+            [self.home, substitute].map(|place| place.served.unwrap_or(0));
         [self.home.credential, home_served, substitute.credential, substitute_served]
     }
 
     fn of(entry: Entry<4>) -> Self {
         let [home, home_served, substitute, substitute_served] = entry.numbers;
-        let place = |credential, served| Place { credential, served: (served != 0).then_some(served) };
+        let place =
+            |credential, served| Place { credential, served: (served != 0).then_some(served) };
         Self {
             home: place(home, home_served),
             substitute: (substitute != NONE).then(|| place(substitute, substitute_served)),
@@ -105,9 +109,9 @@ impl Bindings {
         self.alive(self.table.find(shared, key), now)
     }
 
-    /// Settles where a session goes: `choose` gets its binding, and gives a result and the binding to keep from now on,
-    /// or none if it stays as it is. Of two workers that bind one key at once, the second is asked again and sees what
-    /// the first one chose.
+    /// Settles where a session goes: `choose` gets its binding, and gives a result and the binding
+    /// to keep from now on, or none if it stays as it is. Of two workers that bind one key at once,
+    /// the second is asked again and sees what the first one chose.
     pub fn settle<T>(
         &self,
         shared: &impl SharedData,
@@ -121,19 +125,38 @@ impl Bindings {
         })
     }
 
-    /// Notes that a credential has served a session, which prolongs its binding. Tells whether it could be written.
-    pub fn confirm(&self, shared: &impl SharedData, key: KeyHash, credential: u64, returns: bool, now: u64) -> bool {
+    /// Notes that a credential has served a session, which prolongs its binding. Tells whether it
+    /// could be written.
+    pub fn confirm(
+        &self,
+        shared: &impl SharedData,
+        key: KeyHash,
+        credential: u64,
+        returns: bool,
+        now: u64,
+    ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
-            let binding = self.alive(entry, now).unwrap_or(Binding::new(Place::chosen(credential), now));
+            let binding =
+                self.alive(entry, now).unwrap_or(Binding::new(Place::chosen(credential), now));
             (Edit::Put(binding.served_by(credential, returns, now).numbers()), ())
         });
         updated.written
     }
 
-    /// Forgets that a credential was chosen for a session, if it has never served it. Tells whether it could be written.
-    pub fn withdraw(&self, shared: &impl SharedData, key: KeyHash, credential: u64, now: u64) -> bool {
+    /// Forgets that a credential was chosen for a session, if it has never served it. Tells whether
+    /// it could be written.
+    pub fn withdraw(
+        &self,
+        shared: &impl SharedData,
+        key: KeyHash,
+        credential: u64,
+        now: u64,
+    ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
-            let edit = match self.alive(entry, now).map(|binding| (binding, binding.without_chosen(credential))) {
+            let edit = match self
+                .alive(entry, now)
+                .map(|binding| (binding, binding.without_chosen(credential)))
+            {
                 Some((before, Some(after))) if before != after => Edit::Put(after.numbers()),
                 Some((_, None)) => Edit::Remove,
                 _ => Edit::Leave,
@@ -148,8 +171,9 @@ impl Bindings {
         self.table.retain(shared, |entry| Binding::of(*entry).home.credential != fingerprint);
     }
 
-    /// Drops what has ended, and gives the number of bindings that are left. Nothing needs it but who wants to know the
-    /// number: a binding that has ended counts as none, and its place is taken when one is wanted.
+    /// Drops what has ended, and gives the number of bindings that are left. Nothing needs it but
+    /// who wants to know the number: a binding that has ended counts as none, and its place is
+    /// taken when one is wanted.
     pub fn sweep(&self, shared: &impl SharedData, now: u64) -> usize {
         self.table.retain(shared, |entry| self.alive(Some(*entry), now).is_some())
     }

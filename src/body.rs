@@ -1,9 +1,9 @@
 //! What one pass over a request body yields: the places of the few values that decide.
 //!
-//! The paths to look for are known from the configuration. A path counts where it is first found whole: an object
-//! without the rest of the path is passed over, and a later one of the same name is tried; a `null` at the full path
-//! ends the search. Only paths are followed, so what looks alike inside message texts and tool results does not count.
-//! Nothing is copied or unescaped here.
+//! The paths to look for are known from the configuration. A path counts where it is first found
+//! whole: an object without the rest of the path is passed over, and a later one of the same name
+//! is tried; a `null` at the full path ends the search. Only paths are followed, so what looks
+//! alike inside message texts and tool results does not count. Nothing is copied or unescaped here.
 
 use crate::json::{Kind, Value};
 
@@ -25,8 +25,8 @@ struct Node {
 }
 
 impl Paths {
-    /// Adds a path of member names; a name that is a number also names an element of an array. The same path has the
-    /// same id.
+    /// Adds a path of member names; a name that is a number also names an element of an array. The
+    /// same path has the same id.
     pub fn add<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> PathId {
         let mut node = &mut self.root;
         for name in names {
@@ -83,14 +83,18 @@ impl<'a> Body<'a> {
         match value.kind() {
             Kind::Object => {
                 for (key, member) in value.members() {
-                    if let Some((_, child)) = node.children.iter().find(|(name, _)| name.as_bytes() == key.as_ref()) {
+                    if let Some((_, child)) =
+                        node.children.iter().find(|(name, _)| name.as_bytes() == key.as_ref())
+                    {
                         self.take(child, member);
                     }
                 }
             }
             Kind::Array => {
                 for (name, child) in &node.children {
-                    if let Some(element) = name.parse().ok().and_then(|index| value.elements().nth(index)) {
+                    if let Some(element) =
+                        name.parse().ok().and_then(|index| value.elements().nth(index))
+                    {
                         self.take(child, element);
                     }
                 }
@@ -127,7 +131,10 @@ mod tests {
 
     #[test]
     fn the_first_whole_path_counts() {
-        assert_eq!(found(r#"{"a":{},"a":{"b":"1"},"a":{"b":"2"}}"#, &["a", "b"]).as_deref(), Some("1"));
+        assert_eq!(
+            found(r#"{"a":{},"a":{"b":"1"},"a":{"b":"2"}}"#, &["a", "b"]).as_deref(),
+            Some("1")
+        );
         assert_eq!(found(r#"{"a":"x","a":{"b":"1"}}"#, &["a", "b"]).as_deref(), Some("1"));
         assert_eq!(
             found(r#"{"a":{"b":null},"a":{"b":"2"}}"#, &["a", "b"]).as_deref(),

@@ -1,5 +1,6 @@
-//! One request on its way to a decision. The steps (session, binding, availability, balance, reply) are modules that do
-//! not call each other; here they are put together, and it reads like the specification.
+//! One request on its way to a decision. The steps (session, binding, availability, balance, reply)
+//! are modules that do not call each other; here they are put together, and it reads like the
+//! specification.
 
 use std::cell::{Cell, OnceCell};
 
@@ -51,7 +52,8 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
 
     /// The route of a session.
     fn settle(&self, session: &Session<'c>) -> Result<Route<'c>, Unready> {
-        // The strategy is asked once, however often other workers make us look again: a turn taken is a turn used.
+        // The strategy is asked once, however often other workers make us look again: a turn taken
+        // is a turn used.
         let chosen = OnceCell::new();
         let choose = || *chosen.get_or_init(|| self.choose(Some(&session.primary)));
 
@@ -66,8 +68,11 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         });
         self.contended.set(self.contended.get() || !settled.written);
         let Placed { credential, outcome, second, has_others, .. } = settled.result?;
-        let others =
-            if has_others { self.others(credential, second, Some((&session.primary, key))) } else { Vec::new() };
+        let others = if has_others {
+            self.others(credential, second, Some((&session.primary, key)))
+        } else {
+            Vec::new()
+        };
         Ok(self.route(credential, outcome, Some((session.source, key)), others))
     }
 
@@ -75,7 +80,9 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         let reply = reply::no_credential(&self.target, unready, self.now);
         match (self.router.config.profile, unready) {
             // The reference names a time only where all wait for a quota.
-            (Profile::Reference, Unready::Unavailable(_)) => LocalReply { retry_after: None, ..reply },
+            (Profile::Reference, Unready::Unavailable(_)) => {
+                LocalReply { retry_after: None, ..reply }
+            }
             _ => reply,
         }
     }
@@ -87,7 +94,11 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
             cursors: &self.router.cursors,
             shared: self.shared,
             seed: self.router.seed,
-            scope: [pool.name.as_bytes(), provider.as_bytes(), canonical(&self.target.model).as_bytes()],
+            scope: [
+                pool.name.as_bytes(),
+                provider.as_bytes(),
+                canonical(&self.target.model).as_bytes(),
+            ],
             now: self.now,
             contended: &self.contended,
         };
@@ -100,7 +111,8 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         rotation.choose(strategy, &candidates, session.as_deref()).ok_or(Unready::NotFound)
     }
 
-    /// Who may be asked after the first one, in order. Whether they are ready is seen when they are needed.
+    /// Who may be asked after the first one, in order. Whether they are ready is seen when they are
+    /// needed.
     fn others(
         &self,
         first: &Credential,
@@ -111,11 +123,14 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
             return Vec::new();
         }
         let may_follow = |other: &&Credential| {
-            availability::takes_new_sessions(other) && other.fingerprint != first.fingerprint && !self.is_tried(other)
+            availability::takes_new_sessions(other)
+                && other.fingerprint != first.fingerprint
+                && !self.is_tried(other)
         };
         let others: Vec<_> = self.target.pool.credentials.iter().filter(may_follow).collect();
         let strategy = self.router.config.routing.strategy;
-        let id = session.filter(|_| strategy == Strategy::Consistent).map(|(id, _)| self.with_scope(id));
+        let id =
+            session.filter(|_| strategy == Strategy::Consistent).map(|(id, _)| self.with_scope(id));
         let session = session.map(|(_, key)| (id.as_deref().unwrap_or_default(), key));
         let prefers_websockets = self.prefers_websockets();
         balance::in_order(strategy, &others, first, session, |other| {
@@ -136,19 +151,24 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         self.request.tried.contains(&credential.fingerprint)
     }
 
-    /// The credential that a session is bound to, if it may go on serving it. An established binding outranks priority,
-    /// because moving a conversation costs its prompt cache; in the reference it does not.
+    /// The credential that a session is bound to, if it may go on serving it. An established
+    /// binding outranks priority, because moving a conversation costs its prompt cache; in the
+    /// reference it does not.
     pub(crate) fn serving(&self, fingerprint: u64) -> Option<&'c Credential> {
         let credential = availability::bound(self.target.pool, fingerprint)?;
         let may = match self.router.config.profile {
             Profile::Recommended => !self.is_tried(credential) && self.block(credential).is_none(),
-            Profile::Reference => self.ready().is_ok_and(|ready| ready.iter().any(|it| it.id == credential.id)),
+            Profile::Reference => {
+                self.ready().is_ok_and(|ready| ready.iter().any(|it| it.id == credential.id))
+            }
         };
         may.then_some(credential)
     }
 
     fn ready(&self) -> Result<Vec<&'c Credential>, Unready> {
-        availability::ready(self.target.pool, self.request.tried, |credential| self.block(credential))
+        availability::ready(self.target.pool, self.request.tried, |credential| {
+            self.block(credential)
+        })
     }
 
     pub(crate) fn block(&self, credential: &Credential) -> Option<Block> {
@@ -157,7 +177,8 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
 
     fn prefers_websockets(&self) -> bool {
         let is_codex = || self.target.provider.trim().eq_ignore_ascii_case("codex");
-        self.request.headers.ask_for_websocket() && (self.router.config.profile == Profile::Recommended || is_codex())
+        self.request.headers.ask_for_websocket()
+            && (self.router.config.profile == Profile::Recommended || is_codex())
     }
 
     pub(crate) fn binding_key(&self, session_id: &[u8]) -> KeyHash {
@@ -165,15 +186,18 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         let scope = self.scope().map_or([0; 16], |scope| scope.0.to_le_bytes());
         let key: [&[u8]; 3] = match self.router.config.profile {
             Profile::Recommended => [provider.as_bytes(), session_id, canonical(model).as_bytes()],
-            // The reference parts them by colons only, so ids that contain colons can meet: that, too, is recorded.
-            Profile::Reference => [&[provider.as_bytes(), session_id, model.as_bytes()].join(&b"::"[..]), b"", b""],
+            // The reference parts them by colons only, so ids that contain colons can meet: that,
+            // too, is recorded.
+            Profile::Reference => {
+                [&[provider.as_bytes(), session_id, model.as_bytes()].join(&b"::"[..]), b"", b""]
+            }
         };
         let [provider, session_id, model] = key;
         self.router.seed.hash(&[pool.name.as_bytes(), &scope, provider, session_id, model])
     }
 
-    /// The hash of what the operator says tells tenants apart, if he says so: the same on every Envoy, for the strategy
-    /// `consistent`.
+    /// The hash of what the operator says tells tenants apart, if he says so: the same on every
+    /// Envoy, for the strategy `consistent`.
     fn scope(&self) -> Option<KeyHash> {
         if self.router.config.session.scope.is_empty() {
             return None;
@@ -182,7 +206,9 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         let mut properties = self.request.properties.iter();
         let parts = self.router.config.session.scope.iter().map(|part| match part {
             ScopePart::Header(name) => hash(self.request.headers.all(name).collect()),
-            ScopePart::Property(_) => hash(properties.next().map(Vec::as_slice).into_iter().collect()),
+            ScopePart::Property(_) => {
+                hash(properties.next().map(Vec::as_slice).into_iter().collect())
+            }
         });
         let parts: Vec<_> = parts.collect();
         Some(Seed::STABLE.hash(&parts.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>()))

@@ -1,7 +1,8 @@
 //! Durations as Go writes them: `1h`, `90s`, `1h30m`, `1.5h`, `250ms`.
 
-/// Reads a Go duration, in milliseconds, rounded down. `None` for anything else, and for more than a signed 64-bit
-/// count of nanoseconds holds (292 years), as in Go. A sign is not accepted: no setting here can be negative.
+/// Reads a Go duration, in milliseconds, rounded down. `None` for anything else, and for more than
+/// a signed 64-bit count of nanoseconds holds (292 years), as in Go. A sign is not accepted: no
+/// setting here can be negative.
 pub fn milliseconds(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);

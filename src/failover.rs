@@ -1,9 +1,11 @@
-//! Failover within a request: the credentials that it may be sent to, in order, and how far it has got.
+//! Failover within a request: the credentials that it may be sent to, in order, and how far it has
+//! got.
 //!
-//! The listener's filter makes the plan. Envoy's router then makes one attempt after the other, and runs the filter of
-//! the cluster once for each: that one takes the plan up, hears the answer of its own attempt, and names the next
-//! credential. Between them the plan travels as filter state, so it tells credentials by fingerprint: listener and
-//! clusters are not always updated in the same moment.
+//! The listener's filter makes the plan. Envoy's router then makes one attempt after the other, and
+//! runs the filter of the cluster once for each: that one takes the plan up, hears the answer of
+//! its own attempt, and names the next credential. Between them the plan travels as filter state,
+//! so it tells credentials by fingerprint: listener and clusters are not always updated in the same
+//! moment.
 
 use crate::api::Api;
 use crate::availability::{self, Unready};
@@ -42,7 +44,8 @@ pub struct Plan {
     pub binding: Option<KeyHash>,
     /// The most attempts.
     pub most: u8,
-    /// The attempts that filters of clusters have begun; none at the first, and where there are no such filters.
+    /// The attempts that filters of clusters have begun; none at the first, and where there are no
+    /// such filters.
     pub attempts: u8,
     /// When the newest began, in milliseconds since the epoch.
     pub sent: u64,
@@ -73,10 +76,15 @@ pub enum Attempt<'c> {
 }
 
 impl Router {
-    /// Begins an attempt. If the one before was not heard of, its connection failed, which is to be learnt first. `None`
-    /// if pool or credential are not configured here, because the listener was updated before the cluster: then the
-    /// attempt is none of ours.
-    pub fn attempt(&self, plan: &mut Plan, shared: &impl SharedData, now: u64) -> Option<Attempt<'_>> {
+    /// Begins an attempt. If the one before was not heard of, its connection failed, which is to be
+    /// learnt first. `None` if pool or credential are not configured here, because the listener was
+    /// updated before the cluster: then the attempt is none of ours.
+    pub fn attempt(
+        &self,
+        plan: &mut Plan,
+        shared: &impl SharedData,
+        now: u64,
+    ) -> Option<Attempt<'_>> {
         let pool = self.pool_of(plan)?;
         let Some(next) = plan.next.take() else {
             return Some(Attempt::Reply(self.no_answer(plan, shared, now)?));
@@ -94,7 +102,11 @@ impl Router {
             // The reference binds whom it picks, also when it picks again.
             self.bindings.confirm(shared, key, credential.fingerprint, false, now);
         }
-        Some(Attempt::Ask { pool, credential, next: plan.next.and_then(|next| pool.credential(next)) })
+        Some(Attempt::Ask {
+            pool,
+            credential,
+            next: plan.next.and_then(|next| pool.credential(next)),
+        })
     }
 
     /// After a failure: whom to ask next, if that is still ready, else another.
@@ -106,18 +118,27 @@ impl Router {
     ) -> Option<&Credential> {
         let pool = self.pool_of(plan)?;
         let next = pool.credential(plan.next?)?;
-        let next =
-            if self.is_ready(next, plan, shared, now) { Some(next) } else { self.take_ready(pool, plan, shared, now) };
+        let next = if self.is_ready(next, plan, shared, now) {
+            Some(next)
+        } else {
+            self.take_ready(pool, plan, shared, now)
+        };
         plan.next = next.map(|next| next.fingerprint);
         next
     }
 
     /// Learns that the connection to whom was asked failed, or broke before there was an answer.
-    pub fn observe_failed_connection(&self, plan: &mut Plan, shared: &impl SharedData, now: u64) -> Verdict<'_> {
+    pub fn observe_failed_connection(
+        &self,
+        plan: &mut Plan,
+        shared: &impl SharedData,
+        now: u64,
+    ) -> Verdict<'_> {
         self.hear(plan, &Observation { sent: plan.sent, ..Observation::default() }, shared, now)
     }
 
-    /// The reply where the last attempt came to no answer. A session that has no substitute waits for its home.
+    /// The reply where the last attempt came to no answer. A session that has no substitute waits
+    /// for its home.
     pub fn no_answer(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
         let pool = self.pool_of(plan)?;
         let of_home = || {
@@ -125,17 +146,25 @@ impl Router {
             self.cooldowns().block(shared, home, &plan.model, now).map(Unready::from)
         };
         let unready = of_home().or_else(|| self.unready(pool, plan, shared, now));
-        Some(reply::no_credential(&plan.target(pool), unready.unwrap_or(Unready::Unavailable(None)), now))
+        Some(reply::no_credential(
+            &plan.target(pool),
+            unready.unwrap_or(Unready::Unavailable(None)),
+            now,
+        ))
     }
 
-    /// The reply in place of the last 429, if all credentials wait for a quota and another one has it back sooner: the
-    /// client should come back when it will be served. A session that has no substitute hears what its home said.
+    /// The reply in place of the last 429, if all credentials wait for a quota and another one has
+    /// it back sooner: the client should come back when it will be served. A session that has no
+    /// substitute hears what its home said.
     pub fn sooner(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
-        let pool = self.pool_of(plan).filter(|pool| !pool.strict && self.config.profile == Profile::Recommended)?;
+        let pool = self
+            .pool_of(plan)
+            .filter(|pool| !pool.strict && self.config.profile == Profile::Recommended)?;
         let Some(Unready::Cooldown(first)) = self.unready(pool, plan, shared, now) else {
             return None;
         };
-        let last = self.cooldowns().block(shared, pool.credential(plan.asked?)?, &plan.model, now)?;
+        let last =
+            self.cooldowns().block(shared, pool.credential(plan.asked?)?, &plan.model, now)?;
         let is_sooner = last.until().is_some_and(|until| first < until);
         is_sooner.then(|| reply::no_credential(&plan.target(pool), Unready::Cooldown(first), now))
     }
@@ -149,20 +178,34 @@ impl Router {
         now: u64,
     ) -> Option<&'c Credential> {
         let is_ready = |fingerprint: &u64| {
-            pool.credential(*fingerprint).is_some_and(|credential| self.is_ready(credential, plan, shared, now))
+            pool.credential(*fingerprint)
+                .is_some_and(|credential| self.is_ready(credential, plan, shared, now))
         };
         let at = plan.rest.iter().position(is_ready).unwrap_or(plan.rest.len());
         let passed = plan.rest.drain(..(at + 1).min(plan.rest.len())).nth(at)?;
         pool.credential(passed)
     }
 
-    fn is_ready(&self, credential: &Credential, plan: &Plan, shared: &impl SharedData, now: u64) -> bool {
+    fn is_ready(
+        &self,
+        credential: &Credential,
+        plan: &Plan,
+        shared: &impl SharedData,
+        now: u64,
+    ) -> bool {
         self.cooldowns().block(shared, credential, &plan.model, now).is_none()
     }
 
     /// Why no credential of the pool is ready; `None` if one is.
-    fn unready(&self, pool: &Pool, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<Unready> {
-        let block = |credential: &Credential| self.cooldowns().block(shared, credential, &plan.model, now);
+    fn unready(
+        &self,
+        pool: &Pool,
+        plan: &Plan,
+        shared: &impl SharedData,
+        now: u64,
+    ) -> Option<Unready> {
+        let block =
+            |credential: &Credential| self.cooldowns().block(shared, credential, &plan.model, now);
         availability::ready(pool, &[], block).err()
     }
 
@@ -194,13 +237,22 @@ impl Plan {
 
     /// The bytes for filter state, little endian.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION, self.api as u8, self.most, self.attempts, self.heard.map_or(0, heard_code)];
+        let mut bytes = vec![
+            VERSION,
+            self.api as u8,
+            self.most,
+            self.attempts,
+            self.heard.map_or(0, heard_code),
+        ];
         for number in [self.pool, self.sent, self.asked.unwrap_or(0), self.next.unwrap_or(0)] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&self.binding.map_or(0, |key| key.0).to_le_bytes());
         bytes.push(self.rest.len().min(usize::from(u8::MAX)) as u8);
-        self.rest.iter().take(usize::from(u8::MAX)).for_each(|one| bytes.extend_from_slice(&one.to_le_bytes()));
+        self.rest
+            .iter()
+            .take(usize::from(u8::MAX))
+            .for_each(|one| bytes.extend_from_slice(&one.to_le_bytes()));
         bytes.extend_from_slice(self.model.as_bytes());
         bytes
     }
@@ -224,7 +276,9 @@ impl Plan {
             attempts,
             sent,
             asked: (asked != 0).then_some(asked),
-            heard: [Heard::Served, Heard::Failed, Heard::Refused].into_iter().find(|known| heard_code(*known) == heard),
+            heard: [Heard::Served, Heard::Failed, Heard::Refused]
+                .into_iter()
+                .find(|known| heard_code(*known) == heard),
             next: (next != 0).then_some(next),
             rest: others,
         };
@@ -268,7 +322,8 @@ mod tests {
 
     #[test]
     fn a_plan_comes_through_filter_state_as_it_was() {
-        let nothing = Plan { binding: None, asked: None, heard: None, next: None, rest: vec![], ..plan() };
+        let nothing =
+            Plan { binding: None, asked: None, heard: None, next: None, rest: vec![], ..plan() };
         for plan in [plan(), nothing, Plan { model: String::new(), ..plan() }] {
             assert_eq!(Plan::decode(&plan.encode()), Some(plan));
         }
@@ -279,7 +334,14 @@ mod tests {
         let good = plan().encode();
         let other_version = [&[VERSION + 1], &good[1..]].concat();
         let other_api = [&good[..1], &[99], &good[2..]].concat();
-        for bad in [&[][..], &good[..20], &good[..60], &other_version, &other_api, &[&good[..], &[0xff]].concat()] {
+        for bad in [
+            &[][..],
+            &good[..20],
+            &good[..60],
+            &other_version,
+            &other_api,
+            &[&good[..], &[0xff]].concat(),
+        ] {
             assert_eq!(Plan::decode(bad), None, "{bad:?}");
         }
     }

@@ -1,8 +1,9 @@
 //! Keyed hashes of what clients choose.
 //!
-//! Session ids and model names decide where an entry stands in shared data. Their hash (SipHash-1-3, 128 bits) is keyed
-//! by a random seed that all workers share and nobody outside can know, so nobody can aim at another's row, and shared
-//! data holds no id. The seed lives in shared data too: as long as there are bindings, there is their seed.
+//! Session ids and model names decide where an entry stands in shared data. Their hash
+//! (SipHash-1-3, 128 bits) is keyed by a random seed that all workers share and nobody outside can
+//! know, so nobody can aim at another's row, and shared data holds no id. The seed lives in shared
+//! data too: as long as there are bindings, there is their seed.
 
 use std::hash::Hasher;
 
@@ -38,20 +39,23 @@ impl Seed {
     /// The seed of hashes that must be the same everywhere and always, so keyed by nothing.
     pub const STABLE: Self = Self([0; 16]);
 
-    /// The seed that all workers use: the one in shared data, or if there is none yet, the proposed one.
+    /// The seed that all workers use: the one in shared data, or if there is none yet, the proposed
+    /// one.
     pub fn agree(shared: &impl SharedData, proposed: [u8; 16]) -> Self {
         let stored = shared.get(SEED_KEY);
         if let Ok(seed) = stored.value.try_into() {
             return Self(seed);
         }
-        // A value of the wrong length is no seed: it is replaced. If the write is refused, another worker was first.
+        // A value of the wrong length is no seed: it is replaced. If the write is refused, another
+        // worker was first.
         match shared.set(SEED_KEY, &proposed, stored.cas) {
             Ok(()) => Self(proposed),
             Err(_) => Self(shared.get(SEED_KEY).value.try_into().unwrap_or(proposed)),
         }
     }
 
-    /// The hash of a key made of parts. Their lengths count, so `("ab", "c")` and `("a", "bc")` differ.
+    /// The hash of a key made of parts. Their lengths count, so `("ab", "c")` and `("a", "bc")`
+    /// differ.
     pub fn hash(&self, parts: &[&[u8]]) -> KeyHash {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         for part in parts {

@@ -1,8 +1,9 @@
 //! Session affinity for LLM traffic in Envoy: a conversation stays on its credential.
 //!
-//! The core is two decisions, [`route::Router::route`] and [`route::Router::observe`]: given a request, the shared data
-//! and the time, which credential serves it; and what does its answer teach. It knows no proxy, and everything in it is
-//! tested natively. Only the module `filter`, compiled for WebAssembly alone, speaks Proxy-Wasm.
+//! The core is two decisions, [`route::Router::route`] and [`route::Router::observe`]: given a
+//! request, the shared data and the time, which credential serves it; and what does its answer
+//! teach. It knows no proxy, and everything in it is tested natively. Only the module `filter`,
+//! compiled for WebAssembly alone, speaks Proxy-Wasm.
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 
 pub mod api;

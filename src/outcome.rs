@@ -1,4 +1,5 @@
-//! How a stream was decided, and what its answer taught: one word each, the same in metrics, logs and tests.
+//! How a stream was decided, and what its answer taught: one word each, the same in metrics, logs
+//! and tests.
 
 use std::fmt;
 
@@ -23,8 +24,8 @@ pub enum Outcome {
     Miss,
     /// Nothing names a session, or affinity is off: the strategy chose, and nothing was bound.
     None,
-    /// A credential was chosen, but the binding or the turn of the rotation could not be written: other workers wrote it
-    /// in every attempt.
+    /// A credential was chosen, but the binding or the turn of the rotation could not be written:
+    /// other workers wrote it in every attempt.
     Contended,
     /// No pool serves the request: it passes untouched.
     Unmatched,
@@ -81,8 +82,8 @@ pub enum Failover {
     Served,
     /// The last credential that could be asked failed too: the client got an error.
     Exhausted,
-    /// Another credential could have been asked, but Envoy made no further attempt: the body is larger than the buffer
-    /// limit, or too many retries are under way.
+    /// Another credential could have been asked, but Envoy made no further attempt: the body is
+    /// larger than the buffer limit, or too many retries are under way.
     Abandoned,
 }
 
@@ -106,7 +107,8 @@ impl fmt::Display for Failover {
 pub enum Learnt {
     /// What it said.
     Class(Class),
-    /// Nothing that could be kept: other workers wrote the state of the credential in every attempt.
+    /// Nothing that could be kept: other workers wrote the state of the credential in every
+    /// attempt.
     Contended,
 }
 

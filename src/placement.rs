@@ -1,6 +1,7 @@
 //! Where a session is placed, given what it is bound to.
 //!
-//! A place that is kept is only read; a new one is written down at once, for requests of the session that come together.
+//! A place that is kept is only read; a new one is written down at once, for requests of the
+//! session that come together.
 
 use crate::availability::{self, Unready};
 use crate::binding::{Binding, Place};
@@ -38,10 +39,14 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         };
         let home = availability::bound(self.target.pool, binding.home.credential);
         let block = home.and_then(|home| self.block(home));
-        if let Some(home) = home.filter(|_| self.target.pool.strict && binding.home.served.is_some()) {
+        if let Some(home) =
+            home.filter(|_| self.target.pool.strict && binding.home.served.is_some())
+        {
             return match block {
                 Some(block) => Err(block.into()),
-                None => Ok(Placed { has_others: false, ..Placed::at(home, Outcome::Hit, inherited) }),
+                None => {
+                    Ok(Placed { has_others: false, ..Placed::at(home, Outcome::Hit, inherited) })
+                }
             };
         }
         if self.is_cold_everywhere(&binding) {
@@ -64,24 +69,33 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         home: Home,
         choose: &dyn Fn() -> Result<&'c Credential, Unready>,
     ) -> Result<Placed<'c>, Unready> {
-        let credential =
-            |place: Place| availability::bound(self.target.pool, place.credential).ok_or(Unready::NotFound);
+        let credential = |place: Place| {
+            availability::bound(self.target.pool, place.credential).ok_or(Unready::NotFound)
+        };
         let substitute = || binding.substitute.ok_or(Unready::NotFound);
-        let is_ready = || substitute().is_ok_and(|substitute| self.serving(substitute.credential).is_some());
+        let is_ready =
+            || substitute().is_ok_and(|substitute| self.serving(substitute.credential).is_some());
         let lifetime = || self.cache_lifetime().warm;
         let returns = self.router.config.failover.returns;
-        let placed = match home::destination(&binding, home, is_ready, returns, lifetime, self.now) {
+        let placed = match home::destination(&binding, home, is_ready, returns, lifetime, self.now)
+        {
             Destination::Home => {
                 let outcome = if inherited.is_some() { Outcome::Inherit } else { Outcome::Hit };
                 Placed::at(credential(binding.home)?, outcome, inherited)
             }
-            Destination::Return => Placed::at(credential(binding.home)?, Outcome::Return, inherited),
-            Destination::Substitute => Placed::at(credential(substitute()?)?, Outcome::Substitute, inherited),
+            Destination::Return => {
+                Placed::at(credential(binding.home)?, Outcome::Return, inherited)
+            }
+            Destination::Substitute => {
+                Placed::at(credential(substitute()?)?, Outcome::Substitute, inherited)
+            }
             Destination::Adopt => {
                 let home = Binding::new(substitute()?, self.now);
                 Placed::at(credential(substitute()?)?, Outcome::Rebind, Some(home))
             }
-            Destination::Elsewhere if home == Home::Gone => Placed::at_new_home(choose()?, Outcome::Rebind, self.now),
+            Destination::Elsewhere if home == Home::Gone => {
+                Placed::at_new_home(choose()?, Outcome::Rebind, self.now)
+            }
             Destination::Elsewhere => {
                 let chosen = choose()?;
                 let substitute = Some(Place::chosen(chosen.fingerprint));
@@ -112,12 +126,13 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         Ok(Placed::at_new_home(credential, outcome, self.now))
     }
 
-    /// Whether a session has no prompt cached anywhere, and no state either as far as its request tells: it is free to
-    /// be placed anew, which mends skew at no cost.
+    /// Whether a session has no prompt cached anywhere, and no state either as far as its request
+    /// tells: it is free to be placed anew, which mends skew at no cost.
     fn is_cold_everywhere(&self, binding: &Binding) -> bool {
         let idle = self.now.saturating_sub(binding.used);
         let body = &self.request.body;
-        let refers_to_state = || self.router.config.body.state.iter().any(|&path| body.get(path).is_some());
+        let refers_to_state =
+            || self.router.config.body.state.iter().any(|&path| body.get(path).is_some());
         !self.target.pool.strict
             && idle >= Lifetime::least(self.target.pool)
             && idle >= self.cache_lifetime().certain
@@ -141,6 +156,10 @@ impl<'c> Placed<'c> {
     }
 
     fn at_new_home(credential: &'c Credential, outcome: Outcome, now: u64) -> Self {
-        Self::at(credential, outcome, Some(Binding::new(Place::chosen(credential.fingerprint), now)))
+        Self::at(
+            credential,
+            outcome,
+            Some(Binding::new(Place::chosen(credential.fingerprint), now)),
+        )
     }
 }

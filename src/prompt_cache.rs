@@ -1,8 +1,10 @@
-//! How long a provider keeps a prompt cached after its last use: while it does, a session is cheaper where it was.
+//! How long a provider keeps a prompt cached after its last use: while it does, a session is
+//! cheaper where it was.
 //!
-//! Sources are the providers' documentation. Anthropic (also on Bedrock) keeps it for five minutes, or for an hour where
-//! a breakpoint of the request says `cache_control: {"ttl": "1h"}`. OpenAI drops it after five to ten minutes, and after
-//! an hour at the latest; of others nothing better is known.
+//! Sources are the providers' documentation. Anthropic (also on Bedrock) keeps it for five minutes,
+//! or for an hour where a breakpoint of the request says `cache_control: {"ttl": "1h"}`. OpenAI
+//! drops it after five to ten minutes, and after an hour at the latest; of others nothing better is
+//! known.
 
 use crate::api::Api;
 use crate::config::Pool;
@@ -21,21 +23,27 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// What no request of a pool asks to shorten: a session that was idle for less is certainly not cold.
+    /// What no request of a pool asks to shorten: a session that was idle for less is certainly not
+    /// cold.
     pub fn least(pool: &Pool) -> u64 {
         pool.cache_lifetime.unwrap_or(FIVE_MINUTES)
     }
 
     /// The lifetime that the prompt of a request has.
     pub fn of(pool: &Pool, api: Api, request: &Request<'_>) -> Self {
-        let warm = if asks_for_an_hour(request) { Self::least(pool).max(ONE_HOUR) } else { Self::least(pool) };
-        let is_documented = matches!(api, Api::Anthropic | Api::Bedrock) || pool.cache_lifetime.is_some();
+        let warm = if asks_for_an_hour(request) {
+            Self::least(pool).max(ONE_HOUR)
+        } else {
+            Self::least(pool)
+        };
+        let is_documented =
+            matches!(api, Api::Anthropic | Api::Bedrock) || pool.cache_lifetime.is_some();
         Self { warm, certain: if is_documented { warm } else { warm.max(ONE_HOUR) } }
     }
 }
 
-/// Whether a breakpoint of the prompt is to live for an hour. Where the body was not read, clients that announce the
-/// feature in `anthropic-beta`, as Claude Code does, are taken at their word.
+/// Whether a breakpoint of the prompt is to live for an hour. Where the body was not read, clients
+/// that announce the feature in `anthropic-beta`, as Claude Code does, are taken at their word.
 fn asks_for_an_hour(request: &Request<'_>) -> bool {
     let body = request.body.bytes();
     if body.is_empty() {
@@ -78,16 +86,25 @@ mod tests {
 
     #[test]
     fn a_breakpoint_of_an_hour_is_found_wherever_it_stands() {
-        assert!(asks(&[], r#"{"system":[{"text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}"#));
+        assert!(asks(
+            &[],
+            r#"{"system":[{"text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}"#
+        ));
         assert!(asks(&[], "{\"cache_control\" : { \"ttl\" :\n \"1h\" , \"type\":\"ephemeral\"}}"));
-        assert!(asks(&[], r#"{"a":{"cache_control":{"type":"ephemeral"}},"b":{"cache_control":{"ttl":"1h"}}}"#));
+        assert!(asks(
+            &[],
+            r#"{"a":{"cache_control":{"type":"ephemeral"}},"b":{"cache_control":{"ttl":"1h"}}}"#
+        ));
     }
 
     #[test]
     fn nothing_else_asks_for_an_hour() {
         assert!(!asks(&[], r#"{"cache_control":{"type":"ephemeral","ttl":"5m"}}"#));
         assert!(!asks(&[], r#"{"cache_control":{"type":"ephemeral"},"ttl":"1h"}"#));
-        assert!(!asks(&[], r#"{"text":"\"cache_control\":{\"ttl\":\"1h\"}"}"#), "a text is no breakpoint");
+        assert!(
+            !asks(&[], r#"{"text":"\"cache_control\":{\"ttl\":\"1h\"}"}"#),
+            "a text is no breakpoint"
+        );
         assert!(!asks(&[], r#"{"text":"cache_control","ttl":"1h"}"#));
         assert!(!asks(&[], r#"{"cache_control""#), "a body may be cut off");
         assert!(!asks(&[], ""));

@@ -17,18 +17,27 @@ pub struct LocalReply {
     pub body: String,
 }
 
-/// The answer when no credential is ready: 429 `model_cooldown` if all of them wait for a quota, else 503, as in the
-/// reference. Anthropic's and Google's clients get the same message in their own shape.
+/// The answer when no credential is ready: 429 `model_cooldown` if all of them wait for a quota,
+/// else 503, as in the reference. Anthropic's and Google's clients get the same message in their
+/// own shape.
 pub fn no_credential(target: &Target<'_>, unready: Unready, now: u64) -> LocalReply {
     let seconds_until = |until: u64| until.saturating_sub(now).div_ceil(1000);
     match unready {
         Unready::Cooldown(until) => {
             let body = cooldown(target, until.saturating_sub(now));
-            LocalReply { status: 429, retry_after: Some(seconds_until(until)), body: body.to_string() }
+            LocalReply {
+                status: 429,
+                retry_after: Some(seconds_until(until)),
+                body: body.to_string(),
+            }
         }
         Unready::Unavailable(until) => {
             let body = unavailable(target, "auth_unavailable: no auth available");
-            LocalReply { status: 503, retry_after: until.map(seconds_until), body: body.to_string() }
+            LocalReply {
+                status: 503,
+                retry_after: until.map(seconds_until),
+                body: body.to_string(),
+            }
         }
         Unready::NotFound => {
             let body = unavailable(target, "auth_not_found: no auth candidates");
@@ -39,11 +48,19 @@ pub fn no_credential(target: &Target<'_>, unready: Unready, now: u64) -> LocalRe
 
 fn cooldown(target: &Target<'_>, wait: u64) -> Value {
     let model = if target.model.is_empty() { "requested model" } else { &target.model };
-    let via = if is_named(target.provider) { format!(" via provider {}", target.provider) } else { String::new() };
+    let via = if is_named(target.provider) {
+        format!(" via provider {}", target.provider)
+    } else {
+        String::new()
+    };
     let message = format!("All credentials for model {model} are cooling down{via}");
     match target.api {
-        Api::Anthropic => json!({"type": "error", "error": {"type": "rate_limit_error", "message": message}}),
-        Api::Gemini => json!({"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED"}}),
+        Api::Anthropic => {
+            json!({"type": "error", "error": {"type": "rate_limit_error", "message": message}})
+        }
+        Api::Gemini => {
+            json!({"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED"}})
+        }
         Api::Bedrock => json!({"message": message}),
         Api::OpenAi | Api::Azure => {
             let mut error = Map::new();
@@ -63,7 +80,9 @@ fn cooldown(target: &Target<'_>, wait: u64) -> Value {
 fn unavailable(target: &Target<'_>, message: &str) -> Value {
     let message = format!("{message} (providers={}, model={})", target.provider, target.model);
     match target.api {
-        Api::Anthropic => json!({"type": "error", "error": {"type": "api_error", "message": message}}),
+        Api::Anthropic => {
+            json!({"type": "error", "error": {"type": "api_error", "message": message}})
+        }
         Api::Gemini => json!({"error": {"code": 503, "message": message, "status": "UNAVAILABLE"}}),
         Api::Bedrock => json!({"message": message}),
         Api::OpenAi | Api::Azure => {
@@ -77,7 +96,8 @@ fn is_named(provider: &str) -> bool {
     !matches!(provider, "" | "mixed")
 }
 
-/// Milliseconds as Go prints a duration rounded to the second (half away from zero): `1m30s`. Less than a second is one.
+/// Milliseconds as Go prints a duration rounded to the second (half away from zero): `1m30s`. Less
+/// than a second is one.
 fn rounded_duration(milliseconds: u64) -> String {
     let seconds = match milliseconds {
         1..1000 => 1,

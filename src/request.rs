@@ -2,8 +2,8 @@
 
 use crate::body::Body;
 
-/// The headers of a stream in the order they were sent, pseudo headers included. Names are lower case, as Envoy gives
-/// them; values are bytes, because nothing makes clients send UTF-8.
+/// The headers of a stream in the order they were sent, pseudo headers included. Names are lower
+/// case, as Envoy gives them; values are bytes, because nothing makes clients send UTF-8.
 #[derive(Clone, Default)]
 pub struct Headers(Vec<(String, Vec<u8>)>);
 
@@ -45,9 +45,10 @@ impl Headers {
     }
 
     /// Whether a body follows that can be waited for and read as JSON:
-    /// - an upgrade never ends its body before the upstream answers, so waiting would be a deadlock;
-    /// - a body with another content type, or compressed, could not be read anyway. A missing content type is read: some
-    ///   clients send none.
+    /// - an upgrade never ends its body before the upstream answers, so waiting would be a
+    ///   deadlock;
+    /// - a body with another content type, or compressed, could not be read anyway. A missing
+    ///   content type is read: some clients send none.
     pub fn announce_json(&self, end_of_stream: bool) -> bool {
         let content_type = self.text("content-type").to_ascii_lowercase();
         let content_encoding = self.text("content-encoding").trim();
@@ -84,7 +85,8 @@ pub struct Request<'a> {
     pub body: Body<'a>,
     /// Fingerprints of the credentials that this request has been to.
     pub tried: &'a [u64],
-    /// The values of the properties that the configuration's scope names, in its order; empty ones are absent.
+    /// The values of the properties that the configuration's scope names, in its order; empty ones
+    /// are absent.
     pub properties: &'a [Vec<u8>],
 }
 
@@ -98,7 +100,9 @@ mod tests {
 
     #[test]
     fn a_json_body_is_waited_for() {
-        assert!(headers(&[("content-type", "application/json; charset=utf-8")]).announce_json(false));
+        assert!(
+            headers(&[("content-type", "application/json; charset=utf-8")]).announce_json(false)
+        );
         assert!(headers(&[("Content-Type", "application/vnd.api+JSON")]).announce_json(false));
         assert!(headers(&[]).announce_json(false));
         assert!(headers(&[("content-encoding", "identity")]).announce_json(false));
@@ -107,15 +111,21 @@ mod tests {
     #[test]
     fn nothing_is_held_that_has_no_json_body() {
         assert!(!headers(&[("content-type", "application/json")]).announce_json(true));
-        assert!(!headers(&[("content-type", "multipart/form-data; boundary=x")]).announce_json(false));
-        assert!(!headers(&[("content-type", "application/json"), ("content-encoding", "zstd")]).announce_json(false));
+        assert!(
+            !headers(&[("content-type", "multipart/form-data; boundary=x")]).announce_json(false)
+        );
+        assert!(
+            !headers(&[("content-type", "application/json"), ("content-encoding", "zstd")])
+                .announce_json(false)
+        );
         assert!(!headers(&[("upgrade", "websocket")]).announce_json(false));
         assert!(!headers(&[(":method", "CONNECT")]).announce_json(false));
     }
 
     #[test]
     fn path_and_host_lose_query_and_port() {
-        let headers = headers(&[(":path", "/v1/messages?beta=true"), (":authority", "[::1]:10000")]);
+        let headers =
+            headers(&[(":path", "/v1/messages?beta=true"), (":authority", "[::1]:10000")]);
         assert_eq!(headers.path(), "/v1/messages");
         assert_eq!(headers.host(), "[::1]");
     }

@@ -1,7 +1,7 @@
 //! The two decisions: which credential serves a request, and what its answer teaches.
 //!
-//! Data in, data out: the request, the shared data and the time are arguments, so every case can be tested without a
-//! proxy. What a decision goes through stands in the module `case`.
+//! Data in, data out: the request, the shared data and the time are arguments, so every case can be
+//! tested without a proxy. What a decision goes through stands in the module `case`.
 
 use std::fmt;
 
@@ -45,8 +45,8 @@ impl Decision<'_> {
     }
 }
 
-/// What access logs and the debug log say: `outcome=hit source=header pool=openai credential=openai-a session=1f9c03b7`.
-/// A session is told by a few digits of its hash only.
+/// What access logs and the debug log say: `outcome=hit source=header pool=openai
+/// credential=openai-a session=1f9c03b7`. A session is told by a few digits of its hash only.
 impl fmt::Display for Decision<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "outcome={}", self.outcome().as_str())?;
@@ -175,8 +175,8 @@ impl Router {
         }
     }
 
-    /// Learns from the answer to a routed request: its status, its headers, and the beginning of its body where
-    /// [`cooldown::depends_on_message`] says that it counts.
+    /// Learns from the answer to a routed request: its status, its headers, and the beginning of
+    /// its body where [`cooldown::depends_on_message`] says that it counts.
     pub fn observe(
         &self,
         plan: &mut Plan,
@@ -200,7 +200,8 @@ impl Router {
         self.hear(plan, &observation, shared, now)
     }
 
-    /// Learns from the answer of whom was asked: without filters on the clusters, the first of the plan.
+    /// Learns from the answer of whom was asked: without filters on the clusters, the first of the
+    /// plan.
     pub(crate) fn hear(
         &self,
         plan: &mut Plan,
@@ -229,13 +230,22 @@ impl Router {
     }
 
     /// Learns where the session is. Tells whether it could be written.
-    fn learn_place(&self, plan: &Plan, asked: u64, class: Class, shared: &impl SharedData, now: u64) -> bool {
+    fn learn_place(
+        &self,
+        plan: &Plan,
+        asked: u64,
+        class: Class,
+        shared: &impl SharedData,
+        now: u64,
+    ) -> bool {
         let returns = self.config.failover.returns != Return::Never;
         match (plan.binding, class, self.config.profile) {
             (Some(key), Class::Success, Profile::Recommended) => {
                 self.bindings.confirm(shared, key, asked, returns, now)
             }
-            (None, _, _) | (_, Class::Success | Class::RequestFault, _) | (_, _, Profile::Reference) => true,
+            (None, _, _)
+            | (_, Class::Success | Class::RequestFault, _)
+            | (_, _, Profile::Reference) => true,
             (Some(key), _, Profile::Recommended) => self.bindings.withdraw(shared, key, asked, now),
         }
     }

@@ -1,7 +1,8 @@
 //! The seam to the host: Envoy's shared data, seen by all workers.
 //!
-//! Shared data is a hint. Another worker may write at any moment, and all of it is lost with the last VM. Losing a
-//! value may cost a new choice of credential, never a wrong answer: what is read is checked against the configuration.
+//! Shared data is a hint. Another worker may write at any moment, and all of it is lost with the
+//! last VM. Losing a value may cost a new choice of credential, never a wrong answer: what is read
+//! is checked against the configuration.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,8 +21,9 @@ pub struct Stored {
 pub struct Cas(pub u32);
 
 impl Cas {
-    /// Creates a key, and refuses one that exists. The host ignores the token of a missing key and counts up from 1,
-    /// so the highest number works as "must not exist". (Zero would mean "write unconditionally".)
+    /// Creates a key, and refuses one that exists. The host ignores the token of a missing key and
+    /// counts up from 1, so the highest number works as "must not exist". (Zero would mean "write
+    /// unconditionally".)
     pub const ABSENT: Self = Self(u32::MAX);
 }
 
@@ -47,8 +49,8 @@ pub trait SharedData {
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused>;
 }
 
-/// How often an update is tried. Every refusal means that another worker's write went through, so even with four
-/// workers in a tight loop on one key this many in succession are rare.
+/// How often an update is tried. Every refusal means that another worker's write went through, so
+/// even with four workers in a tight loop on one key this many in succession are rare.
 pub const ATTEMPTS: u32 = 32;
 
 /// What became of an update.
@@ -60,8 +62,9 @@ pub struct Updated<T> {
     pub written: bool,
 }
 
-/// Changes the value of a key. `change` gets the value as it stands and gives the new one, or none to leave it, and a
-/// result; if another worker wrote meanwhile, it is asked again with what that one left.
+/// Changes the value of a key. `change` gets the value as it stands and gives the new one, or none
+/// to leave it, and a result; if another worker wrote meanwhile, it is asked again with what that
+/// one left.
 pub fn update<T>(
     shared: &impl SharedData,
     key: &str,

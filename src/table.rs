@@ -1,13 +1,13 @@
 //! A table of fixed size in shared data.
 //!
-//! The host can never delete a key, so the table has a fixed number of rows, each one key, and every row has room for
-//! [`WAYS`] entries. An entry may stand only in the row that its key's hash names; in a full row the least recently used
-//! entry gives way. So memory is a product known from the configuration: rows × 16 entries, and about 100 bytes more for
-//! each row's key in the host.
+//! The host can never delete a key, so the table has a fixed number of rows, each one key, and
+//! every row has room for [`WAYS`] entries. An entry may stand only in the row that its key's hash
+//! names; in a full row the least recently used entry gives way. So memory is a product known from
+//! the configuration: rows × 16 entries, and about 100 bytes more for each row's key in the host.
 //!
-//! A row is a version byte and its entries, little endian: the hash of the key (16 bytes), the time of last use in
-//! milliseconds since the epoch (8), and what is kept, as many numbers as the table says (8 each). A row that does not
-//! read so is empty.
+//! A row is a version byte and its entries, little endian: the hash of the key (16 bytes), the time
+//! of last use in milliseconds since the epoch (8), and what is kept, as many numbers as the table
+//! says (8 each). A row that does not read so is empty.
 
 use crate::hash::KeyHash;
 use crate::shared::{self, SharedData, Updated};
@@ -63,8 +63,8 @@ impl<const N: usize> Table<N> {
         find(&Entry::decode_row(&stored.value), key)
     }
 
-    /// Changes the entry of a key, as [`shared::update`] does: `change` gets the entry as it stands, and says what
-    /// becomes of it. In a full row the least recently used entry gives way.
+    /// Changes the entry of a key, as [`shared::update`] does: `change` gets the entry as it
+    /// stands, and says what becomes of it. In a full row the least recently used entry gives way.
     pub fn update<T>(
         &self,
         shared: &impl SharedData,
@@ -84,13 +84,18 @@ impl<const N: usize> Table<N> {
         })
     }
 
-    /// Drops the entries that are not to be kept, and gives the number of those that are. Reads every row: for an
-    /// operator's wish, not for a request.
+    /// Drops the entries that are not to be kept, and gives the number of those that are. Reads
+    /// every row: for an operator's wish, not for a request.
     pub fn retain(&self, shared: &impl SharedData, keep: impl Fn(&Entry<N>) -> bool) -> usize {
         self.keys().map(|name| self.retain_in_row(shared, &name, &keep)).sum()
     }
 
-    fn retain_in_row(&self, shared: &impl SharedData, name: &str, keep: &impl Fn(&Entry<N>) -> bool) -> usize {
+    fn retain_in_row(
+        &self,
+        shared: &impl SharedData,
+        name: &str,
+        keep: &impl Fn(&Entry<N>) -> bool,
+    ) -> usize {
         let updated = shared::update(shared, name, |value| {
             let mut entries = Entry::decode_row(value);
             let before = entries.len();
@@ -122,7 +127,9 @@ impl<const N: usize> Entry<N> {
 
     fn decode_row(bytes: &[u8]) -> Vec<Self> {
         match bytes.split_first() {
-            Some((&VERSION, entries)) if entries.len() % Self::BYTES == 0 && entries.len() <= WAYS * Self::BYTES => {
+            Some((&VERSION, entries))
+                if entries.len() % Self::BYTES == 0 && entries.len() <= WAYS * Self::BYTES =>
+            {
                 entries.chunks_exact(Self::BYTES).filter_map(Self::decode).collect()
             }
             _ => Vec::new(),
@@ -136,7 +143,11 @@ impl<const N: usize> Entry<N> {
         for (number, bytes) in numbers.iter_mut().zip(rest.chunks_exact(8)) {
             *number = u64::from_le_bytes(bytes.try_into().ok()?);
         }
-        Some(Self { key: KeyHash(u128::from_le_bytes(*key)), used: u64::from_le_bytes(*used), numbers })
+        Some(Self {
+            key: KeyHash(u128::from_le_bytes(*key)),
+            used: u64::from_le_bytes(*used),
+            numbers,
+        })
     }
 }
 
@@ -148,7 +159,8 @@ fn find<const N: usize>(entries: &[Entry<N>], key: KeyHash) -> Option<Entry<N>> 
 fn put<const N: usize>(entries: &mut Vec<Entry<N>>, entry: Entry<N>) {
     entries.retain(|other| other.key != entry.key);
     if entries.len() >= WAYS
-        && let Some(oldest) = (0..entries.len()).min_by_key(|&at| entries.get(at).map(|entry| entry.used))
+        && let Some(oldest) =
+            (0..entries.len()).min_by_key(|&at| entries.get(at).map(|entry| entry.used))
     {
         entries.swap_remove(oldest);
     }
@@ -165,7 +177,8 @@ mod tests {
     }
 
     fn put_entry(table: &Table<2>, shared: &InMemory, entry: Entry<2>) {
-        let updated = table.update(shared, entry.key, entry.used, |_| (Edit::Put(entry.numbers), ()));
+        let updated =
+            table.update(shared, entry.key, entry.used, |_| (Edit::Put(entry.numbers), ()));
         assert_eq!(updated, Updated { result: (), written: true });
     }
 
@@ -186,9 +199,13 @@ mod tests {
         for key in 0..=WAYS as u128 {
             put_entry(&table, &shared, entry(key, 100 - key as u64));
         }
-        let kept: Vec<_> = (0..=WAYS as u128).filter(|&key| table.find(&shared, KeyHash(key)).is_some()).collect();
+        let kept: Vec<_> =
+            (0..=WAYS as u128).filter(|&key| table.find(&shared, KeyHash(key)).is_some()).collect();
         assert_eq!(kept.len(), WAYS);
-        assert!(!kept.contains(&(WAYS as u128 - 1)), "it was used before all others but the newcomer");
+        assert!(
+            !kept.contains(&(WAYS as u128 - 1)),
+            "it was used before all others but the newcomer"
+        );
         assert!(kept.contains(&(WAYS as u128)), "the newcomer stays");
     }
 
@@ -217,7 +234,11 @@ mod tests {
         let updated = table.update(&shared, KeyHash(1), 9, |entry| {
             if others > 0 {
                 others -= 1;
-                put_entry(&table, &shared, Entry { key: KeyHash(1), used: 1, numbers: [100 + others, 0] });
+                put_entry(
+                    &table,
+                    &shared,
+                    Entry { key: KeyHash(1), used: 1, numbers: [100 + others, 0] },
+                );
             }
             (Edit::Put([entry.map_or(0, |entry| entry.numbers[0]) + 1, 0]), ())
         });
@@ -244,9 +265,13 @@ mod tests {
         let (table, shared) = (Table::new("t", 1), InMemory::default());
         let name = table.row_name(0);
         let good = Entry::encode_row(&[entry(1, 1)]);
-        for bad in
-            [vec![], vec![VERSION + 1], [&[VERSION + 1], &good[1..]].concat(), good[..20].to_vec(), vec![VERSION; 2000]]
-        {
+        for bad in [
+            vec![],
+            vec![VERSION + 1],
+            [&[VERSION + 1], &good[1..]].concat(),
+            good[..20].to_vec(),
+            vec![VERSION; 2000],
+        ] {
             shared.set(&name, &bad, Cas(0)).unwrap();
             assert_eq!(table.find(&shared, KeyHash(1)), None, "{bad:?}");
         }

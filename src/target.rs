@@ -5,8 +5,8 @@ use crate::body::PathId;
 use crate::config::{Match, Pool};
 use crate::request::{Headers, Request};
 
-/// Bytes of a model's name that count. No model is called so; a client might say it all the same, and the name goes into
-/// replies and plans.
+/// Bytes of a model's name that count. No model is called so; a client might say it all the same,
+/// and the name goes into replies and plans.
 const LONGEST_MODEL: usize = 512;
 
 /// What a request is for.
@@ -18,19 +18,25 @@ pub struct Target<'c> {
     pub provider: &'c str,
     /// The API that the client speaks.
     pub api: Api,
-    /// The model as the client wrote it, at most 512 bytes of it; empty if it did not, or if the body was not read.
+    /// The model as the client wrote it, at most 512 bytes of it; empty if it did not, or if the
+    /// body was not read.
     pub model: String,
 }
 
 impl<'c> Target<'c> {
-    /// Finds the pool of a request; `None` if no pool serves it. `model` is the path to the model in a body.
+    /// Finds the pool of a request; `None` if no pool serves it. `model` is the path to the model
+    /// in a body.
     pub fn of(request: &Request<'_>, pools: &'c [Pool], model: PathId) -> Option<Self> {
         let headers = request.headers;
-        let in_body = || request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned());
+        let in_body = || {
+            request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned())
+        };
         let mut model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
         model.truncate(model.floor_char_boundary(LONGEST_MODEL));
         let host = headers.host();
-        let fits = |pool: &&Pool| serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model);
+        let fits = |pool: &&Pool| {
+            serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model)
+        };
         let pool = pools.iter().find(fits)?;
         Some(Self::new(pool, Api::of(headers.path(), &host), model))
     }
@@ -58,7 +64,11 @@ impl Knowledge {
         let host = headers.host();
         match pools.iter().find(|pool| serves(&pool.matches, headers, &host)) {
             None => Self::NoPool,
-            Some(first) if first.matches.models.is_empty() || model_in_path(headers.path()).is_some() => Self::Pool,
+            Some(first)
+                if first.matches.models.is_empty() || model_in_path(headers.path()).is_some() =>
+            {
+                Self::Pool
+            }
             Some(_) => Self::PoolOfModel,
         }
     }

@@ -11,7 +11,8 @@ fn minimal() -> Value {
 }
 
 fn parse(value: &Value) -> Config {
-    Config::parse(value.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{:#?}", problems.lines()))
+    Config::parse(value.to_string().as_bytes())
+        .unwrap_or_else(|problems| panic!("{:#?}", problems.lines()))
 }
 
 fn problems(value: &Value) -> Vec<String> {
@@ -37,8 +38,14 @@ fn defaults_are_as_documented() {
     assert_eq!(config.routing.filter_state, "session_affinity.cluster");
     assert_eq!((config.session.max_bindings, config.body.max_bytes), (65_536, 8 << 20));
     let credential = &config.pools[0].credentials[0];
-    assert_eq!((credential.priority, credential.websockets, credential.state), (0, false, State::Active));
-    assert_eq!((&credential.parent, &credential.endpoint, credential.headers.len()), (&None, &None, 0));
+    assert_eq!(
+        (credential.priority, credential.websockets, credential.state),
+        (0, false, State::Active)
+    );
+    assert_eq!(
+        (&credential.parent, &credential.endpoint, credential.headers.len()),
+        (&None, &None, 0)
+    );
     assert_eq!((config.failover.max_attempts, config.failover.returns), (3, Return::WhileWarm));
     assert_eq!((config.pools[0].strict, config.pools[0].cache_lifetime), (false, None));
     assert!(config.warnings.is_empty());
@@ -46,7 +53,8 @@ fn defaults_are_as_documented() {
 
 #[test]
 fn kebab_case_is_the_same_key() {
-    let config = parse(&with("routing", json!({"session-affinity": false, "session-affinity-ttl": "90s"})));
+    let config =
+        parse(&with("routing", json!({"session-affinity": false, "session-affinity-ttl": "90s"})));
     assert!(!config.routing.session_affinity);
     assert_eq!(config.routing.ttl, 90_000);
 }
@@ -67,32 +75,52 @@ fn strategies_have_the_references_spellings() {
         ("fillfirst", Strategy::FillFirst),
         (" FF ", Strategy::FillFirst),
     ] {
-        assert_eq!(parse(&with("routing", json!({"strategy": name}))).routing.strategy, expected, "{name}");
+        assert_eq!(
+            parse(&with("routing", json!({"strategy": name}))).routing.strategy,
+            expected,
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn the_deprecated_alias_works_and_is_warned_of() {
-    let config = parse(&with("routing", json!({"claude-code-session-affinity": true, "session-affinity": false})));
-    assert!(config.routing.session_affinity, "either of them turns affinity on, as in the reference");
+    let config = parse(&with(
+        "routing",
+        json!({"claude-code-session-affinity": true, "session-affinity": false}),
+    ));
+    assert!(
+        config.routing.session_affinity,
+        "either of them turns affinity on, as in the reference"
+    );
     assert_eq!(config.warnings.len(), 1);
     assert!(config.warnings[0].contains("deprecated"));
-    assert!(!parse(&with("routing", json!({"claude_code_session_affinity": false}))).routing.session_affinity);
+    assert!(
+        !parse(&with("routing", json!({"claude_code_session_affinity": false})))
+            .routing
+            .session_affinity
+    );
 }
 
 #[test]
 fn credentials_are_sorted_by_id() {
     let mut config = minimal();
-    config["pools"][0]["credentials"] =
-        json!([{"id": "b", "cluster": "x"}, {"id": "B", "cluster": "y"}, {"id": "a", "cluster": "z"}]);
-    let ids: Vec<_> = parse(&config).pools[0].credentials.iter().map(|credential| credential.id.clone()).collect();
+    config["pools"][0]["credentials"] = json!([{"id": "b", "cluster": "x"}, {"id": "B", "cluster": "y"}, {"id": "a", "cluster": "z"}]);
+    let ids: Vec<_> = parse(&config).pools[0]
+        .credentials
+        .iter()
+        .map(|credential| credential.id.clone())
+        .collect();
     assert_eq!(ids, ["B", "a", "b"]);
 }
 
 #[test]
 fn a_whole_number_may_be_written_as_a_double() {
     let config = Config::parse(
-        minimal().to_string().replace("\"pools\"", "\"body\":{\"max_bytes\":1e+06},\"pools\"").as_bytes(),
+        minimal()
+            .to_string()
+            .replace("\"pools\"", "\"body\":{\"max_bytes\":1e+06},\"pools\"")
+            .as_bytes(),
     );
     assert_eq!(config.unwrap().body.max_bytes, 1_000_000);
 }
@@ -201,7 +229,10 @@ fn problems_of_sources_and_scope_have_their_paths() {
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for problem in expected {
-        assert!(found.iter().any(|line| line.starts_with(problem)), "{problem}\nis not in {found:#?}");
+        assert!(
+            found.iter().any(|line| line.starts_with(problem)),
+            "{problem}\nis not in {found:#?}"
+        );
     }
 }
 
@@ -222,14 +253,18 @@ fn failover_is_configured_for_all_and_strictness_for_each_pool() {
 fn in_the_reference_nobody_returns() {
     let mut value = with("failover", json!({"return": "while-warm"}));
     value["profile"] = json!("reference");
-    assert_eq!(problems(&value), ["failover.return: in the profile reference a session that has moved never returns"]);
+    assert_eq!(
+        problems(&value),
+        ["failover.return: in the profile reference a session that has moved never returns"]
+    );
     value["failover"] = json!({});
     assert_eq!(parse(&value).failover.returns, Return::Never);
 }
 
 #[test]
 fn the_problems_of_failover_have_their_paths() {
-    let mut value = with("failover", json!({"max_attempts": 0, "return": "sometimes", "retries": 3}));
+    let mut value =
+        with("failover", json!({"max_attempts": 0, "return": "sometimes", "retries": 3}));
     value["session"] = json!({"strict": "yes"});
     value["pools"][0]["cache_lifetime"] = json!("soon");
     value["pools"][0]["session"] = json!({"max_bindings": 1});
@@ -273,10 +308,14 @@ fn keys_come_from_the_environment_and_are_never_printed() {
         {"name": "Authorization", "prefix": "Bearer ", "environment": "KEY"},
         {"name": "x-api-key", "header": "X-Injected"},
     ]);
-    let parse = |key: &'static str| Config::parse_with(value.to_string().as_bytes(), &|_| Some(key.to_owned()));
+    let parse = |key: &'static str| {
+        Config::parse_with(value.to_string().as_bytes(), &|_| Some(key.to_owned()))
+    };
     let config = parse("sk-secret\n").unwrap();
     let pool = &config.pools[0];
-    let HeaderValue::Secret(secret) = &pool.credentials[0].headers[0].value else { panic!("no secret") };
+    let HeaderValue::Secret(secret) = &pool.credentials[0].headers[0].value else {
+        panic!("no secret")
+    };
     assert_eq!(secret.expose(), "Bearer sk-secret");
     assert_eq!(pool.key_headers, ["authorization", "x-api-key"]);
     assert_eq!(pool.source_headers, ["x-injected"]);

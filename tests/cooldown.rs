@@ -41,7 +41,8 @@ impl World {
 }
 
 fn config(credentials: Value, sections: Value) -> Value {
-    let mut config = json!({"pools": [{"name": "p", "provider": "claude", "credentials": credentials}]});
+    let mut config =
+        json!({"pools": [{"name": "p", "provider": "claude", "credentials": credentials}]});
     config.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
     config
 }
@@ -72,7 +73,9 @@ fn a_limit_of_the_account_and_a_refused_key_block_all_models() {
         ("anthropic-ratelimit-unified-5h-status", "rejected"),
         ("anthropic-ratelimit-unified-5h-reset", "1"),
     ];
-    for (status, headers, expected) in [(429, &unified[..], "rate_limit"), (401, &[], "denied"), (403, &[], "denied")] {
+    for (status, headers, expected) in
+        [(429, &unified[..], "rate_limit"), (401, &[], "denied"), (403, &[], "denied")]
+    {
         let world = World::new(json!({}));
         assert_eq!(world.meets("1", status, headers, ""), expected);
         assert_eq!(routed(&world.ask("9", "other")).credential.id, "b", "{status}");
@@ -89,7 +92,12 @@ fn statuses_have_their_durations() {
         (529, "", "transient", MINUTE),
         (401, "", "denied", 30 * MINUTE),
         (402, "", "denied", 30 * MINUTE),
-        (404, r#"{"error":{"type":"not_found_error","message":"model: m"}}"#, "not_found", 12 * HOUR),
+        (
+            404,
+            r#"{"error":{"type":"not_found_error","message":"model: m"}}"#,
+            "not_found",
+            12 * HOUR,
+        ),
         (404, r#"{"error":{"message":"no such path"}}"#, "request_fault", 0),
         (404, "", "request_fault", 0),
         (
@@ -122,9 +130,17 @@ fn statuses_have_their_durations() {
 fn the_back_off_rises_once_a_window_and_falls_with_a_success() {
     let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
     for expected in [1, 2, 4, 8] {
-        let plans: Vec<_> = (0..5).map(|_| world.router.plan(routed(&world.ask("1", "m")), world.now)).collect();
+        let plans: Vec<_> =
+            (0..5).map(|_| world.router.plan(routed(&world.ask("1", "m")), world.now)).collect();
         for mut plan in plans {
-            world.router.observe(&mut plan, 429, &Headers::default(), b"", &world.shared, world.now);
+            world.router.observe(
+                &mut plan,
+                429,
+                &Headers::default(),
+                b"",
+                &world.shared,
+                world.now,
+            );
         }
         assert_eq!(world.retry_after("1"), (429, Some(expected)), "five answers of one window");
         world.now += expected * SECOND;
@@ -147,7 +163,8 @@ fn the_back_off_ends_at_half_an_hour() {
 
 #[test]
 fn a_wish_is_capped_and_never_shortens_a_window() {
-    let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({"cooldown": {"max": "10m"}}));
+    let mut world =
+        World::with(json!([{"id": "a", "cluster": "a"}]), json!({"cooldown": {"max": "10m"}}));
     let plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
     let hint = |world: &World, seconds: &str| {
         let headers: Headers = [("retry-after", seconds)].into_iter().collect();
@@ -167,7 +184,8 @@ fn a_success_that_set_out_before_a_block_does_not_end_it() {
     world.now += SECOND;
     world.meets("2", 429, &[("retry-after", "60")], "");
     world.now += SECOND;
-    let verdict = world.router.observe(&mut early, 200, &Headers::default(), b"", &world.shared, world.now);
+    let verdict =
+        world.router.observe(&mut early, 200, &Headers::default(), b"", &world.shared, world.now);
     assert_eq!(verdict.learnt.to_string(), "success");
     assert_eq!(world.retry_after("1"), (429, Some(59)));
 }
@@ -181,7 +199,10 @@ fn when_all_wait_the_first_recovery_is_told() {
     let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("served") };
     let body: Value = serde_json::from_str(&reply.body).unwrap();
     let message = "All credentials for model m are cooling down via provider claude";
-    assert_eq!(body, json!({"type": "error", "error": {"type": "rate_limit_error", "message": message}}));
+    assert_eq!(
+        body,
+        json!({"type": "error", "error": {"type": "rate_limit_error", "message": message}})
+    );
     world.now += 20 * SECOND;
     assert_eq!(world.sends("1").0, "b");
 }
@@ -197,7 +218,8 @@ fn when_some_fail_otherwise_it_is_unavailable_with_a_time() {
 
 #[test]
 fn cooling_can_be_turned_off_for_all_and_on_for_one() {
-    let credentials = json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b", "disable_cooling": false}]);
+    let credentials =
+        json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b", "disable_cooling": false}]);
     let world = World::with(credentials, json!({"disable_cooling": true}));
     assert_eq!(world.meets("1", 200, &[], ""), "success");
     assert_eq!(world.meets("1", 429, &[("retry-after", "30")], ""), "rate_limit");
@@ -228,8 +250,7 @@ fn durations_and_statuses_are_configurable() {
 fn cooldowns_survive_an_update_and_leave_with_their_credential() {
     let world = World::new(json!({}));
     world.meets("1", 429, &[("retry-after", "30")], "");
-    let credentials =
-        json!([{"id": "z", "cluster": "z"}, {"id": "b", "cluster": "b"}, {"id": "a", "cluster": "moved"}]);
+    let credentials = json!([{"id": "z", "cluster": "z"}, {"id": "b", "cluster": "b"}, {"id": "a", "cluster": "moved"}]);
     let world = world.reconfigured(&config(credentials, json!({})));
     assert!((0..10).all(|session| world.sends(&session.to_string()).0 != "a"));
     let credentials = json!([{"id": "z", "cluster": "z"}, {"id": "y", "cluster": "y"}]);
@@ -241,17 +262,24 @@ fn cooldowns_survive_an_update_and_leave_with_their_credential() {
 fn an_unknown_model_is_judged_by_the_credential_alone() {
     let world = World::new(json!({}));
     let without_model = || {
-        let headers: Headers = [(":path", "/v1/files"), ("x-session-id", "7")].into_iter().collect();
-        let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        let headers: Headers =
+            [(":path", "/v1/files"), ("x-session-id", "7")].into_iter().collect();
+        let request =
+            Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
         match world.router.route(&request, &world.shared, world.now) {
-            Decision::Route(route) => (route.credential.id.clone(), world.router.plan(&route, world.now)),
+            Decision::Route(route) => {
+                (route.credential.id.clone(), world.router.plan(&route, world.now))
+            }
             other => panic!("{other:?}"),
         }
     };
     let (first, plan) = without_model();
     let observe = |status| {
         let mut plan = plan.clone();
-        world.router.observe(&mut plan, status, &Headers::default(), b"", &world.shared, world.now).learnt
+        world
+            .router
+            .observe(&mut plan, status, &Headers::default(), b"", &world.shared, world.now)
+            .learnt
     };
     assert_eq!(observe(404).to_string(), "request_fault");
     assert_eq!(without_model().0, first, "a path that is not there blocks no credential");

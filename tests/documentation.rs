@@ -1,5 +1,5 @@
-//! What we publish works: every configuration in the README, in `envoy.yaml` and in `examples/` is one that the filter
-//! accepts.
+//! What we publish works: every configuration in the README, in `envoy.yaml` and in `examples/` is
+//! one that the filter accepts.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -23,7 +23,8 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 }
 
 fn accept(json: &str) -> Config {
-    Config::parse(json.as_bytes()).unwrap_or_else(|problems| panic!("{json}\n{:#?}", problems.lines()))
+    Config::parse(json.as_bytes())
+        .unwrap_or_else(|problems| panic!("{json}\n{:#?}", problems.lines()))
 }
 
 #[test]
@@ -41,7 +42,8 @@ fn every_configuration_that_is_shipped_is_accepted() -> Result<()> {
         let mut json = String::new();
         Fixture::shipped(way)?.edit_filter(|filter| json = filter.to_string())?;
         let config = Config::parse_with(json.as_bytes(), &|_| Some("key".to_owned()));
-        let config = config.unwrap_or_else(|problems| panic!("{}\n{:#?}", way.shipped_file(), problems.lines()));
+        let config = config
+            .unwrap_or_else(|problems| panic!("{}\n{:#?}", way.shipped_file(), problems.lines()));
         assert!(config.warnings.is_empty());
         let credentials: Vec<_> = config.pools.iter().map(|pool| pool.credentials.len()).collect();
         assert_eq!(credentials, if way == Way::Replicas { vec![3] } else { vec![3, 2, 2] });
@@ -56,7 +58,11 @@ fn the_readme_tells_every_source_and_every_outcome() -> Result<()> {
         assert!(readme.contains(&format!("| `{name}`")), "the source {name}");
     }
     for outcome in Outcome::ALL {
-        assert!(readme.contains(&format!("| `{}` |", outcome.as_str())), "the outcome {}", outcome.as_str());
+        assert!(
+            readme.contains(&format!("| `{}` |", outcome.as_str())),
+            "the outcome {}",
+            outcome.as_str()
+        );
     }
     Ok(())
 }

@@ -33,7 +33,8 @@ impl World {
         self.router.plan(routed(&self.ask(session, "m")), self.now)
     }
 
-    /// What the next attempt does: whom it asks, or the status of the reply. It goes through filter state, as on Envoy.
+    /// What the next attempt does: whom it asks, or the status of the reply. It goes through filter
+    /// state, as on Envoy.
     fn attempt(&self, plan: &mut Plan) -> String {
         *plan = Plan::decode(&plan.encode()).unwrap();
         if plan.is_unheard() {
@@ -46,9 +47,16 @@ impl World {
     }
 
     /// The attempt is answered. Whom to ask next, if anybody.
-    fn hear(&self, plan: &mut Plan, status: u16, headers: &[(&str, &str)], message: &str) -> Option<String> {
+    fn hear(
+        &self,
+        plan: &mut Plan,
+        status: u16,
+        headers: &[(&str, &str)],
+        message: &str,
+    ) -> Option<String> {
         let headers: Headers = headers.iter().copied().collect();
-        let verdict = self.router.observe(plan, status, &headers, message.as_bytes(), &self.shared, self.now);
+        let verdict =
+            self.router.observe(plan, status, &headers, message.as_bytes(), &self.shared, self.now);
         verdict.next.map(|next| next.id.clone())
     }
 
@@ -136,7 +144,11 @@ fn who_is_not_ready_is_passed_over_also_if_it_was_when_the_plan_was_made() {
         assert_eq!(world.attempt(&mut other), expected);
         world.limit(&mut other, "60");
     }
-    assert_eq!(world.limit(&mut plan, "60"), Some("c".to_owned()), "b was ready when the attempt began");
+    assert_eq!(
+        world.limit(&mut plan, "60"),
+        Some("c".to_owned()),
+        "b was ready when the attempt began"
+    );
     assert_eq!(world.attempt(&mut plan), "c");
 
     let mut late = world.plan("3");
@@ -146,9 +158,13 @@ fn who_is_not_ready_is_passed_over_also_if_it_was_when_the_plan_was_made() {
 
 #[test]
 fn the_faults_of_a_request_go_nowhere_else() {
-    for (status, message) in
-        [(400, "max_tokens is missing"), (404, "model: x"), (404, "no such path"), (413, ""), (422, "bad input")]
-    {
+    for (status, message) in [
+        (400, "max_tokens is missing"),
+        (404, "model: x"),
+        (404, "no such path"),
+        (413, ""),
+        (422, "bad input"),
+    ] {
         let world = World::new(json!({}));
         let mut plan = world.plan("1");
         world.attempt(&mut plan);
@@ -173,7 +189,11 @@ fn the_faults_of_a_credential_go_to_the_next() {
         let world = World::new(json!({"disable_cooling": true}));
         let mut plan = world.plan("1");
         world.attempt(&mut plan);
-        assert_eq!(world.hear(&mut plan, status, &[], message), Some("b".to_owned()), "{status} {message}");
+        assert_eq!(
+            world.hear(&mut plan, status, &[], message),
+            Some("b".to_owned()),
+            "{status} {message}"
+        );
     }
 }
 
@@ -207,7 +227,11 @@ fn who_comes_last_hears_the_first_recovery() {
     let mut plan = alone.plan("1");
     alone.attempt(&mut plan);
     alone.limit(&mut plan, "700");
-    assert_eq!(alone.router.sooner(&plan, &alone.shared, alone.now), None, "the provider's own answer is as good");
+    assert_eq!(
+        alone.router.sooner(&plan, &alone.shared, alone.now),
+        None,
+        "the provider's own answer is as good"
+    );
 }
 
 #[test]
@@ -248,8 +272,12 @@ fn an_attempt_that_envoy_did_not_make_is_told() {
 #[test]
 fn what_only_the_listener_knows_yet_is_none_of_the_clusters() {
     let world = World::new(json!({}));
-    for unknown in [Plan { next: Some(7), ..world.plan("1") }, Plan { pool: 7, ..world.plan("1") }] {
-        assert!(world.router.attempt(&mut unknown.clone(), &world.shared, world.now).is_none(), "{unknown:?}");
+    for unknown in [Plan { next: Some(7), ..world.plan("1") }, Plan { pool: 7, ..world.plan("1") }]
+    {
+        assert!(
+            world.router.attempt(&mut unknown.clone(), &world.shared, world.now).is_none(),
+            "{unknown:?}"
+        );
     }
 }
 
@@ -292,7 +320,11 @@ fn the_order_follows_priority_websockets_and_accounts() {
     let decision = world.ask("1", "m");
     let route = routed(&decision);
     let order: Vec<_> = route.others.iter().map(|other| other.id.as_str()).collect();
-    assert_eq!((route.credential.id.as_str(), order), ("a", vec!["d", "c", "b"]), "the sibling after the stranger");
+    assert_eq!(
+        (route.credential.id.as_str(), order),
+        ("a", vec!["d", "c", "b"]),
+        "the sibling after the stranger"
+    );
 }
 
 #[test]

@@ -11,7 +11,8 @@ use session_affinity::request::{Headers, Request};
 use session_affinity::route::Decision;
 use world::{MINUTE, SECOND, World, is, routed, said};
 
-/// Three credentials, chosen by id, so that a choice can be told from a binding; and these sections.
+/// Three credentials, chosen by id, so that a choice can be told from a binding; and these
+/// sections.
 fn config(sections: Value) -> Value {
     let mut config = json!({
         "routing": {"strategy": "fill-first"},
@@ -22,7 +23,10 @@ fn config(sections: Value) -> Value {
     });
     for (name, section) in sections.as_object().unwrap() {
         match name.as_str() {
-            "pool" => config["pools"][0].as_object_mut().unwrap().extend(section.as_object().unwrap().clone()),
+            "pool" => config["pools"][0]
+                .as_object_mut()
+                .unwrap()
+                .extend(section.as_object().unwrap().clone()),
             _ => config[name] = section.clone(),
         }
     }
@@ -78,7 +82,11 @@ fn once_its_home_is_cold_it_stays_where_it_is() {
         assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
         world.now += MINUTE;
     }
-    assert_eq!(world.serve("1"), is("b", Outcome::Rebind), "five minutes after its last success a is cold");
+    assert_eq!(
+        world.serve("1"),
+        is("b", Outcome::Rebind),
+        "five minutes after its last success a is cold"
+    );
     assert_eq!(world.serve("1"), is("b", Outcome::Hit), "and b is its home");
 }
 
@@ -109,7 +117,9 @@ fn a_pool_may_say_how_long_its_caches_live() {
 
 #[test]
 fn an_operator_may_have_sessions_always_or_never_return() {
-    for (returns, expected) in [("always", is("a", Outcome::Return)), ("never", is("b", Outcome::Hit))] {
+    for (returns, expected) in
+        [("always", is("a", Outcome::Return)), ("never", is("b", Outcome::Hit))]
+    {
         let mut world = World::new(json!({"failover": {"return": returns}}));
         world.serve("1");
         world.limit("1", 600);
@@ -123,8 +133,9 @@ fn an_operator_may_have_sessions_always_or_never_return() {
 
 #[test]
 fn the_reference_rebinds_for_good_at_once() {
-    let mut world =
-        World::new(json!({"profile": "reference", "routing": {"session_affinity": true, "strategy": "ff"}}));
+    let mut world = World::new(
+        json!({"profile": "reference", "routing": {"session_affinity": true, "strategy": "ff"}}),
+    );
     assert_eq!(world.serve("1"), is("a", Outcome::Miss));
     world.fail("1", 503);
     assert_eq!(said(&world.ask("1", "m")), is("b", Outcome::Rebind));
@@ -134,7 +145,8 @@ fn the_reference_rebinds_for_good_at_once() {
 
 #[test]
 fn a_session_that_was_never_served_is_stuck_to_nobody() {
-    let world = World::new(json!({"disable_cooling": true, "routing": {"strategy": "round-robin"}}));
+    let world =
+        World::new(json!({"disable_cooling": true, "routing": {"strategy": "round-robin"}}));
     for expected in ["a", "b", "c", "a"] {
         let decision = world.ask("1", "m");
         assert_eq!(said(&decision), is(expected, Outcome::Miss));
@@ -149,7 +161,11 @@ fn requests_of_a_new_session_that_come_together_stay_together() {
     assert_eq!((said(&first), said(&second)), (is("a", Outcome::Miss), is("a", Outcome::Hit)));
     world.answer(&second, 200, &[], "");
     world.answer(&first, 503, &[], "");
-    assert_eq!(said(&world.ask("1", "m")).1, Outcome::Substitute, "it was served at a, which fails for the moment");
+    assert_eq!(
+        said(&world.ask("1", "m")).1,
+        Outcome::Substitute,
+        "it was served at a, which fails for the moment"
+    );
 }
 
 #[test]
@@ -224,24 +240,41 @@ fn what_may_still_be_cached_or_stored_is_not_cold() {
         body
     };
     assert_eq!(later("/v1/messages", json!({"model": "m"})), Outcome::Cold);
-    assert_eq!(later("/v1/messages", with("cache_control", json!({"type": "ephemeral", "ttl": "1h"}))), Outcome::Hit);
+    assert_eq!(
+        later("/v1/messages", with("cache_control", json!({"type": "ephemeral", "ttl": "1h"}))),
+        Outcome::Hit
+    );
     assert_eq!(later("/v1/messages", with("container", json!("container_1"))), Outcome::Hit);
-    assert_eq!(later("/v1/chat/completions", json!({"model": "m"})), Outcome::Hit, "OpenAI says an hour at the most");
+    assert_eq!(
+        later("/v1/chat/completions", json!({"model": "m"})),
+        Outcome::Hit,
+        "OpenAI says an hour at the most"
+    );
 }
 
 #[test]
 fn a_strict_session_is_served_by_its_home_or_not_at_all() {
-    for section in [json!({"session": {"strict": true}}), json!({"pool": {"session": {"strict": true}}})] {
+    for section in
+        [json!({"session": {"strict": true}}), json!({"pool": {"session": {"strict": true}}})]
+    {
         let mut world = World::new(section);
         assert_eq!(world.serve("1"), is("a", Outcome::Miss));
         world.limit("1", 1_000);
-        let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("it was served elsewhere") };
+        let Decision::Reply(_, reply) = world.ask("1", "m") else {
+            panic!("it was served elsewhere")
+        };
         assert_eq!((reply.status, reply.retry_after), (429, Some(1_000)));
         assert_eq!(world.serve("2"), is("b", Outcome::Miss), "a new session has no home yet");
         world.now += 1_000 * SECOND;
-        assert_eq!(world.serve("1"), is("a", Outcome::Hit), "also when it is cold: state may be there");
+        assert_eq!(
+            world.serve("1"),
+            is("a", Outcome::Hit),
+            "also when it is cold: state may be there"
+        );
         world.fail("1", 503);
-        let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("it was served elsewhere") };
+        let Decision::Reply(_, reply) = world.ask("1", "m") else {
+            panic!("it was served elsewhere")
+        };
         assert_eq!(reply.status, 503);
     }
 }

@@ -21,7 +21,8 @@ struct World {
 
 impl World {
     fn new(strategy: &str, weights: &[u32], seed: u8) -> Self {
-        let credentials: Vec<Value> = weights.iter().enumerate().map(|(at, weight)| credential(at, *weight)).collect();
+        let credentials: Vec<Value> =
+            weights.iter().enumerate().map(|(at, weight)| credential(at, *weight)).collect();
         Self::of(strategy, credentials, seed)
     }
 
@@ -33,8 +34,10 @@ impl World {
     }
 
     fn serves(&self, session: u32) -> String {
-        let headers: Headers = [("x-session-id".to_owned(), session.to_string())].into_iter().collect();
-        let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        let headers: Headers =
+            [("x-session-id".to_owned(), session.to_string())].into_iter().collect();
+        let request =
+            Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
         match self.router.route(&request, &self.shared, 1_000) {
             Decision::Route(route) => route.credential.id.clone(),
             other => panic!("{other:?}"),
@@ -139,5 +142,8 @@ fn weighted_turns_are_smooth() {
 #[test]
 fn a_credential_of_weight_zero_takes_no_new_session() {
     let shares = World::new("round-robin", &[0, 1, 3], 1).shares(40);
-    assert_eq!(shares.into_iter().collect::<Vec<_>>(), [("c01".to_owned(), 10), ("c02".to_owned(), 30)]);
+    assert_eq!(
+        shares.into_iter().collect::<Vec<_>>(),
+        [("c01".to_owned(), 10), ("c02".to_owned(), 30)]
+    );
 }

@@ -38,7 +38,9 @@ fn pool(credentials: Value) -> Value {
 }
 
 fn three() -> Value {
-    pool(json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb"}, {"id": "c", "cluster": "cc"}]))
+    pool(
+        json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb"}, {"id": "c", "cluster": "cc"}]),
+    )
 }
 
 #[test]
@@ -96,13 +98,24 @@ fn the_second_turn_inherits_what_the_first_was_bound_to() {
     config["pools"][0]["match"] = json!({"path_prefixes": ["/v1/"]});
     let world = World::of(&config);
     let turn = |messages: Value| {
-        said(&world.decide(&[(":path", "/v1/chat/completions")], &json!({"model": "m", "messages": messages})))
+        said(&world.decide(
+            &[(":path", "/v1/chat/completions")],
+            &json!({"model": "m", "messages": messages}),
+        ))
     };
-    let (system, question) =
-        (json!({"role": "system", "content": "Be brief."}), json!({"role": "user", "content": "Why?"}));
-    let (answer, more) =
-        (json!({"role": "assistant", "content": "Because."}), json!({"role": "user", "content": "So?"}));
-    assert_eq!(world.send("other"), is("a", Outcome::Miss), "so that the rotation is not at its start");
+    let (system, question) = (
+        json!({"role": "system", "content": "Be brief."}),
+        json!({"role": "user", "content": "Why?"}),
+    );
+    let (answer, more) = (
+        json!({"role": "assistant", "content": "Because."}),
+        json!({"role": "user", "content": "So?"}),
+    );
+    assert_eq!(
+        world.send("other"),
+        is("a", Outcome::Miss),
+        "so that the rotation is not at its start"
+    );
     assert_eq!(turn(json!([system, question])), is("b", Outcome::Miss));
     assert_eq!(turn(json!([system, question, answer, more])), is("b", Outcome::Inherit));
     assert_eq!(turn(json!([system, question, answer, more])), is("b", Outcome::Hit));
@@ -178,8 +191,9 @@ fn bindings_follow_the_id_through_a_reordered_configuration_and_a_changed_ttl() 
     let world = World::of(&three());
     assert_eq!(world.send("1"), is("a", Outcome::Miss));
     assert_eq!(world.send("2"), is("b", Outcome::Miss));
-    let mut config =
-        pool(json!([{"id": "z", "cluster": "new"}, {"id": "b", "cluster": "moved"}, {"id": "a", "cluster": "ca"}]));
+    let mut config = pool(
+        json!([{"id": "z", "cluster": "new"}, {"id": "b", "cluster": "moved"}, {"id": "a", "cluster": "ca"}]),
+    );
     config["routing"] = json!({"session_affinity_ttl": "1m"});
     let mut world = world.reconfigured(&config);
     assert_eq!(world.send("1"), is("a", Outcome::Hit));
@@ -191,11 +205,19 @@ fn bindings_follow_the_id_through_a_reordered_configuration_and_a_changed_ttl() 
 #[test]
 fn accounts_take_turns_and_so_do_their_credentials() {
     let member = |id: &str, parent: &str| json!({"id": id, "cluster": id, "parent": parent});
-    let world = World::of(&pool(json!([member("a1", "A"), member("a2", "A"), member("a3", "A"), member("b1", "B")])));
+    let world = World::of(&pool(json!([
+        member("a1", "A"),
+        member("a2", "A"),
+        member("a3", "A"),
+        member("b1", "B")
+    ])));
     let chosen: Vec<_> = (0..8).map(|session| world.send(&session.to_string()).0).collect();
     let of_a: Vec<_> = chosen.iter().filter(|id| id.starts_with('a')).map(String::as_str).collect();
     assert_eq!(of_a, ["a1", "a2", "a3", "a1"], "{chosen:?}");
-    assert!(chosen.windows(2).all(|pair| pair[0].as_bytes()[0] != pair[1].as_bytes()[0]), "{chosen:?}");
+    assert!(
+        chosen.windows(2).all(|pair| pair[0].as_bytes()[0] != pair[1].as_bytes()[0]),
+        "{chosen:?}"
+    );
 }
 
 #[test]
@@ -209,9 +231,12 @@ fn a_credential_without_parent_makes_the_rotation_flat() {
 
 #[test]
 fn websocket_streams_prefer_credentials_that_are_enabled_for_them() {
-    let world =
-        World::of(&pool(json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb", "websockets": true}])));
-    let upgrade = |session| said(&world.decide(&[("upgrade", "websocket"), ("x-session-id", session)], &json!({})));
+    let world = World::of(&pool(
+        json!([{"id": "a", "cluster": "ca"}, {"id": "b", "cluster": "cb", "websockets": true}]),
+    ));
+    let upgrade = |session| {
+        said(&world.decide(&[("upgrade", "websocket"), ("x-session-id", session)], &json!({})))
+    };
     assert_eq!(upgrade("1"), is("b", Outcome::Miss));
     assert_eq!(upgrade("2"), is("b", Outcome::Miss));
     assert_eq!(said(&world.decide(&[("x-session-id", "3")], &json!({}))), is("a", Outcome::Miss));
@@ -234,13 +259,15 @@ fn without_a_session_or_without_affinity_nothing_is_bound() {
 #[test]
 fn a_request_that_no_pool_serves_passes() {
     let mut config = three();
-    config["pools"][0]["match"] =
-        json!({"path_prefixes": ["/v1/messages"], "hosts": ["*.example.com"], "models": ["claude-*"]});
+    config["pools"][0]["match"] = json!({"path_prefixes": ["/v1/messages"], "hosts": ["*.example.com"], "models": ["claude-*"]});
     let world = World::of(&config);
     let ask = |path, host, model: Value| {
         world.decide(&[(":path", path), (":authority", host)], &json!({"model": model})).outcome()
     };
-    assert_eq!(ask("/v1/messages?beta=true", "LLM.example.com:8443", json!("claude-x")), Outcome::None);
+    assert_eq!(
+        ask("/v1/messages?beta=true", "LLM.example.com:8443", json!("claude-x")),
+        Outcome::None
+    );
     assert_eq!(ask("/v1/models", "llm.example.com", json!("claude-x")), Outcome::Unmatched);
     assert_eq!(ask("/v1/messages", "example.com", json!("claude-x")), Outcome::Unmatched);
     assert_eq!(ask("/v1/messages", "llm.example.com", json!("gpt")), Outcome::Unmatched);
@@ -270,8 +297,12 @@ fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
     let world = World::of(&pool(
         json!([{"id": "a", "cluster": "ca", "state": "disabled"}, {"id": "b", "cluster": "cb", "state": "drain"}]),
     ));
-    let answer = |path| match world.decide(&[(":path", path), ("x-session-id", "1")], &json!({"model": "m"})) {
-        Decision::Reply(_, reply) => (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap()),
+    let answer = |path| match world
+        .decide(&[(":path", path), ("x-session-id", "1")], &json!({"model": "m"}))
+    {
+        Decision::Reply(_, reply) => {
+            (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap())
+        }
         other => panic!("{other:?}"),
     };
     let message = "auth_unavailable: no auth available (providers=claude, model=m)";
@@ -281,7 +312,10 @@ fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
     );
     assert_eq!(
         answer("/v1/chat/completions"),
-        (503, json!({"error": {"message": message, "type": "server_error", "code": "internal_server_error"}}))
+        (
+            503,
+            json!({"error": {"message": message, "type": "server_error", "code": "internal_server_error"}})
+        )
     );
     assert_eq!(
         answer("/v1beta/models/m:generateContent"),
@@ -293,7 +327,10 @@ fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
 fn the_decisions_words_name_no_session_id() {
     let world = World::of(&three());
     let decision = world.decide(&[("x-session-id", "secret-id")], &json!({})).to_string();
-    assert!(decision.starts_with("outcome=miss source=header pool=p credential=a session="), "{decision}");
+    assert!(
+        decision.starts_with("outcome=miss source=header pool=p credential=a session="),
+        "{decision}"
+    );
     assert!(!decision.contains("secret-id"));
 }
 
@@ -360,7 +397,10 @@ fn a_request_is_served_even_if_its_binding_cannot_be_written() {
     let contended = Contended { inner: &world.shared, keys: "binding", refusals: u32::MAX.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
     let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
-    assert_eq!(said(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Contended));
+    assert_eq!(
+        said(&world.router.route(&request, &contended, world.now)),
+        is("a", Outcome::Contended)
+    );
 }
 
 #[test]
@@ -372,7 +412,8 @@ fn a_turn_that_cannot_be_written_is_told_and_the_binding_is_kept() {
         let keys = if weight == 1 { "cursor" } else { "wheel" };
         let contended = Contended { inner: &world.shared, keys, refusals: u32::MAX.into() };
         let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-        let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
+        let request =
+            Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
         let route = || said(&world.router.route(&request, &contended, world.now));
         assert_eq!(route(), is("a", Outcome::Contended), "{keys}");
         assert_eq!(route(), is("a", Outcome::Hit), "{keys}");

@@ -11,10 +11,10 @@ use session_affinity::shared::InMemory;
 
 /// A router of one pool with two credentials and these sections.
 fn router(sections: Value) -> Router {
-    let mut config =
-        json!({"pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]}]});
+    let mut config = json!({"pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]}]});
     config.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
-    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let config = Config::parse(config.to_string().as_bytes())
+        .unwrap_or_else(|problems| panic!("{problems:#?}"));
     Router::new(config, Seed::agree(&InMemory::default(), [7; 16]))
 }
 
@@ -23,9 +23,19 @@ fn headers(list: &[(&str, &str)]) -> Headers {
 }
 
 /// The word for where the session of a request was found, and the digits of its binding key.
-fn found(router: &Router, list: &[(&str, &str)], body: &Value, properties: &[Vec<u8>]) -> Option<(String, u32)> {
+fn found(
+    router: &Router,
+    list: &[(&str, &str)],
+    body: &Value,
+    properties: &[Vec<u8>],
+) -> Option<(String, u32)> {
     let (headers, body) = (headers(list), body.to_string());
-    let request = Request { headers: &headers, body: router.read_body(body.as_bytes()), tried: &[], properties };
+    let request = Request {
+        headers: &headers,
+        body: router.read_body(body.as_bytes()),
+        tried: &[],
+        properties,
+    };
     match router.route(&request, &InMemory::default(), 0) {
         Decision::Route(route) => route.session.map(|(source, key)| (source.to_owned(), key.tag())),
         other => panic!("{other:?}"),
@@ -41,9 +51,16 @@ fn an_id_that_is_no_id_gives_way_to_the_next_source() {
     let router = router(json!({}));
     let body = json!({"prompt_cache_key": "k", "messages": [{"role": "user", "content": "hi"}]});
     for bad in ["", " ", &"x".repeat(257), "a\u{7f}b"] {
-        assert_eq!(source(&router, &[("x-session-id", bad)], &body).as_deref(), Some("pck"), "{bad:?}");
+        assert_eq!(
+            source(&router, &[("x-session-id", bad)], &body).as_deref(),
+            Some("pck"),
+            "{bad:?}"
+        );
     }
-    assert_eq!(source(&router, &[("x-session-id", " "), ("x-session-id", "good")], &body).as_deref(), Some("header"));
+    assert_eq!(
+        source(&router, &[("x-session-id", " "), ("x-session-id", "good")], &body).as_deref(),
+        Some("header")
+    );
 }
 
 #[test]
@@ -51,26 +68,49 @@ fn megabytes_and_broken_ends_do_not_hide_an_id() {
     let router = router(json!({}));
     let source_in = |body: &[u8]| {
         let headers = Headers::default();
-        let request = Request { headers: &headers, body: router.read_body(body), tried: &[], properties: &[] };
+        let request = Request {
+            headers: &headers,
+            body: router.read_body(body),
+            tried: &[],
+            properties: &[],
+        };
         match router.route(&request, &InMemory::default(), 0) {
             Decision::Route(route) => route.session.map(|(source, _)| source.to_owned()),
             other => panic!("{other:?}"),
         }
     };
     let long = "x".repeat(16 << 20);
-    assert_eq!(source_in(format!(r#"{{"a":"{long}","session_id":"1"}}"#).as_bytes()).as_deref(), Some("session"));
-    assert_eq!(source_in(format!(r#"{{"session_id":"1","a":"{long}"#).as_bytes()).as_deref(), Some("session"));
+    assert_eq!(
+        source_in(format!(r#"{{"a":"{long}","session_id":"1"}}"#).as_bytes()).as_deref(),
+        Some("session")
+    );
+    assert_eq!(
+        source_in(format!(r#"{{"session_id":"1","a":"{long}"#).as_bytes()).as_deref(),
+        Some("session")
+    );
     let deep = "[".repeat(10_000);
-    assert_eq!(source_in(format!(r#"{{"session_id":"1","a":{deep}"#).as_bytes()).as_deref(), Some("session"));
+    assert_eq!(
+        source_in(format!(r#"{{"session_id":"1","a":{deep}"#).as_bytes()).as_deref(),
+        Some("session")
+    );
     assert_eq!(source_in(br#"{"session_id":"1","a":"\ud800","b":"#).as_deref(), Some("session"));
-    assert_eq!(source_in(b"{\"session_id\":\"1\",\"a\":\"\xff\xfe\" ]]} nonsense").as_deref(), Some("session"));
-    assert_eq!(source_in(br#"{"messages":[{"content":"\"session_id\":\"1\""}],"tools":[{"session_id":"2"}]}"#), None);
+    assert_eq!(
+        source_in(b"{\"session_id\":\"1\",\"a\":\"\xff\xfe\" ]]} nonsense").as_deref(),
+        Some("session")
+    );
+    assert_eq!(
+        source_in(
+            br#"{"messages":[{"content":"\"session_id\":\"1\""}],"tools":[{"session_id":"2"}]}"#
+        ),
+        None
+    );
 }
 
 #[test]
 fn a_request_id_is_a_session_only_of_clients_that_use_it_so() {
     let router = router(json!({}));
-    let with = |name, value| source(&router, &[("x-client-request-id", "1"), (name, value)], &json!({}));
+    let with =
+        |name, value| source(&router, &[("x-client-request-id", "1"), (name, value)], &json!({}));
     assert_eq!(with("originator", "codex_cli_rs").as_deref(), Some("clientreq"));
     assert_eq!(with("user-agent", "pi/0.52.1 (linux)").as_deref(), Some("clientreq"));
     assert_eq!(with("user-agent", "pip/24.0"), None);
@@ -81,10 +121,17 @@ fn a_request_id_is_a_session_only_of_clients_that_use_it_so() {
 fn codex_metadata_and_gemini_prompts_are_opened() {
     let router = router(json!({}));
     let metadata = r#"{"turn_id":"t","session_id":"s-1","window_id":"w"}"#;
-    assert_eq!(source(&router, &[("x-codex-turn-metadata", metadata)], &json!({})).as_deref(), Some("codex"));
+    assert_eq!(
+        source(&router, &[("x-codex-turn-metadata", metadata)], &json!({})).as_deref(),
+        Some("codex")
+    );
     assert_eq!(source(&router, &[("x-codex-turn-metadata", "{}")], &json!({})), None);
     let prompt = |id: &str| found(&router, &[], &json!({"user_prompt_id": id}), &[]);
-    assert_eq!(prompt("s-1########0"), prompt("s-1########12"), "the number of the prompt does not count");
+    assert_eq!(
+        prompt("s-1########0"),
+        prompt("s-1########12"),
+        "the number of the prompt does not count"
+    );
     assert_eq!(prompt("agent#3"), None, "a sub-agent's turn names no session");
 }
 
@@ -93,8 +140,12 @@ fn a_prompt_cache_key_falls_back_to_its_conversation() {
     let (router, shared) = (router(json!({})), InMemory::default());
     let send = |body: Value| {
         let (headers, body) = (Headers::default(), body.to_string());
-        let request =
-            Request { headers: &headers, body: router.read_body(body.as_bytes()), tried: &[], properties: &[] };
+        let request = Request {
+            headers: &headers,
+            body: router.read_body(body.as_bytes()),
+            tried: &[],
+            properties: &[],
+        };
         router.route(&request, &shared, 0).outcome().as_str()
     };
     assert_eq!(send(json!({"conversation": {"id": "conv_1"}})), "miss");
@@ -142,7 +193,8 @@ fn headers_that_settle_the_session_need_no_body() {
 #[test]
 fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
     let chat = headers(&[(":path", "/v1/chat/completions"), ("x-session-id", "1")]);
-    let gemini = headers(&[(":path", "/v1beta/models/gemini-3-pro:generateContent"), ("x-session-id", "1")]);
+    let gemini =
+        headers(&[(":path", "/v1beta/models/gemini-3-pro:generateContent"), ("x-session-id", "1")]);
     let by_model = router(json!({"pools": [
         {"name": "p", "match": {"models": ["gpt-*", "gemini-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
@@ -154,8 +206,14 @@ fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
     ]}));
     assert!(!behind.must_read_body(&chat, false), "the first pool serves it whatever the model");
     assert!(router(json!({"body": {"read": "always"}})).must_read_body(&chat, false));
-    assert!(router(json!({"profile": "reference"})).must_read_body(&chat, false), "there the model is in every key");
-    assert!(router(json!({"routing": {"session_affinity": false}})).must_read_body(&chat, false), "for the rotation");
+    assert!(
+        router(json!({"profile": "reference"})).must_read_body(&chat, false),
+        "there the model is in every key"
+    );
+    assert!(
+        router(json!({"routing": {"session_affinity": false}})).must_read_body(&chat, false),
+        "for the rotation"
+    );
 }
 
 #[test]
@@ -198,7 +256,10 @@ fn tenants_share_no_binding_if_a_scope_tells_them_apart() {
     let scoped = router(json!({"session": {"scope": [
         {"header": "Authorization"}, {"property": ["connection", "uri_san_peer_certificate"]}
     ]}}));
-    assert_eq!(scoped.properties().collect::<Vec<_>>(), [["connection", "uri_san_peer_certificate"]]);
+    assert_eq!(
+        scoped.properties().collect::<Vec<_>>(),
+        [["connection", "uri_san_peer_certificate"]]
+    );
     let key = |router: &Router, authorization: &[&str], san: &str| {
         let mut list = vec![("x-session-id", "1")];
         list.extend(authorization.iter().map(|value| ("authorization", *value)));
@@ -220,8 +281,9 @@ fn tenants_share_no_binding_if_a_scope_tells_them_apart() {
 
 #[test]
 fn the_provider_is_the_pools_or_what_the_path_tells() {
-    let router =
-        router(json!({"pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a", "state": "disabled"}]}]}));
+    let router = router(
+        json!({"pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a", "state": "disabled"}]}]}),
+    );
     for (path, provider) in [
         ("/v1/messages", "anthropic"),
         ("/v1/responses/compact", "openai"),
@@ -230,8 +292,15 @@ fn the_provider_is_the_pools_or_what_the_path_tells() {
         ("/v1internal:generateContent", "gemini"),
     ] {
         let headers = headers(&[(":path", path)]);
-        let request = Request { headers: &headers, body: router.read_body(b"{}"), tried: &[], properties: &[] };
-        let Decision::Reply(_, reply) = router.route(&request, &InMemory::default(), 0) else { panic!("{path}") };
+        let request = Request {
+            headers: &headers,
+            body: router.read_body(b"{}"),
+            tried: &[],
+            properties: &[],
+        };
+        let Decision::Reply(_, reply) = router.route(&request, &InMemory::default(), 0) else {
+            panic!("{path}")
+        };
         assert!(reply.body.contains(&format!("providers={provider}")), "{path}: {}", reply.body);
     }
 }
@@ -241,7 +310,10 @@ fn the_profile_reference_finds_what_the_reference_finds() {
     let router = router(json!({"profile": "reference", "routing": {"session_affinity": true}}));
     assert_eq!(source(&router, &[("x-claude-code-session-id", "1")], &json!({})), None);
     assert_eq!(source(&router, &[("x-session-id", " ")], &json!({})).as_deref(), Some("header"));
-    assert_eq!(source(&router, &[], &json!({"metadata": {"user_id": 42}})).as_deref(), Some("user"));
+    assert_eq!(
+        source(&router, &[], &json!({"metadata": {"user_id": 42}})).as_deref(),
+        Some("user")
+    );
     let key = |model: &str| found(&router, &[("x-session-id", "1")], &json!({"model": model}), &[]);
     assert_ne!(key("m"), key("m(high)"), "the suffix is kept");
 }

@@ -1,4 +1,5 @@
-//! Any bytes as a body, in both profiles: nothing crashes, hangs, or finds an id that breaks the rules.
+//! Any bytes as a body, in both profiles: nothing crashes, hangs, or finds an id that breaks the
+//! rules.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,8 +11,15 @@ use session_affinity::session::Sources;
 fuzz_target!(|bytes: &[u8]| {
     let mut paths = Paths::default();
     let headers = Headers::default();
-    for (sources, validated) in [(Sources::recommended(&mut paths), true), (Sources::reference(&mut paths), false)] {
-        let request = Request { headers: &headers, body: Body::read(&paths, bytes), tried: &[], properties: &[] };
+    for (sources, validated) in
+        [(Sources::recommended(&mut paths), true), (Sources::reference(&mut paths), false)]
+    {
+        let request = Request {
+            headers: &headers,
+            body: Body::read(&paths, bytes),
+            tried: &[],
+            properties: &[],
+        };
         if let Some(session) = sources.identify(&request) {
             let id = session.primary.splitn(2, |&byte| byte == b':').nth(1).unwrap();
             assert!(!id.is_empty());

@@ -1,5 +1,5 @@
-//! Any bytes in shared data: whatever another layout, another filter or chance left under our keys, decisions are made,
-//! and what is written back decodes.
+//! Any bytes in shared data: whatever another layout, another filter or chance left under our keys,
+//! decisions are made, and what is written back decodes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -34,7 +34,8 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
     }
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
     for status in [200, 429, 500] {
-        let request = Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        let request =
+            Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
         if let Decision::Route(route) = router.route(&request, &shared, now) {
             let mut plan = router.plan(&route, now);
             router.observe(&mut plan, status, &Headers::default(), b"", &shared, now);

@@ -1,5 +1,5 @@
-//! On valid JSON the reader says what `serde_json` says: the same members in the same order, the same strings, and what
-//! was sent of everything else.
+//! On valid JSON the reader says what `serde_json` says: the same members in the same order, the
+//! same strings, and what was sent of everything else.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,10 +28,14 @@ fn compare(value: Value<'_>, model: &Model) {
         Model::Array(expected) => {
             let elements: Vec<_> = value.elements().collect();
             assert_eq!(elements.len(), expected.len());
-            elements.into_iter().zip(expected).for_each(|(element, expected)| compare(element, expected));
+            elements
+                .into_iter()
+                .zip(expected)
+                .for_each(|(element, expected)| compare(element, expected));
         }
         Model::Object(expected) => {
-            // Of equal keys the reader takes the first and the model the last: only the last can be compared.
+            // Of equal keys the reader takes the first and the model the last: only the last can be
+            // compared.
             let mut seen = std::collections::BTreeSet::new();
             let members: Vec<_> = value.members().collect();
             for (key, member) in members.into_iter().rev() {

@@ -16,7 +16,8 @@ pub struct Credential {
     pub id: String,
     /// The cluster that serves it.
     pub cluster: String,
-    /// The endpoint that it is, an IP address with its port, in a cluster of the type ORIGINAL_DST; `None` in any other.
+    /// The endpoint that it is, an IP address with its port, in a cluster of the type ORIGINAL_DST;
+    /// `None` in any other.
     pub endpoint: Option<String>,
     /// The request headers that carry it, for clusters that several credentials share.
     pub headers: Vec<CredentialHeader>,
@@ -24,7 +25,8 @@ pub struct Credential {
     pub priority: i64,
     /// Credentials of one parent (an account, say) share a turn in round-robin.
     pub parent: Option<String>,
-    /// Its share among credentials that take turns, 0 to 1,000,000; 0 takes no new session. Default 1.
+    /// Its share among credentials that take turns, 0 to 1,000,000; 0 takes no new session. Default
+    /// 1.
     pub weight: u32,
     /// Whether errors block it; `None`: as `disable_cooling` at the top says.
     pub disable_cooling: Option<bool>,
@@ -63,7 +65,8 @@ pub struct CredentialHeader {
 pub enum HeaderValue {
     /// From an environment variable of the VM, read when the filter starts.
     Secret(Secret),
-    /// From a request header that a filter in front fills for every attempt, and that goes no further.
+    /// From a request header that a filter in front fills for every attempt, and that goes no
+    /// further.
     Header {
         /// Its name.
         name: String,
@@ -83,17 +86,28 @@ impl HeaderValue {
 }
 
 impl Credential {
-    pub(super) fn read(path: String, value: Value, setting: &Setting<'_>, pool: &str, problems: &mut Problems) -> Self {
+    pub(super) fn read(
+        path: String,
+        value: Value,
+        setting: &Setting<'_>,
+        pool: &str,
+        problems: &mut Problems,
+    ) -> Self {
         let mut fields = Fields::new(path, value, problems);
         let id = fields.required_word("id");
         let cluster = fields.required_word("cluster");
         let priority = match setting.profile {
             Profile::Recommended => fields.integer("priority"),
-            Profile::Reference => fields.attribute("priority").map(|text| reference_priority(&text)),
+            Profile::Reference => {
+                fields.attribute("priority").map(|text| reference_priority(&text))
+            }
         };
         let weight = fields.integer_within("weight", 0, 1_000_000).unwrap_or(1) as u32;
         let disable_cooling = fields.boolean("disable_cooling");
-        let parent = fields.string("parent").map(|parent| parent.trim().to_owned()).filter(|parent| !parent.is_empty());
+        let parent = fields
+            .string("parent")
+            .map(|parent| parent.trim().to_owned())
+            .filter(|parent| !parent.is_empty());
         let websockets = fields.boolean("websockets").unwrap_or(false);
         let endpoint = fields.word("endpoint");
         if endpoint.as_deref().is_some_and(|endpoint| endpoint.parse::<SocketAddr>().is_err()) {
@@ -101,20 +115,29 @@ impl Credential {
         }
         let mut headers: Vec<CredentialHeader> = Vec::new();
         for (path, value) in fields.array("headers") {
-            let Some(header) = CredentialHeader::read(path.clone(), value, setting, fields.problems()) else {
+            let Some(header) =
+                CredentialHeader::read(path.clone(), value, setting, fields.problems())
+            else {
                 continue;
             };
             if headers.iter().any(|other| other.name == header.name) {
-                fields.problems().add(&format!("{path}.name"), "an earlier header of this credential has this name");
+                fields.problems().add(
+                    &format!("{path}.name"),
+                    "an earlier header of this credential has this name",
+                );
             }
             headers.push(header);
         }
-        let states = [("active", State::Active), ("drain", State::Drain), ("disabled", State::Disabled)];
+        let states =
+            [("active", State::Active), ("drain", State::Drain), ("disabled", State::Disabled)];
         let state = fields.one_of("state", &states);
         fields.finish();
         Self {
             fingerprint: fingerprint(&[&id]),
-            cooldown_key: format!("session_affinity/credential/{:016x}", fingerprint(&[pool, "\0", &id])),
+            cooldown_key: format!(
+                "session_affinity/credential/{:016x}",
+                fingerprint(&[pool, "\0", &id])
+            ),
             id,
             cluster,
             endpoint,
@@ -130,7 +153,12 @@ impl Credential {
 }
 
 impl CredentialHeader {
-    fn read(path: String, value: Value, setting: &Setting<'_>, problems: &mut Problems) -> Option<Self> {
+    fn read(
+        path: String,
+        value: Value,
+        setting: &Setting<'_>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
         let mut fields = Fields::new(path, value, problems);
         let name = fields.required_header_name("name");
         let prefix = fields.string("prefix").unwrap_or_default();
@@ -147,16 +175,16 @@ impl CredentialHeader {
     }
 }
 
-/// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one pool do is checked
-/// where the pool is read.
+/// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one
+/// pool do is checked where the pool is read.
 pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     let mut hasher = FnvHasher::default();
     parts.iter().for_each(|part| hasher.write(part.as_bytes()));
     hasher.finish()
 }
 
-/// A priority as the reference reads its attribute: a decimal number with an optional sign, blanks around it ignored;
-/// anything else is 0.
+/// A priority as the reference reads its attribute: a decimal number with an optional sign, blanks
+/// around it ignored; anything else is 0.
 fn reference_priority(text: &str) -> i64 {
     text.trim().parse().unwrap_or(0)
 }

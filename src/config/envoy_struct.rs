@@ -1,7 +1,8 @@
 //! A `google.protobuf.Struct` as JSON.
 //!
-//! Envoy hands a configuration of type `StringValue` over as its text. One of type `Struct` it hands over as the bytes of
-//! the protobuf message, whatever its documentation says, so they are decoded here.
+//! Envoy hands a configuration of type `StringValue` over as its text. One of type `Struct` it
+//! hands over as the bytes of the protobuf message, whatever its documentation says, so they are
+//! decoded here.
 
 use prost::Message;
 use prost_types::Struct;
@@ -24,6 +25,8 @@ fn value_of(message: prost_types::Value) -> Value {
         Some(Kind::NumberValue(value)) => Value::from(value),
         Some(Kind::StringValue(value)) => Value::String(value),
         Some(Kind::StructValue(value)) => object(value),
-        Some(Kind::ListValue(list)) => Value::Array(list.values.into_iter().map(value_of).collect()),
+        Some(Kind::ListValue(list)) => {
+            Value::Array(list.values.into_iter().map(value_of).collect())
+        }
     }
 }

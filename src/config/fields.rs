@@ -18,9 +18,11 @@ impl Problems {
     }
 }
 
-/// An object of the configuration. Fields are taken out one by one; what is left at the end is unknown.
+/// An object of the configuration. Fields are taken out one by one; what is left at the end is
+/// unknown.
 ///
-/// Keys are snake_case. The kebab-case spelling of the reference's configuration file is the same key.
+/// Keys are snake_case. The kebab-case spelling of the reference's configuration file is the same
+/// key.
 pub(super) struct Fields<'p> {
     path: String,
     fields: Map<String, Value>,
@@ -47,7 +49,8 @@ impl<'p> Fields<'p> {
         Self { path, fields, is_object, problems }
     }
 
-    /// Reports a problem with a field; with the object itself if the name is empty, unless it is none at all.
+    /// Reports a problem with a field; with the object itself if the name is empty, unless it is
+    /// none at all.
     pub(super) fn problem(&mut self, name: &str, problem: impl AsRef<str>) {
         if name.is_empty() && !self.is_object {
             return;
@@ -88,7 +91,11 @@ impl<'p> Fields<'p> {
     /// The name of a header, in lower case.
     pub(super) fn header_name(&mut self, name: &str) -> Option<String> {
         let header = self.string(name)?.to_ascii_lowercase();
-        if is_header_name(&header) { Some(header) } else { self.wrong(name, "expected the name of a request header") }
+        if is_header_name(&header) {
+            Some(header)
+        } else {
+            self.wrong(name, "expected the name of a request header")
+        }
     }
 
     /// As [`Self::header_name`], and its absence is a problem. A stand-in keeps the reading going.
@@ -102,7 +109,9 @@ impl<'p> Fields<'p> {
         match self.fields.remove(name)? {
             Value::String(text) => Some(text),
             Value::Number(number) => Some(number.to_string()),
-            other => self.wrong(name, format!("expected a string or a number, found {}", found(&other))),
+            other => {
+                self.wrong(name, format!("expected a string or a number, found {}", found(&other)))
+            }
         }
     }
 
@@ -129,7 +138,10 @@ impl<'p> Fields<'p> {
         let text = self.string(name)?;
         match crate::duration::milliseconds(text.trim()) {
             Some(duration) if duration > 0 => Some(duration),
-            _ => self.wrong(name, format!("expected a duration such as 1h, 90s or 1h30m, found {text:?}")),
+            _ => self.wrong(
+                name,
+                format!("expected a duration such as 1h, 90s or 1h30m, found {text:?}"),
+            ),
         }
     }
 
@@ -138,11 +150,14 @@ impl<'p> Fields<'p> {
         self.fields.keys().cloned().collect()
     }
 
-    /// A whole number. A `Struct` knows only doubles, and Envoy prints a large one as `1e+06`: that is a whole number too.
+    /// A whole number. A `Struct` knows only doubles, and Envoy prints a large one as `1e+06`: that
+    /// is a whole number too.
     pub(super) fn integer(&mut self, name: &str) -> Option<i64> {
         let value = self.fields.remove(name)?;
-        let exact =
-            value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64);
+        let exact = value
+            .as_f64()
+            .filter(|number| number.fract() == 0.0 && number.abs() < 9e15)
+            .map(|number| number as i64);
         match value.as_i64().or(exact) {
             Some(number) => Some(number),
             None => self.wrong(name, format!("expected an integer, found {}", found(&value))),
@@ -168,9 +183,11 @@ impl<'p> Fields<'p> {
         let path = join(&self.path, name);
         match self.fields.remove(name) {
             None => Vec::new(),
-            Some(Value::Array(elements)) => {
-                elements.into_iter().enumerate().map(|(index, element)| (format!("{path}[{index}]"), element)).collect()
-            }
+            Some(Value::Array(elements)) => elements
+                .into_iter()
+                .enumerate()
+                .map(|(index, element)| (format!("{path}[{index}]"), element))
+                .collect(),
             Some(other) => {
                 self.problem(name, format!("expected an array, found {}", found(&other)));
                 Vec::new()
@@ -184,9 +201,10 @@ impl<'p> Fields<'p> {
         for (path, element) in self.array(name) {
             match element {
                 Value::String(text) if !text.is_empty() => strings.push(text),
-                other => {
-                    self.problems.add(&path, format!("expected a string that is not empty, found {}", found(&other)))
-                }
+                other => self.problems.add(
+                    &path,
+                    format!("expected a string that is not empty, found {}", found(&other)),
+                ),
             }
         }
         strings
@@ -228,7 +246,10 @@ fn join(path: &str, name: &str) -> String {
 
 /// Whether a name is a header's that a filter may set: a token of RFC 9110, and no pseudo header.
 fn is_header_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// What was found, without the text of strings: one in the wrong place may be a secret.

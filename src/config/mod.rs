@@ -1,7 +1,8 @@
 //! The filter's configuration: read once, checked whole, then true.
 //!
-//! What was typed becomes what the filter needs in one step; after it nothing is checked again. All problems are found
-//! at once, each with its path, and with any of them the filter refuses to start.
+//! What was typed becomes what the filter needs in one step; after it nothing is checked again. All
+//! problems are found at once, each with its path, and with any of them the filter refuses to
+//! start.
 
 mod credential;
 mod envoy_struct;
@@ -22,8 +23,8 @@ pub use session::{ScopePart, SessionConfig};
 use crate::body::{PathId, Paths};
 use crate::cooldown::Class;
 
-/// Members of a body that refer to state of the provider: OpenAI's stored responses and conversations, Anthropic's code
-/// execution containers, Gemini's cached content.
+/// Members of a body that refer to state of the provider: OpenAI's stored responses and
+/// conversations, Anthropic's code execution containers, Gemini's cached content.
 const STATE: [&str; 4] = ["previous_response_id", "conversation", "container", "cachedContent"];
 
 /// A configuration without a problem.
@@ -61,7 +62,8 @@ pub enum Profile {
 pub struct BodyConfig {
     /// Bytes of a request body that are held and read. 1 to 1 GiB, default 8 MiB.
     pub max_bytes: usize,
-    /// Whether a body is read even if headers settle the session: for the model in the keys of bindings and cursors.
+    /// Whether a body is read even if headers settle the session: for the model in the keys of
+    /// bindings and cursors.
     pub always_read: bool,
     /// Where to look.
     pub paths: Paths,
@@ -80,7 +82,8 @@ pub struct Routing {
     pub session_affinity: bool,
     /// Milliseconds after its last use at which a binding ends. At least 1, default one hour.
     pub ttl: u64,
-    /// The most cursors of round-robin, in the profile `reference`, where all start over beyond it. Default 4096.
+    /// The most cursors of round-robin, in the profile `reference`, where all start over beyond it.
+    /// Default 4096.
     pub max_rotations: u32,
     /// The request header that names the cluster.
     pub header: String,
@@ -149,10 +152,15 @@ impl Config {
     ///
     /// # Errors
     /// Every problem there is.
-    pub fn parse_with(bytes: &[u8], environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+    pub fn parse_with(
+        bytes: &[u8],
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        // No message is also JSON: a `Struct` begins with a line feed and a length, and no length goes on as JSON does.
-        let value = serde_json::from_slice(bytes).or_else(|error| envoy_struct::decode(bytes).ok_or(error));
+        // No message is also JSON: a `Struct` begins with a line feed and a length, and no length
+        // goes on as JSON does.
+        let value =
+            serde_json::from_slice(bytes).or_else(|error| envoy_struct::decode(bytes).ok_or(error));
         let config = match value {
             Ok(value) => Self::read(value, environment, &mut problems),
             Err(error) => {
@@ -163,11 +171,17 @@ impl Config {
         if problems.lines().is_empty() { Ok(config) } else { Err(problems) }
     }
 
-    fn read(value: Value, environment: &dyn Fn(&str) -> Option<String>, problems: &mut Problems) -> Self {
+    fn read(
+        value: Value,
+        environment: &dyn Fn(&str) -> Option<String>,
+        problems: &mut Problems,
+    ) -> Self {
         let mut warnings = Vec::new();
         let mut fields = Fields::new(String::new(), value, problems);
-        let profile =
-            fields.one_of("profile", &[("recommended", Profile::Recommended), ("reference", Profile::Reference)]);
+        let profile = fields.one_of(
+            "profile",
+            &[("recommended", Profile::Recommended), ("reference", Profile::Reference)],
+        );
         let profile = profile.unwrap_or(Profile::Recommended);
         let routing = Routing::read(fields.object("routing"), profile, &mut warnings);
         let mut paths = Paths::default();
@@ -193,10 +207,18 @@ struct Setting<'a> {
 impl FailoverConfig {
     fn read(mut fields: Fields<'_>, profile: Profile) -> Self {
         let max_attempts = fields.integer_within("max_attempts", 1, 16).unwrap_or(3) as usize;
-        let words = [("while-warm", Return::WhileWarm), ("always", Return::Always), ("never", Return::Never)];
+        let words = [
+            ("while-warm", Return::WhileWarm),
+            ("always", Return::Always),
+            ("never", Return::Never),
+        ];
         let returns = fields.one_of("return", &words);
-        if profile == Profile::Reference && returns.is_some_and(|returns| returns != Return::Never) {
-            fields.problem("return", "in the profile reference a session that has moved never returns");
+        if profile == Profile::Reference && returns.is_some_and(|returns| returns != Return::Never)
+        {
+            fields.problem(
+                "return",
+                "in the profile reference a session that has moved never returns",
+            );
         }
         fields.finish();
         let returns = match profile {
@@ -233,7 +255,10 @@ impl CooldownConfig {
             let class = by_status.one_of(&name, &Class::WORDS);
             match name.parse() {
                 Ok(status @ (0 | 100..=599)) => statuses.extend(class.map(|class| (status, class))),
-                _ => by_status.problem(&name, "expected a status from 100 to 599, or 0 for a connection that failed"),
+                _ => by_status.problem(
+                    &name,
+                    "expected a status from 100 to 599, or 0 for a connection that failed",
+                ),
             }
         }
         by_status.finish();
@@ -244,24 +269,32 @@ impl CooldownConfig {
 
 impl Routing {
     fn read(mut fields: Fields<'_>, profile: Profile, warnings: &mut Vec<String>) -> Self {
-        let strategy = fields.string("strategy").and_then(|name| match name.trim().to_ascii_lowercase().as_str() {
-            "round-robin" | "round_robin" | "roundrobin" | "rr" => Some(Strategy::RoundRobin),
-            "weighted-round-robin" | "weightedroundrobin" | "wrr" => Some(Strategy::RoundRobin),
-            "consistent" => Some(Strategy::Consistent),
-            "fill-first" | "fill_first" | "fillfirst" | "ff" => Some(Strategy::FillFirst),
-            _ => {
-                fields.problem("strategy", format!("expected round-robin, fill-first or consistent, found {name:?}"));
-                None
+        let strategy = fields.string("strategy").and_then(|name| {
+            match name.trim().to_ascii_lowercase().as_str() {
+                "round-robin" | "round_robin" | "roundrobin" | "rr" => Some(Strategy::RoundRobin),
+                "weighted-round-robin" | "weightedroundrobin" | "wrr" => Some(Strategy::RoundRobin),
+                "consistent" => Some(Strategy::Consistent),
+                "fill-first" | "fill_first" | "fillfirst" | "ff" => Some(Strategy::FillFirst),
+                _ => {
+                    fields.problem(
+                        "strategy",
+                        format!("expected round-robin, fill-first or consistent, found {name:?}"),
+                    );
+                    None
+                }
             }
         });
         let affinity = fields.boolean("session_affinity");
         let deprecated = fields.boolean("claude_code_session_affinity");
         if deprecated.is_some() {
-            warnings
-                .push("routing.claude_code_session_affinity is deprecated: use routing.session_affinity".to_owned());
+            warnings.push(
+                "routing.claude_code_session_affinity is deprecated: use routing.session_affinity"
+                    .to_owned(),
+            );
         }
         let ttl = fields.duration("session_affinity_ttl");
-        let max_rotations = fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
+        let max_rotations =
+            fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
         let header = fields.header_name("header");
         let filter_state = fields.word("filter_state");
         fields.finish();

@@ -11,18 +11,20 @@ use super::fields::{Fields, Problems};
 pub struct Pool {
     /// Unique among the pools.
     pub name: String,
-    /// The provider, as in replies and in the key of bindings. `None`: what path and host of the request tell.
+    /// The provider, as in replies and in the key of bindings. `None`: what path and host of the
+    /// request tell.
     pub provider: Option<String>,
     /// The requests it serves.
     pub matches: Match,
     /// Whether its sessions are served by their home or not at all.
     pub strict: bool,
-    /// Milliseconds for which its provider keeps a prompt cached after the last use; `None`: as the provider's
-    /// documentation says.
+    /// Milliseconds for which its provider keeps a prompt cached after the last use; `None`: as the
+    /// provider's documentation says.
     pub cache_lifetime: Option<u64>,
     /// What plans of failover call it.
     pub fingerprint: u64,
-    /// The request headers that carry its credentials: what clients send under these names goes no further.
+    /// The request headers that carry its credentials: what clients send under these names goes no
+    /// further.
     pub key_headers: Vec<String>,
     /// The request headers that keys of credentials are taken from, which go no further either.
     pub source_headers: Vec<String>,
@@ -30,8 +32,8 @@ pub struct Pool {
     pub credentials: Vec<Credential>,
 }
 
-/// Which requests a pool serves: those that meet every part that is given. A part that lists several values is met by
-/// any of them.
+/// Which requests a pool serves: those that meet every part that is given. A part that lists
+/// several values is met by any of them.
 #[derive(Debug, Default)]
 pub struct Match {
     /// Beginnings of the path.
@@ -40,7 +42,8 @@ pub struct Match {
     pub hosts: Vec<String>,
     /// Request headers, with the value they must have, or only present.
     pub headers: Vec<(String, Option<String>)>,
-    /// Patterns of model names, `*` standing for any text. A request whose model is not known meets none.
+    /// Patterns of model names, `*` standing for any text. A request whose model is not known meets
+    /// none.
     pub models: Vec<Pattern>,
 }
 
@@ -53,7 +56,10 @@ pub(super) fn read_all(fields: &mut Fields<'_>, setting: &Setting<'_>) -> Vec<Po
     for (path, value) in elements {
         let pool = Pool::read(path.clone(), value, setting, fields.problems());
         if pools.iter().any(|other| !pool.name.is_empty() && other.name == pool.name) {
-            fields.problems().add(&format!("{path}.name"), format!("{:?} is the name of an earlier pool", pool.name));
+            fields.problems().add(
+                &format!("{path}.name"),
+                format!("{:?} is the name of an earlier pool", pool.name),
+            );
         }
         pools.push(pool);
     }
@@ -72,9 +78,14 @@ impl Pool {
         }
         let mut credentials: Vec<Credential> = Vec::new();
         for (path, value) in elements {
-            let credential = Credential::read(path.clone(), value, setting, &name, fields.problems());
-            if credentials.iter().any(|other| !other.id.is_empty() && other.fingerprint == credential.fingerprint) {
-                let problem = format!("{:?} is the id of an earlier credential of this pool", credential.id);
+            let credential =
+                Credential::read(path.clone(), value, setting, &name, fields.problems());
+            if credentials
+                .iter()
+                .any(|other| !other.id.is_empty() && other.fingerprint == credential.fingerprint)
+            {
+                let problem =
+                    format!("{:?} is the id of an earlier credential of this pool", credential.id);
                 fields.problems().add(&format!("{path}.id"), problem);
             }
             credentials.push(credential);
@@ -113,7 +124,8 @@ impl Match {
         let hosts = fields.strings("hosts").iter().map(|host| host.to_ascii_lowercase()).collect();
         let headers = fields.array("headers").into_iter().map(|(path, value)| {
             let mut header = Fields::new(path, value, fields.problems());
-            let matcher = (header.required_string("name").to_ascii_lowercase(), header.string("value"));
+            let matcher =
+                (header.required_string("name").to_ascii_lowercase(), header.string("value"));
             header.finish();
             matcher
         });
@@ -145,7 +157,9 @@ impl Pattern {
             return self.0 == text;
         };
         let (middles, ending) = rest.rsplit_once('*').unwrap_or(("", rest));
-        let Some(mut text) = text.strip_prefix(beginning).and_then(|text| text.strip_suffix(ending)) else {
+        let Some(mut text) =
+            text.strip_prefix(beginning).and_then(|text| text.strip_suffix(ending))
+        else {
             return false;
         };
         // The first place at which a part fits leaves the most room for those behind it.
@@ -165,11 +179,25 @@ mod tests {
 
     #[test]
     fn a_pattern_is_the_regular_expression_that_it_abbreviates() {
-        let texts =
-            ["", "a", "b", "ab", "aba", "abab", "claude-opus-4", "claude-", "gpt-5.4", "gpt-5x4", "a*b", "ba", "aab"];
-        for pattern in
-            ["", "*", "**", "a", "a*", "*a", "a*a", "*a*", "a*b*a", "a**b", "claude-*", "gpt-5.*", "ab*ab", "*ab*b"]
-        {
+        let texts = [
+            "",
+            "a",
+            "b",
+            "ab",
+            "aba",
+            "abab",
+            "claude-opus-4",
+            "claude-",
+            "gpt-5.4",
+            "gpt-5x4",
+            "a*b",
+            "ba",
+            "aab",
+        ];
+        for pattern in [
+            "", "*", "**", "a", "a*", "*a", "a*a", "*a*", "a*b*a", "a**b", "claude-*", "gpt-5.*",
+            "ab*ab", "*ab*b",
+        ] {
             let parts: Vec<_> = pattern.split('*').map(regex::escape).collect();
             let expression = regex::Regex::new(&format!("^{}$", parts.join(".*"))).unwrap();
             for text in texts {

@@ -6,8 +6,8 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
-    /// Reads a key from an environment variable. White space at its end is cut off: files and Kubernetes' secrets often
-    /// end with a line feed.
+    /// Reads a key from an environment variable. White space at its end is cut off: files and
+    /// Kubernetes' secrets often end with a line feed.
     ///
     /// # Errors
     /// What is wrong with the variable; the text names it, and nothing of its value.

@@ -1,4 +1,5 @@
-//! The section `session`: where conversations are named, and what keeps those of different tenants apart.
+//! The section `session`: where conversations are named, and what keeps those of different tenants
+//! apart.
 
 use std::borrow::Cow;
 
@@ -19,7 +20,8 @@ const LARGEST_EXPRESSION: usize = 1 << 20;
 /// The section `session`.
 #[derive(Debug)]
 pub struct SessionConfig {
-    /// The most bindings that are kept; the least recently used of a row gives way. 16 to 16,777,216, default 65,536.
+    /// The most bindings that are kept; the least recently used of a row gives way. 16 to
+    /// 16,777,216, default 65,536.
     pub max_bindings: u32,
     /// Where conversations are named.
     pub sources: Sources,
@@ -40,7 +42,8 @@ pub enum ScopePart {
 
 impl SessionConfig {
     pub(super) fn read(mut fields: Fields<'_>, profile: Profile, paths: &mut Paths) -> Self {
-        let max_bindings = fields.integer_within("max_bindings", 16, 1 << 24).unwrap_or(65_536) as u32;
+        let max_bindings =
+            fields.integer_within("max_bindings", 16, 1 << 24).unwrap_or(65_536) as u32;
         let rules = match profile {
             Profile::Recommended => Rules::Recommended,
             Profile::Reference => Rules::Reference,
@@ -50,13 +53,18 @@ impl SessionConfig {
             (true, Profile::Recommended) => Sources::recommended(paths),
             (true, Profile::Reference) => Sources::reference(paths),
             (false, _) => {
-                let read = |(path, value): (String, Value)| read_source(&path, value, fields.problems(), paths);
+                let read = |(path, value): (String, Value)| {
+                    read_source(&path, value, fields.problems(), paths)
+                };
                 let list = given.into_iter().flat_map(read).collect();
                 Sources::new(list, rules, paths)
             }
         };
         let parts = fields.array("scope");
-        let scope = parts.into_iter().filter_map(|(path, value)| read_scope(path, value, fields.problems())).collect();
+        let scope = parts
+            .into_iter()
+            .filter_map(|(path, value)| read_scope(path, value, fields.problems()))
+            .collect();
         let strict = fields.boolean("strict").unwrap_or(false);
         fields.finish();
         Self { max_bindings, sources, scope, strict }
@@ -64,25 +72,37 @@ impl SessionConfig {
 }
 
 /// A source is the name of a built-in one, or an object that says where to look.
-fn read_source(path: &str, value: Value, problems: &mut Problems, paths: &mut Paths) -> Vec<Source> {
+fn read_source(
+    path: &str,
+    value: Value,
+    problems: &mut Problems,
+    paths: &mut Paths,
+) -> Vec<Source> {
     let Value::String(name) = value else {
         return read_custom_source(path, value, problems, paths).into_iter().collect();
     };
     Sources::named(&name, paths).unwrap_or_else(|| {
         let names: Vec<_> = Sources::names().collect();
-        problems.add(path, format!("{name:?} is none of the built-in sources {}", names.join(", ")));
+        problems
+            .add(path, format!("{name:?} is none of the built-in sources {}", names.join(", ")));
         Vec::new()
     })
 }
 
-fn read_custom_source(path: &str, value: Value, problems: &mut Problems, paths: &mut Paths) -> Option<Source> {
+fn read_custom_source(
+    path: &str,
+    value: Value,
+    problems: &mut Problems,
+    paths: &mut Paths,
+) -> Option<Source> {
     let mut fields = Fields::new(path.to_owned(), value, problems);
     let header = fields.header_name("header");
     let body = fields.string("body");
     let name = fields.word("name").or_else(|| header.clone()).or_else(|| body.clone());
     let json = fields.string("json").map(|path| fields.path("json", &path)).unwrap_or_default();
     let pattern = fields.string("pattern").and_then(|pattern| {
-        let expression = RegexBuilder::new(&pattern).unicode(false).size_limit(LARGEST_EXPRESSION).build();
+        let expression =
+            RegexBuilder::new(&pattern).unicode(false).size_limit(LARGEST_EXPRESSION).build();
         match expression {
             Ok(expression) if expression.captures_len() == 2 => Some(expression),
             Ok(_) => fields.wrong("pattern", "expected an expression with exactly one group"),
@@ -91,7 +111,9 @@ fn read_custom_source(path: &str, value: Value, problems: &mut Problems, paths: 
     });
     let place = match (header, body) {
         (Some(header), None) => Some(Place::Header(Cow::Owned(header))),
-        (None, Some(body)) => Some(Place::Body(paths.add(fields.path("body", &body).iter().map(String::as_str)))),
+        (None, Some(body)) => {
+            Some(Place::Body(paths.add(fields.path("body", &body).iter().map(String::as_str))))
+        }
         _ => fields.wrong("", "expected either `header` or `body`"),
     };
     fields.finish();

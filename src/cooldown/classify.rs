@@ -39,8 +39,8 @@ impl Class {
         Self::WORDS.iter().find(|(_, class)| *class == self).map_or("unclear", |(word, _)| word)
     }
 
-    /// Whether another credential could do better. A missing model is missing elsewhere too, as far as anyone knows, and
-    /// a request that is wrong is wrong everywhere.
+    /// Whether another credential could do better. A missing model is missing elsewhere too, as far
+    /// as anyone knows, and a request that is wrong is wrong everywhere.
     pub fn fails_over(self, status: u16) -> bool {
         match self {
             Self::RateLimit | Self::Denied | Self::NotSupported | Self::Transient => true,
@@ -107,7 +107,8 @@ fn says_model_is_not_supported(status: u16, message: &str) -> bool {
     matches!(status, 400 | 422) && NOT_SUPPORTED.iter().any(|phrase| message.contains(phrase))
 }
 
-/// OpenAI's answer to a reference to an item that was never stored: the request is wrong, not the model.
+/// OpenAI's answer to a reference to an item that was never stored: the request is wrong, not the
+/// model.
 fn is_about_a_stored_item(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     message.contains("item with id")

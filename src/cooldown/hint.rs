@@ -4,12 +4,17 @@ use std::time::UNIX_EPOCH;
 
 use crate::request::Headers;
 
-/// How long the provider wants to be left alone, in milliseconds; `None` if it does not say. In this order:
-/// `retry-after-ms`; `retry-after` in seconds or as an HTTP date; the resets of Anthropic's unified limits that are
-/// exhausted; OpenAI's `x-ratelimit-reset-*` of what is used up.
+/// How long the provider wants to be left alone, in milliseconds; `None` if it does not say. In
+/// this order: `retry-after-ms`; `retry-after` in seconds or as an HTTP date; the resets of
+/// Anthropic's unified limits that are exhausted; OpenAI's `x-ratelimit-reset-*` of what is used
+/// up.
 pub fn wait(headers: &Headers, now: u64) -> Option<u64> {
-    let milliseconds = || headers.text("retry-after-ms").trim().parse::<f64>().ok().and_then(positive);
-    milliseconds().or_else(|| retry_after(headers, now)).or_else(|| unified(headers, now)).or_else(|| openai(headers))
+    let milliseconds =
+        || headers.text("retry-after-ms").trim().parse::<f64>().ok().and_then(positive);
+    milliseconds()
+        .or_else(|| retry_after(headers, now))
+        .or_else(|| unified(headers, now))
+        .or_else(|| openai(headers))
 }
 
 /// Whether Anthropic says that a limit of the whole account is exhausted, not one of the model.
@@ -88,7 +93,10 @@ mod tests {
                 ],
                 Some(3_600_000),
             ),
-            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6m0s")], Some(360_000)),
+            (
+                &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6m0s")],
+                Some(360_000),
+            ),
             (&[("x-ratelimit-remaining-tokens", "9"), ("x-ratelimit-reset-tokens", "6m0s")], None),
             (&[], None),
         ] {
@@ -98,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_limits_of_an_account_are_told_from_those_of_a_model() {
-        let is_whole = |name, value| is_for_the_whole_credential(&[(name, value)].into_iter().collect());
+        let is_whole =
+            |name, value| is_for_the_whole_credential(&[(name, value)].into_iter().collect());
         assert!(is_whole("anthropic-ratelimit-unified-7d-status", "rejected"));
         assert!(!is_whole("anthropic-ratelimit-unified-7d-status", "allowed_warning"));
         assert!(!is_whole("retry-after", "1"));

@@ -1,9 +1,10 @@
 //! Cooldowns: what answers teach about credentials, and which credentials are blocked by it.
 //!
-//! An answer is put into a class ([`Class`]), and the class says what changes: a rate limit blocks for as long as the
-//! provider says or by a back-off that doubles, a refused key for half an hour, an overload for a minute, a success ends
-//! it all. What is known is kept for a credential and a model, because providers limit by model; where the model is not
-//! known, or the limit is the account's, for the credential as a whole.
+//! An answer is put into a class ([`Class`]), and the class says what changes: a rate limit blocks
+//! for as long as the provider says or by a back-off that doubles, a refused key for half an hour,
+//! an overload for a minute, a success ends it all. What is known is kept for a credential and a
+//! model, because providers limit by model; where the model is not known, or the limit is the
+//! account's, for the credential as a whole.
 
 mod classify;
 mod hint;
@@ -38,7 +39,8 @@ pub struct Observation<'a> {
     pub wait: Option<u64>,
     /// Whether a limit of the whole credential was hit.
     pub whole: bool,
-    /// When the request was sent on its way. A success that set out before a block began does not end it.
+    /// When the request was sent on its way. A success that set out before a block began does not
+    /// end it.
     pub sent: u64,
 }
 
@@ -65,7 +67,13 @@ pub struct Cooldowns<'c> {
 
 impl Cooldowns<'_> {
     /// Why a credential may not be used for a model now; `None` if it may.
-    pub fn block(&self, shared: &impl SharedData, credential: &Credential, model: &str, now: u64) -> Option<Block> {
+    pub fn block(
+        &self,
+        shared: &impl SharedData,
+        credential: &Credential,
+        model: &str,
+        now: u64,
+    ) -> Option<Block> {
         let states = States::decode(&shared.get(&credential.cooldown_key).value);
         match self.profile {
             Profile::Recommended => self.block_recommended(&states, model, now),
@@ -73,7 +81,8 @@ impl Cooldowns<'_> {
         }
     }
 
-    /// Learns from an answer; gives its class, and whether what changed, if anything did, was written.
+    /// Learns from an answer; gives its class, and whether what changed, if anything did, was
+    /// written.
     pub fn learn(
         &self,
         shared: &impl SharedData,
@@ -98,11 +107,14 @@ impl Cooldowns<'_> {
 
     /// The class of an answer: as configured for its status, else as the profile has it.
     fn class_of(&self, observation: &Observation<'_>) -> Class {
-        let configured = self.config.statuses.iter().find(|(status, _)| *status == observation.status);
+        let configured =
+            self.config.statuses.iter().find(|(status, _)| *status == observation.status);
         match (configured, self.profile) {
             (Some((_, class)), _) => *class,
             (None, Profile::Recommended) => Class::of(observation.status, observation.message),
-            (None, Profile::Reference) => Class::of_reference(observation.status, observation.message),
+            (None, Profile::Reference) => {
+                Class::of_reference(observation.status, observation.message)
+            }
         }
     }
 
@@ -117,8 +129,8 @@ impl Cooldowns<'_> {
         [of(WHOLE), of(self.model_key(canonical(model)))].into_iter().flatten().max_by_key(until)
     }
 
-    /// With a model only its own state counts, else that of the model without suffix; without a model only the
-    /// credential's.
+    /// With a model only its own state counts, else that of the model without suffix; without a
+    /// model only the credential's.
     fn block_reference(&self, states: &States, model: &str, now: u64) -> Option<Block> {
         let exact = states.get(self.model_key(model));
         let base = || states.get(self.model_key(canonical(model))).filter(|_| !model.is_empty());
@@ -142,14 +154,19 @@ impl Cooldowns<'_> {
             // A key that is refused is refused for every model.
             Class::Denied => (WHOLE, Some(self.config.denied)),
             Class::Transient => (of_model, Some(observation.wait.unwrap_or(self.config.transient))),
-            Class::RateLimit => (if observation.whole { WHOLE } else { of_model }, observation.wait),
+            Class::RateLimit => {
+                (if observation.whole { WHOLE } else { of_model }, observation.wait)
+            }
         };
         let mut state = states.get(key).unwrap_or_default();
         let is_open = state.block(now).is_some();
         let length = match length {
-            Some(length) if matches!(class, Class::RateLimit | Class::Transient) => length.min(self.config.max),
+            Some(length) if matches!(class, Class::RateLimit | Class::Transient) => {
+                length.min(self.config.max)
+            }
             Some(length) => length,
-            // The back-off rises once a window, however many requests were on their way when it opened.
+            // The back-off rises once a window, however many requests were on their way when it
+            // opened.
             None if is_open => return,
             None => backoff(&mut state.level).min(self.config.max),
         };
@@ -177,7 +194,8 @@ impl Cooldowns<'_> {
             Class::Unclear => state.retry_at = None,
             Class::RateLimit => {
                 let length = |level: &mut u8| observation.wait.unwrap_or_else(|| backoff(level));
-                state.retry_at = if frozen { None } else { Some(now.saturating_add(length(&mut state.level))) };
+                state.retry_at =
+                    if frozen { None } else { Some(now.saturating_add(length(&mut state.level))) };
                 state.exceeded = true;
                 state.recover_at = state.retry_at;
             }
@@ -200,8 +218,8 @@ fn backoff(level: &mut u8) -> u64 {
     length
 }
 
-/// In the reference a credential as a whole is what its models are: blocked if all of them are, until the first
-/// recovers. Blocks that are over are cleared on the way.
+/// In the reference a credential as a whole is what its models are: blocked if all of them are,
+/// until the first recovers. Blocks that are over are cleared on the way.
 fn aggregate(states: &mut States, now: u64) {
     let mut whole = State { unavailable: true, ..State::default() };
     for state in states.models_mut() {
@@ -212,7 +230,8 @@ fn aggregate(states: &mut States, now: u64) {
         }
         let blocks = state.disabled || (state.unavailable && state.retry_at.is_some());
         whole.unavailable &= blocks;
-        whole.retry_at = earliest(whole.retry_at, state.retry_at.filter(|_| blocks && !state.disabled));
+        whole.retry_at =
+            earliest(whole.retry_at, state.retry_at.filter(|_| blocks && !state.disabled));
         if state.exceeded {
             whole.exceeded = true;
             whole.recover_at = earliest(whole.recover_at, state.recover_at);
@@ -232,12 +251,14 @@ fn earliest(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     }
 }
 
-/// A model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with other settings, on the same
-/// quota and the same prompt cache.
+/// A model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with other
+/// settings, on the same quota and the same prompt cache.
 pub fn canonical(model: &str) -> &str {
     let model = model.trim();
     match model.strip_suffix(')').and_then(|rest| rest.rfind('(')) {
-        Some(suffix) => model.get(..suffix).map(str::trim).filter(|base| !base.is_empty()).unwrap_or(model),
+        Some(suffix) => {
+            model.get(..suffix).map(str::trim).filter(|base| !base.is_empty()).unwrap_or(model)
+        }
         None => model,
     }
 }

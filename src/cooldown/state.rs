@@ -1,12 +1,15 @@
-//! What is known of a credential: for every model that it was used with, and for the credential as a whole.
+//! What is known of a credential: for every model that it was used with, and for the credential as
+//! a whole.
 //!
-//! All of it is one value in shared data, `session_affinity/credential/<16 hex digits>`, so a decision about a credential
-//! costs one read. It has room for [`MODELS`] models; beyond it the one that was changed longest ago gives way, a
-//! blocked one last. To lose a cooldown costs one request that fails and learns it again.
+//! All of it is one value in shared data, `session_affinity/credential/<16 hex digits>`, so a
+//! decision about a credential costs one read. It has room for [`MODELS`] models; beyond it the one
+//! that was changed longest ago gives way, a blocked one last. To lose a cooldown costs one request
+//! that fails and learns it again.
 //!
-//! The value is a version byte and records of 42 bytes, little endian: the hash of the model (16; zero for the
-//! credential itself), flags (1), the level of the back-off (1), the end of the block (8), the recovery of the quota (8),
-//! the time of the last change (8). Times are milliseconds since the epoch. A value that does not read so is empty.
+//! The value is a version byte and records of 42 bytes, little endian: the hash of the model (16;
+//! zero for the credential itself), flags (1), the level of the back-off (1), the end of the block
+//! (8), the recovery of the quota (8), the time of the last change (8). Times are milliseconds
+//! since the epoch. A value that does not read so is empty.
 
 use crate::hash::KeyHash;
 
@@ -25,7 +28,8 @@ const HAS_RETRY: u8 = 4;
 const EXCEEDED: u8 = 8;
 const HAS_RECOVERY: u8 = 16;
 
-/// What is known of a credential for one model, or of the credential itself. The default is that all is well.
+/// What is known of a credential for one model, or of the credential itself. The default is that
+/// all is well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The last answer was an error. It blocks only together with a time.
@@ -64,8 +68,8 @@ impl Block {
 }
 
 impl State {
-    /// Whether, and why, it may not be used now. In the reference the recovery of the quota replaces the end of the
-    /// block, even where it is earlier.
+    /// Whether, and why, it may not be used now. In the reference the recovery of the quota
+    /// replaces the end of the block, even where it is earlier.
     pub fn block(&self, now: u64) -> Option<Block> {
         if self.disabled {
             return Some(Block::Disabled);
@@ -121,8 +125,11 @@ impl States {
             return;
         }
         if model != WHOLE && self.models().count() >= MODELS {
-            let weight = |(_, state, changed): &(KeyHash, State, u64)| (state.block(now).is_some(), *changed);
-            let models = self.records.iter().enumerate().filter(|(_, (model, _, _))| *model != WHOLE);
+            let weight = |(_, state, changed): &(KeyHash, State, u64)| {
+                (state.block(now).is_some(), *changed)
+            };
+            let models =
+                self.records.iter().enumerate().filter(|(_, (model, _, _))| *model != WHOLE);
             if let Some((least, _)) = models.min_by_key(|(_, record)| weight(record)) {
                 self.records.swap_remove(least);
             }
@@ -185,7 +192,16 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         let mut states = States::default();
         states.set(KeyHash(7), blocked_until(9), 1);
-        states.set(WHOLE, State { disabled: true, exceeded: true, recover_at: Some(u64::MAX), ..State::default() }, 2);
+        states.set(
+            WHOLE,
+            State {
+                disabled: true,
+                exceeded: true,
+                recover_at: Some(u64::MAX),
+                ..State::default()
+            },
+            2,
+        );
         states.set(KeyHash(8), State::default(), 3);
         assert_eq!(States::decode(&states.encode()), states);
     }
@@ -206,7 +222,11 @@ mod tests {
         states.set(KeyHash(1), blocked_until(1_000_000), 0);
         states.set(WHOLE, blocked_until(5), 0);
         for model in 2..10_000 {
-            states.set(KeyHash(model), State { unavailable: true, ..State::default() }, model as u64);
+            states.set(
+                KeyHash(model),
+                State { unavailable: true, ..State::default() },
+                model as u64,
+            );
         }
         assert_eq!(states.get(KeyHash(1)), Some(blocked_until(1_000_000)));
         assert_eq!(states.get(WHOLE), Some(blocked_until(5)));

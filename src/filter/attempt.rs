@@ -1,9 +1,10 @@
 //! One attempt on its way to a credential.
 //!
-//! Envoy runs the filters of a cluster once for every attempt, before there is a connection, and lets them see each
-//! attempt's own answer, also one that is retried. So here the credential is carried in, its answer is learnt from at
-//! once, and the router is told where the next attempt goes: beforehand, because a connection may fail without a word,
-//! and again when the answer is an error, which the router then retries because of a header that is set for it.
+//! Envoy runs the filters of a cluster once for every attempt, before there is a connection, and
+//! lets them see each attempt's own answer, also one that is retried. So here the credential is
+//! carried in, its answer is learnt from at once, and the router is told where the next attempt
+//! goes: beforehand, because a connection may fail without a word, and again when the answer is an
+//! error, which the router then retries because of a header that is set for it.
 
 use std::mem;
 use std::rc::Rc;
@@ -49,7 +50,8 @@ impl Attempt {
         let running = Rc::clone(&self.running);
         let now = host::now();
         if plan.is_unheard() {
-            self.running.tell(running.router.observe_failed_connection(&mut plan, &Host, now).learnt);
+            self.running
+                .tell(running.router.observe_failed_connection(&mut plan, &Host, now).learnt);
         }
         match running.router.attempt(&mut plan, &Host, now) {
             Some(failover::Attempt::Ask { pool, credential, next }) => {
@@ -73,7 +75,8 @@ impl Attempt {
         }
     }
 
-    /// Puts the credential into the request, if it is the filter's task, in place of any other that is in it.
+    /// Puts the credential into the request, if it is the filter's task, in place of any other that
+    /// is in it.
     fn carry(&self, pool: &Pool, credential: &Credential) {
         let value_of = |value: &HeaderValue| match value {
             HeaderValue::Secret(secret) => Some(secret.expose().as_bytes().to_vec()),
@@ -82,23 +85,32 @@ impl Attempt {
                 Some([prefix.as_bytes(), &key].concat())
             }
         };
-        let values: Vec<_> = credential.headers.iter().map(|header| (&header.name, value_of(&header.value))).collect();
+        let values: Vec<_> = credential
+            .headers
+            .iter()
+            .map(|header| (&header.name, value_of(&header.value)))
+            .collect();
         for name in pool.key_headers.iter().chain(&pool.source_headers) {
             self.set_http_request_header_bytes(name, None);
         }
         for (name, value) in values {
             if value.is_none() {
-                log::warn!("credential {} of pool {} has no key for {name}", credential.id, pool.name);
+                log::warn!(
+                    "credential {} of pool {} has no key for {name}",
+                    credential.id,
+                    pool.name
+                );
             }
             self.set_http_request_header_bytes(name, value.as_deref());
         }
     }
 
-    /// Learns from an answer. If another credential could do better, and the answer is still held, the router is told to
-    /// ask that one.
+    /// Learns from an answer. If another credential could do better, and the answer is still held,
+    /// the router is told to ask that one.
     fn learn(&self, mut hearing: Hearing, is_held: bool) {
         let Hearing { plan, status, headers, message } = &mut hearing;
-        let verdict = self.running.router.observe(plan, *status, headers, message, &Host, host::now());
+        let verdict =
+            self.running.router.observe(plan, *status, headers, message, &Host, host::now());
         self.running.tell(verdict.learnt);
         hand_over::set_plan(plan);
         if let Some(next) = verdict.next.filter(|_| is_held) {

@@ -1,4 +1,5 @@
-//! What the two roles of the filter tell each other, and access logs: filter states, which no upstream ever sees.
+//! What the two roles of the filter tell each other, and access logs: filter states, which no
+//! upstream ever sees.
 
 use super::host;
 use crate::failover::Plan;

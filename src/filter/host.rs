@@ -33,7 +33,8 @@ pub(super) fn now() -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
-/// Bytes that nobody can guess, from the random keys that the standard library draws for its hash maps.
+/// Bytes that nobody can guess, from the random keys that the standard library draws for its hash
+/// maps.
 pub(super) fn random_bytes() -> [u8; 16] {
     let draw = || RandomState::new().build_hasher().finish();
     ((u128::from(draw()) << 64) | u128::from(draw())).to_le_bytes()
@@ -65,7 +66,11 @@ pub(super) fn answer(reply: &LocalReply) {
     let retry_after = reply.retry_after.map(|seconds| seconds.to_string());
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
-    let sent = hostcalls::send_http_response(u32::from(reply.status), headers, Some(reply.body.as_bytes()));
+    let sent = hostcalls::send_http_response(
+        u32::from(reply.status),
+        headers,
+        Some(reply.body.as_bytes()),
+    );
     if let Err(status) = sent {
         log::warn!("a local reply was refused: {status:?}");
     }
@@ -73,13 +78,17 @@ pub(super) fn answer(reply: &LocalReply) {
 
 /// The status of the response that is passing; 0 if it tells none.
 pub(super) fn response_status() -> u16 {
-    let status = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status").ok().flatten();
+    let status =
+        hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status").ok().flatten();
     status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
 }
 
 /// The beginning of the piece of a response's body that is passing, or of all that is held.
 pub(super) fn response_body(length: usize) -> Vec<u8> {
-    hostcalls::get_buffer(BufferType::HttpResponseBody, 0, length).ok().flatten().unwrap_or_default()
+    hostcalls::get_buffer(BufferType::HttpResponseBody, 0, length)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
 }
 
 /// Who made a response.
@@ -94,20 +103,25 @@ pub(super) enum Origin {
 
 /// Who made the response that is passing, from Envoy's response code details.
 pub(super) fn origin_of_response() -> Origin {
-    let details = hostcalls::get_property(vec!["response", "code_details"]).ok().flatten().unwrap_or_default();
+    let details = hostcalls::get_property(vec!["response", "code_details"])
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     match details.as_slice() {
         b"via_upstream" => Origin::Upstream,
         // A circuit breaker of Envoy's own.
         details if details.ends_with(b"{overflow}") => Origin::Envoy,
-        details if details.starts_with(b"upstream_") || details.starts_with(b"no_healthy_upstream") => {
+        details
+            if details.starts_with(b"upstream_") || details.starts_with(b"no_healthy_upstream") =>
+        {
             Origin::FailedConnection
         }
         _ => Origin::Envoy,
     }
 }
 
-/// Sets the address that a cluster of the type ORIGINAL_DST sends to. It is a filter state of Envoy's own, which takes a
-/// message of two strings: its name, and its value.
+/// Sets the address that a cluster of the type ORIGINAL_DST sends to. It is a filter state of
+/// Envoy's own, which takes a message of two strings: its name, and its value.
 pub(super) fn set_destination(address: &str) {
     const NAME: &str = "envoy.network.transport_socket.original_dst_address";
     const TAGS: [u8; 2] = [0x0a, 0x12];
@@ -117,7 +131,8 @@ pub(super) fn set_destination(address: &str) {
         message.extend_from_slice(&[tag, text.len() as u8]);
         message.extend_from_slice(text.as_bytes());
     }
-    if let Err(status) = hostcalls::call_foreign_function("set_envoy_filter_state", Some(&message)) {
+    if let Err(status) = hostcalls::call_foreign_function("set_envoy_filter_state", Some(&message))
+    {
         log::warn!("set_envoy_filter_state was refused: {status:?}");
     }
 }
@@ -134,15 +149,17 @@ pub(super) fn filter_state(name: &str) -> Vec<u8> {
     hostcalls::get_property(vec![name]).ok().flatten().unwrap_or_default()
 }
 
-/// Makes Envoy choose the route again. A changed header does so by itself, a changed filter state does not.
+/// Makes Envoy choose the route again. A changed header does so by itself, a changed filter state
+/// does not.
 pub(super) fn clear_route_cache() {
     if let Err(status) = hostcalls::call_foreign_function("clear_route_cache", None) {
         log::warn!("clear_route_cache was refused: {status:?}");
     }
 }
 
-/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for everything that an answer can teach,
-/// `session_affinity.answer.<word>.responses`; one for every end of a failover, `session_affinity.failover.<word>.requests`.
+/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for everything
+/// that an answer can teach, `session_affinity.answer.<word>.responses`; one for every end of a
+/// failover, `session_affinity.failover.<word>.requests`.
 pub(super) struct Counters {
     outcomes: Vec<(Outcome, u32)>,
     answers: Vec<(Learnt, u32)>,
@@ -153,9 +170,15 @@ impl Counters {
     /// Defines the counters; each VM must, and all of them count into one.
     pub(super) fn define() -> Self {
         Self {
-            outcomes: define(Outcome::ALL, |outcome| format!("session_affinity.outcome.{}.requests", outcome.as_str())),
-            answers: define(Learnt::all(), |learnt| format!("session_affinity.answer.{learnt}.responses")),
-            failovers: define(Failover::ALL, |end| format!("session_affinity.failover.{end}.requests")),
+            outcomes: define(Outcome::ALL, |outcome| {
+                format!("session_affinity.outcome.{}.requests", outcome.as_str())
+            }),
+            answers: define(Learnt::all(), |learnt| {
+                format!("session_affinity.answer.{learnt}.responses")
+            }),
+            failovers: define(Failover::ALL, |end| {
+                format!("session_affinity.failover.{end}.requests")
+            }),
         }
     }
 
@@ -173,8 +196,12 @@ impl Counters {
 }
 
 /// Defines a counter for every word; one that Envoy refuses does not count.
-fn define<T: Copy>(words: impl IntoIterator<Item = T>, name: impl Fn(T) -> String) -> Vec<(T, u32)> {
-    let counter = |word| Some((word, hostcalls::define_metric(MetricType::Counter, &name(word)).ok()?));
+fn define<T: Copy>(
+    words: impl IntoIterator<Item = T>,
+    name: impl Fn(T) -> String,
+) -> Vec<(T, u32)> {
+    let counter =
+        |word| Some((word, hostcalls::define_metric(MetricType::Counter, &name(word)).ok()?));
     words.into_iter().filter_map(counter).collect()
 }
 

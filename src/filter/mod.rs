@@ -1,9 +1,10 @@
 //! The filter as Envoy sees it: the only part that speaks Proxy-Wasm.
 //!
-//! It carries data in and out and decides nothing. The root context reads the configuration and refuses a bad one. In the
-//! listener a stream context holds a request as long as its body is needed, asks the router, and tells Envoy the answer.
-//! On a cluster, where Envoy runs the same module once for every attempt, an attempt context carries the credential in and
-//! hears the answer.
+//! It carries data in and out and decides nothing. The root context reads the configuration and
+//! refuses a bad one. In the listener a stream context holds a request as long as its body is
+//! needed, asks the router, and tells Envoy the answer. On a cluster, where Envoy runs the same
+//! module once for every attempt, an attempt context carries the credential in and hears the
+//! answer.
 
 mod attempt;
 mod hand_over;
@@ -45,9 +46,13 @@ struct Running {
 }
 
 impl Running {
-    /// Tells the router where to go: the cluster by filter state, and for a credential that is an endpoint, its address.
+    /// Tells the router where to go: the cluster by filter state, and for a credential that is an
+    /// endpoint, its address.
     fn lead_to(&self, credential: &Credential) {
-        host::set_filter_state(&self.router.config().routing.filter_state, credential.cluster.as_bytes());
+        host::set_filter_state(
+            &self.router.config().routing.filter_state,
+            credential.cluster.as_bytes(),
+        );
         if let Some(endpoint) = &credential.endpoint {
             host::set_destination(endpoint);
         }
@@ -60,8 +65,8 @@ impl Running {
     }
 }
 
-/// Since this version Envoy may be asked to retry an answer whose headers were held until its body was there. Before, it
-/// crashes (measured on 1.36.4).
+/// Since this version Envoy may be asked to retry an answer whose headers were held until its body
+/// was there. Before, it crashes (measured on 1.36.4).
 const HOLDS_ERRORS_SINCE: (u64, u64) = (1, 37);
 
 /// Where Envoy runs the filter.
@@ -86,7 +91,10 @@ impl RootContext for Root {
             Ok(config) => config,
             Err(problems) => {
                 let count = problems.lines().len();
-                log::error!("the configuration has {count} problem(s):\n{}", problems.lines().join("\n"));
+                log::error!(
+                    "the configuration has {count} problem(s):\n{}",
+                    problems.lines().join("\n")
+                );
                 return false;
             }
         };
@@ -96,7 +104,8 @@ impl RootContext for Root {
         let router = Router::new(config, Seed::agree(&Host, host::random_bytes()));
         let role = if host::root_id() == UPSTREAM_ROOT_ID { Role::Cluster } else { Role::Listener };
         let holds_errors = host::version() >= HOLDS_ERRORS_SINCE;
-        self.running = Some(Rc::new(Running { router, counters: Counters::define(), role, holds_errors }));
+        self.running =
+            Some(Rc::new(Running { router, counters: Counters::define(), role, holds_errors }));
         true
     }
 

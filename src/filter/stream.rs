@@ -1,9 +1,10 @@
 //! One request on its way through the filter.
 //!
-//! Headers can only be changed while they are held: once a stream was continued they are out of reach, and touching them
-//! traps. So a stream goes through stages, is decided once, in whichever callback comes first with enough to decide on,
-//! and its answer teaches once, as soon as it is clear what it says. Answers pass untouched, but for one: where there is
-//! no credential left, the client hears in its own dialect when to come back.
+//! Headers can only be changed while they are held: once a stream was continued they are out of
+//! reach, and touching them traps. So a stream goes through stages, is decided once, in whichever
+//! callback comes first with enough to decide on, and its answer teaches once, as soon as it is
+//! clear what it says. Answers pass untouched, but for one: where there is no credential left, the
+//! client hears in its own dialect when to come back.
 
 use std::mem;
 use std::rc::Rc;
@@ -21,10 +22,12 @@ use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
 use crate::route::{Decision, Route};
 
-/// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no further.
+/// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no
+/// further.
 const MAX_RETRIES: &str = "x-envoy-max-retries";
 
-/// What the router may try again for: Envoy's own header, with which a client would overrule the filter.
+/// What the router may try again for: Envoy's own header, with which a client would overrule the
+/// filter.
 const RETRY_ON: &str = "x-envoy-retry-on";
 
 pub(super) struct Stream {
@@ -68,7 +71,8 @@ impl Stream {
         let running = Rc::clone(&self.running);
         let router = &running.router;
         let properties: Vec<_> = router.properties().map(host::property).collect();
-        let request = Request { headers, body: router.read_body(body), tried: &[], properties: &properties };
+        let request =
+            Request { headers, body: router.read_body(body), tried: &[], properties: &properties };
         let now = host::now();
         let decision = router.route(&request, &Host, now);
 
@@ -97,8 +101,14 @@ impl Stream {
 
     fn send_to(&self, route: &Route<'_>, plan: &Plan, headers: &Headers) {
         let routing = &self.running.router.config().routing;
-        self.set_http_request_header_bytes(&routing.header, Some(route.credential.cluster.as_bytes()));
-        self.set_http_request_header_bytes(MAX_RETRIES, Some(plan.most.saturating_sub(1).to_string().as_bytes()));
+        self.set_http_request_header_bytes(
+            &routing.header,
+            Some(route.credential.cluster.as_bytes()),
+        );
+        self.set_http_request_header_bytes(
+            MAX_RETRIES,
+            Some(plan.most.saturating_sub(1).to_string().as_bytes()),
+        );
         if headers.first(RETRY_ON).is_some() {
             self.set_http_request_header_bytes(RETRY_ON, None);
         }
@@ -130,7 +140,8 @@ impl Stream {
         self.pass_or_replace(&plan, reply)
     }
 
-    /// Learns from the headers of an answer where no filter on the cluster does, or finds that its body must be heard.
+    /// Learns from the headers of an answer where no filter on the cluster does, or finds that its
+    /// body must be heard.
     fn hear(&mut self, mut plan: Plan, end_of_stream: bool) -> Action {
         let status = host::response_status();
         if status < 400 {
@@ -173,7 +184,8 @@ impl Stream {
     }
 
     fn learn(&self, plan: &mut Plan, status: u16, headers: &Headers, message: &[u8]) {
-        let verdict = self.running.router.observe(plan, status, headers, message, &Host, host::now());
+        let verdict =
+            self.running.router.observe(plan, status, headers, message, &Host, host::now());
         self.running.tell(verdict.learnt);
     }
 

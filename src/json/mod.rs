@@ -1,12 +1,14 @@
 //! Reading JSON where it lies: no tree, no recursion, no copy of what is not asked for.
 //!
-//! A session id is a few dozen bytes in a body of up to megabytes, usually at its end. So the reader walks the members
-//! of one object and jumps over every other value: brackets are counted, strings are left with `memchr`. Depth costs a
-//! counter, never stack, and a value that is skipped is never checked.
+//! A session id is a few dozen bytes in a body of up to megabytes, usually at its end. So the
+//! reader walks the members of one object and jumps over every other value: brackets are counted,
+//! strings are left with `memchr`. Depth costs a counter, never stack, and a value that is skipped
+//! is never checked.
 //!
-//! The reader is tolerant on purpose. It agrees with the reference's parser (gjson) on every valid document, including
-//! what other parsers reject or decide differently: of two equal keys the first counts, lone surrogates are read as
-//! U+FFFD, bytes that are not UTF-8 are kept. Of a broken document it gives what stands before the break.
+//! The reader is tolerant on purpose. It agrees with the reference's parser (gjson) on every valid
+//! document, including what other parsers reject or decide differently: of two equal keys the first
+//! counts, lone surrogates are read as U+FFFD, bytes that are not UTF-8 are kept. Of a broken
+//! document it gives what stands before the break.
 
 mod scan;
 mod text;
@@ -42,8 +44,9 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The document's object or array: the first one in the bytes. What stands before it (a byte order mark, an SSE
-    /// `data:`) is passed over, what follows it is not looked at. `None` where there is neither.
+    /// The document's object or array: the first one in the bytes. What stands before it (a byte
+    /// order mark, an SSE `data:`) is passed over, what follows it is not looked at. `None` where
+    /// there is neither.
     pub fn document(bytes: &'a [u8]) -> Option<Self> {
         let start = memchr::memchr2(b'{', b'[', bytes)?;
         let raw = bytes.get(start..)?;
@@ -56,8 +59,8 @@ impl<'a> Value<'a> {
         self.kind
     }
 
-    /// The value as text: a string unescaped, a number in plain decimals, an object or array as it was sent, `null` as
-    /// nothing. Never fails; the bytes need not be UTF-8.
+    /// The value as text: a string unescaped, a number in plain decimals, an object or array as it
+    /// was sent, `null` as nothing. Never fails; the bytes need not be UTF-8.
     pub fn text(self) -> Cow<'a, [u8]> {
         match self.kind {
             Kind::Null => Cow::Borrowed(b""),
@@ -74,7 +77,8 @@ impl<'a> Value<'a> {
         Members::new(if self.kind == Kind::Object { self.raw } else { b"" })
     }
 
-    /// The elements of an array or the values of an object, in the order they were sent; of any other value none.
+    /// The elements of an array or the values of an object, in the order they were sent; of any
+    /// other value none.
     pub fn elements(self) -> Elements<'a> {
         Elements::new(match self.kind {
             Kind::Array | Kind::Object => self.raw,
@@ -134,7 +138,11 @@ mod tests {
             (r"\ud83d\u0041!", "\u{fffd}!"),
             (r"cut\q here", "cut"),
         ] {
-            assert_eq!(text_of(&format!(r#"{{"a":"{raw}"}}"#), "a").as_deref(), Some(expected), "{raw}");
+            assert_eq!(
+                text_of(&format!(r#"{{"a":"{raw}"}}"#), "a").as_deref(),
+                Some(expected),
+                "{raw}"
+            );
         }
     }
 
@@ -147,7 +155,10 @@ mod tests {
 
     #[test]
     fn what_stands_inside_other_values_does_not_count() {
-        assert_eq!(text_of(r#"{"m":[{"a":"\"a\":\"0\""},"}]"],"a":"1"}"#, "a").as_deref(), Some("1"));
+        assert_eq!(
+            text_of(r#"{"m":[{"a":"\"a\":\"0\""},"}]"],"a":"1"}"#, "a").as_deref(),
+            Some("1")
+        );
     }
 
     #[test]

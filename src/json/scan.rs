@@ -25,8 +25,8 @@ impl<'a> Iterator for Members<'a> {
             return None;
         }
         let (key, rest) = split_string(self.rest.get(key_start..)?)?;
-        // Whatever stands between key and value is passed over, the colon included: a tolerant reader needs only the
-        // first byte that can begin a value.
+        // Whatever stands between key and value is passed over, the colon included: a tolerant
+        // reader needs only the first byte that can begin a value.
         let value_start = rest.iter().position(|&byte| kind_of(byte).is_some())?;
         let (value, rest) = split_value(rest.get(value_start..)?)?;
         self.rest = rest;
@@ -42,7 +42,10 @@ pub struct Elements<'a> {
 
 impl<'a> Elements<'a> {
     pub(super) fn new(container: &'a [u8]) -> Self {
-        Self { rest: container.get(1..).unwrap_or_default(), keyed: container.first() == Some(&b'{') }
+        Self {
+            rest: container.get(1..).unwrap_or_default(),
+            keyed: container.first() == Some(&b'{'),
+        }
     }
 }
 
@@ -56,8 +59,8 @@ impl<'a> Iterator for Elements<'a> {
         }
         let value_start = self.rest.iter().position(|&byte| kind_of(byte).is_some())?;
         let (value, rest) = split_value(self.rest.get(value_start..)?)?;
-        // The byte behind a value is a separator. The reference passes over it without a look, so that where the comma
-        // is missing the first byte of the next value is lost.
+        // The byte behind a value is a separator. The reference passes over it without a look, so
+        // that where the comma is missing the first byte of the next value is lost.
         self.rest = rest.get(1..).unwrap_or_default();
         Some(value)
     }
@@ -77,13 +80,15 @@ fn kind_of(first: u8) -> Option<Kind> {
         b't' => Kind::True,
         b'f' => Kind::False,
         b'n' => Kind::Null,
-        // Spellings of numbers that JSON does not know, but the reference reads: `+5`, `Infinity`, `NaN`.
+        // Spellings of numbers that JSON does not know, but the reference reads: `+5`, `Infinity`,
+        // `NaN`.
         b'0'..=b'9' | b'-' | b'+' | b'i' | b'I' | b'N' => Kind::Number,
         _ => return None,
     })
 }
 
-/// Splits the value that begins at the first byte from what follows it. `None` if it is a string without an end.
+/// Splits the value that begins at the first byte from what follows it. `None` if it is a string
+/// without an end.
 fn split_value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let kind = match kind_of(*bytes.first()?)? {
         Kind::Null if bytes.get(1).is_some_and(|&second| second != b'u') => Kind::Number, // `nan`
@@ -92,8 +97,12 @@ fn split_value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let (raw, rest) = match kind {
         Kind::String => split_string(bytes)?,
         Kind::Object | Kind::Array => bytes.split_at(container_length(bytes)),
-        Kind::Number => split_before(bytes, |byte| byte <= b' ' || matches!(byte, b',' | b']' | b'}')),
-        Kind::Null | Kind::True | Kind::False => split_before(bytes, |byte| !byte.is_ascii_lowercase()),
+        Kind::Number => {
+            split_before(bytes, |byte| byte <= b' ' || matches!(byte, b',' | b']' | b'}'))
+        }
+        Kind::Null | Kind::True | Kind::False => {
+            split_before(bytes, |byte| !byte.is_ascii_lowercase())
+        }
     };
     Some((Value { kind, raw }, rest))
 }
@@ -102,10 +111,11 @@ fn split_before(bytes: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     bytes.split_at(bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len()))
 }
 
-/// Splits the string that begins at the first byte, quotes included, from what follows it. `None` if it has no end.
+/// Splits the string that begins at the first byte, quotes included, from what follows it. `None`
+/// if it has no end.
 ///
-/// Escapes are many in prompts, quotes are few: so quotes are searched for, and only before one the backslashes are
-/// counted. A quote behind an odd number of them belongs to the string.
+/// Escapes are many in prompts, quotes are few: so quotes are searched for, and only before one the
+/// backslashes are counted. A quote behind an odd number of them belongs to the string.
 fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut from = 1;
     loop {
@@ -119,8 +129,9 @@ fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// The length of the object or array that begins at the first byte; all there is, if it has no end. Brackets are only
-/// counted, not paired: that is enough for valid JSON, and needs no memory for the depth.
+/// The length of the object or array that begins at the first byte; all there is, if it has no end.
+/// Brackets are only counted, not paired: that is enough for valid JSON, and needs no memory for
+/// the depth.
 fn container_length(bytes: &[u8]) -> usize {
     let mut depth = 0_usize;
     let mut at = 0;

@@ -1,9 +1,11 @@
-//! What a value says: strings unescaped, numbers in plain decimals, as the reference's parser spells them.
+//! What a value says: strings unescaped, numbers in plain decimals, as the reference's parser
+//! spells them.
 
 use std::borrow::Cow;
 
-/// The text of a string, given the bytes between its quotes. A lone surrogate becomes U+FFFD. A string with an escape
-/// ends before a raw control character and before an escape that JSON does not know; one without keeps all its bytes.
+/// The text of a string, given the bytes between its quotes. A lone surrogate becomes U+FFFD. A
+/// string with an escape ends before a raw control character and before an escape that JSON does
+/// not know; one without keeps all its bytes.
 pub(super) fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
     let Some(first_escape) = memchr::memchr(b'\\', bytes) else {
         return Cow::Borrowed(bytes);
@@ -33,7 +35,8 @@ pub(super) fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Reads what follows a backslash, and gives what follows the escape. `None` for an escape that is cut or unknown.
+/// Reads what follows a backslash, and gives what follows the escape. `None` for an escape that is
+/// cut or unknown.
 fn escape<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
     let (&letter, rest) = bytes.split_first()?;
     out.push(match letter {
@@ -49,8 +52,9 @@ fn escape<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
     Some(rest)
 }
 
-/// Reads what follows `\u`. After the first half of a surrogate pair any second `\u` escape is consumed with it, even
-/// one that is no second half: the reference does so, and ids have to be the same bytes.
+/// Reads what follows `\u`. After the first half of a surrogate pair any second `\u` escape is
+/// consumed with it, even one that is no second half: the reference does so, and ids have to be the
+/// same bytes.
 fn unicode_escape<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
     let (unit, mut rest) = code_unit(bytes)?;
     let mut units = [unit, 0];
@@ -83,14 +87,15 @@ fn code_unit(bytes: &[u8]) -> Option<(u16, &[u8])> {
     Some((unit, rest))
 }
 
-/// A number's text: an integer as it was sent, whatever its length; any other spelling as the shortest plain decimal
-/// of its double. What cannot be read as a number counts as zero.
+/// A number's text: an integer as it was sent, whatever its length; any other spelling as the
+/// shortest plain decimal of its double. What cannot be read as a number counts as zero.
 pub(super) fn plain_decimal(raw: &[u8]) -> Cow<'_, [u8]> {
     let digits = raw.strip_prefix(b"-").unwrap_or(raw);
     if digits.iter().all(u8::is_ascii_digit) {
         return Cow::Borrowed(raw);
     }
-    let number = std::str::from_utf8(raw).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    let number =
+        std::str::from_utf8(raw).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
     let text = if number == f64::INFINITY {
         "+Inf".to_owned()
     } else if number == f64::NEG_INFINITY {

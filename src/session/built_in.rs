@@ -1,9 +1,10 @@
 //! The sources that are known by name, as a table.
 //!
-//! The order is that of the profile `recommended`. It contains the reference's six steps in the reference's relative
-//! order, so a request that only has what the reference reads has the same id here. What is missing on purpose are ids
-//! of a request, a turn, a device or a trace: `x-request-id`, `traceparent`, `x-interaction-id`, `x-grok-req-id`,
-//! `x-codex-window-id` and the like. A session that changes with every request is no session.
+//! The order is that of the profile `recommended`. It contains the reference's six steps in the
+//! reference's relative order, so a request that only has what the reference reads has the same id
+//! here. What is missing on purpose are ids of a request, a turn, a device or a trace:
+//! `x-request-id`, `traceparent`, `x-interaction-id`, `x-grok-req-id`, `x-codex-window-id` and the
+//! like. A session that changes with every request is no session.
 
 use std::borrow::Cow;
 
@@ -55,13 +56,25 @@ const fn body(prefix: &'static str, path: &'static str) -> Entry {
 /// All of them, in the order of the profile `recommended`.
 pub(super) const BUILT_IN: &[BuiltIn] = &[
     // Claude Code 2.1.86 and later: the value that the body has too, and before any body is there.
-    BuiltIn { name: "claude-code-header", by_default: true, entries: &[header("claude", "x-claude-code-session-id")] },
-    BuiltIn { name: "claude-code", by_default: true, entries: &[Entry { prefix: "claude", at: At::Claude }] },
+    BuiltIn {
+        name: "claude-code-header",
+        by_default: true,
+        entries: &[header("claude", "x-claude-code-session-id")],
+    },
+    BuiltIn {
+        name: "claude-code",
+        by_default: true,
+        entries: &[Entry { prefix: "claude", at: At::Claude }],
+    },
     // OpenCode, Crush, Kilo, Droid, Z Code, and whoever configures a header.
-    BuiltIn { name: "session-id-header", by_default: true, entries: &[header("header", "x-session-id")] },
+    BuiltIn {
+        name: "session-id-header",
+        by_default: true,
+        entries: &[header("header", "x-session-id")],
+    },
     BuiltIn { name: "amp", by_default: true, entries: &[header("amp", "x-amp-thread-id")] },
-    // Codex 0.131 and later; Codex before it, Roo, Cline and pi; Codex' metadata; the oldest Codex. Sub-agents send the
-    // parent's session id and a thread id of their own: the session goes first.
+    // Codex 0.131 and later; Codex before it, Roo, Cline and pi; Codex' metadata; the oldest Codex.
+    // Sub-agents send the parent's session id and a thread id of their own: the session goes first.
     BuiltIn {
         name: "codex",
         by_default: true,
@@ -74,7 +87,11 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
         ],
     },
     // OpenCode, pi, Cloudflare, Fireworks, LangChain.
-    BuiltIn { name: "session-affinity-header", by_default: true, entries: &[header("affinity", "x-session-affinity")] },
+    BuiltIn {
+        name: "session-affinity-header",
+        by_default: true,
+        entries: &[header("affinity", "x-session-affinity")],
+    },
     BuiltIn {
         name: "vendor-headers",
         by_default: true,
@@ -105,7 +122,10 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
         name: "client-request-id",
         by_default: true,
-        entries: &[Entry { prefix: "clientreq", at: At::HeaderOf("x-client-request-id", &["codex", "pi"]) }],
+        entries: &[Entry {
+            prefix: "clientreq",
+            at: At::HeaderOf("x-client-request-id", &["codex", "pi"]),
+        }],
     },
     BuiltIn {
         name: "body-session",
@@ -126,14 +146,22 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
             Entry { prefix: "session", at: At::BodyPart("user_prompt_id", "(?s-u)^(.+?)########") },
         ],
     },
-    BuiltIn { name: "prompt-cache-key", by_default: true, entries: &[body("pck", "prompt_cache_key")] },
+    BuiltIn {
+        name: "prompt-cache-key",
+        by_default: true,
+        entries: &[body("pck", "prompt_cache_key")],
+    },
     BuiltIn {
         name: "conversation",
         by_default: true,
         entries: &[body("conv", "conversation"), body("conv", "conversation.id")],
     },
     BuiltIn { name: "user-id", by_default: true, entries: &[body("user", "metadata.user_id")] },
-    BuiltIn { name: "conversation-id", by_default: true, entries: &[body("conv", "conversation_id")] },
+    BuiltIn {
+        name: "conversation-id",
+        by_default: true,
+        entries: &[body("conv", "conversation_id")],
+    },
     // Coarse: one end user, or one value for a whole tenant, would sit on one credential.
     BuiltIn {
         name: "end-user",
@@ -145,7 +173,11 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
             header("enduser", "x-openwebui-user-id"),
         ],
     },
-    BuiltIn { name: "message-hash", by_default: true, entries: &[Entry { prefix: "msg", at: At::MessageHash }] },
+    BuiltIn {
+        name: "message-hash",
+        by_default: true,
+        entries: &[Entry { prefix: "msg", at: At::MessageHash }],
+    },
 ];
 
 /// The sources of the reference, in its order.
@@ -192,7 +224,9 @@ mod tests {
 
     #[test]
     fn the_references_sources_keep_their_order_in_the_recommended_one() {
-        let place = |name: &&str| BUILT_IN.iter().position(|group| group.name == *name && group.by_default).unwrap();
+        let place = |name: &&str| {
+            BUILT_IN.iter().position(|group| group.name == *name && group.by_default).unwrap()
+        };
         assert!(REFERENCE.iter().map(place).is_sorted());
     }
 }

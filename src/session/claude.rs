@@ -1,12 +1,12 @@
 //! Claude Code's session inside `metadata.user_id`.
 //!
-//! Up to 2.1.77 the field reads `user_<hash>_account_<uuid or nothing>_session_<uuid>`; since 2.1.78 it is a JSON object
-//! in a string, `{"device_id":…,"account_uuid":…,"session_id":…}`.
+//! Up to 2.1.77 the field reads `user_<hash>_account_<uuid or nothing>_session_<uuid>`; since
+//! 2.1.78 it is a JSON object in a string, `{"device_id":…,"account_uuid":…,"session_id":…}`.
 
 use crate::json::{Kind, Value};
 
-/// The session id as the reference finds it. The old form is tried first, on the text as it is; the JSON form counts
-/// only if the very first byte opens an object; its session id may be of any type.
+/// The session id as the reference finds it. The old form is tried first, on the text as it is; the
+/// JSON form counts only if the very first byte opens an object; its session id may be of any type.
 pub(super) fn reference_session(user_id: &[u8]) -> Option<Vec<u8>> {
     if let Some(id) = old_form(user_id) {
         return Some(id.to_vec());
@@ -15,17 +15,20 @@ pub(super) fn reference_session(user_id: &[u8]) -> Option<Vec<u8>> {
     (!id.is_empty()).then_some(id)
 }
 
-/// The session id of a field that is a string, blanks around it ignored. What begins like JSON is only read as JSON.
+/// The session id of a field that is a string, blanks around it ignored. What begins like JSON is
+/// only read as JSON.
 pub(super) fn session(user_id: &[u8]) -> Option<Vec<u8>> {
     let user_id = user_id.trim_ascii();
     if user_id.first() == Some(&b'{') {
-        return json_form(user_id).filter(|id| id.kind() == Kind::String).map(|id| id.text().into_owned());
+        return json_form(user_id)
+            .filter(|id| id.kind() == Kind::String)
+            .map(|id| id.text().into_owned());
     }
     old_form(user_id).map(<[u8]>::to_vec)
 }
 
-/// The expression `_session_([a-f0-9-]+)$`. The marker's last byte is not of the class, so the group can only be the
-/// longest tail that is.
+/// The expression `_session_([a-f0-9-]+)$`. The marker's last byte is not of the class, so the
+/// group can only be the longest tail that is.
 fn old_form(user_id: &[u8]) -> Option<&[u8]> {
     let is_of_class = |byte: &u8| matches!(byte, b'a'..=b'f' | b'0'..=b'9' | b'-');
     let start = user_id.iter().rposition(|byte| !is_of_class(byte))? + 1;

@@ -3,8 +3,9 @@
 /// Bytes of the longest id. Clients' own limits are lower; a longer text is a prompt or an attack.
 const LONGEST: usize = 256;
 
-/// The id in a text: without the blanks around it. `None` if nothing is left, if it is too long, or if the text holds a
-/// control character anywhere, also at its edges: such a value was not made by a client that names its conversation.
+/// The id in a text: without the blanks around it. `None` if nothing is left, if it is too long, or
+/// if the text holds a control character anywhere, also at its edges: such a value was not made by
+/// a client that names its conversation.
 pub(super) fn valid(text: &[u8]) -> Option<&[u8]> {
     let trimmed = match std::str::from_utf8(text) {
         Ok(text) if text.contains(char::is_control) => return None,
@@ -39,7 +40,11 @@ mod tests {
         ] {
             assert_eq!(valid(text.as_bytes()), expected.map(str::as_bytes), "{text:?}");
         }
-        assert_eq!(valid(b" caf\xe9 "), Some(b"caf\xe9".as_slice()), "not UTF-8, but an id all the same");
+        assert_eq!(
+            valid(b" caf\xe9 "),
+            Some(b"caf\xe9".as_slice()),
+            "not UTF-8, but an id all the same"
+        );
         assert_eq!(valid(b"caf\xe9\n"), None);
     }
 }

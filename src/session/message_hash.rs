@@ -1,9 +1,10 @@
 //! The identity of last resort: a hash of how the conversation began.
 //!
-//! Three texts are looked for: the system prompt, the first user text and the first assistant text, each cut to 100
-//! bytes. Their FNV-1a hash is the id. Four body formats are read, in the reference's order; a format adds only what
-//! the ones before it did not find. Agents share their first hundred bytes of prompt, so different conversations of one
-//! agent may get one id: that concentrates them on a credential, and loses no cache.
+//! Three texts are looked for: the system prompt, the first user text and the first assistant text,
+//! each cut to 100 bytes. Their FNV-1a hash is the id. Four body formats are read, in the
+//! reference's order; a format adds only what the ones before it did not find. Agents share their
+//! first hundred bytes of prompt, so different conversations of one agent may get one id: that
+//! concentrates them on a credential, and loses no cache.
 
 use std::hash::Hasher;
 
@@ -13,7 +14,8 @@ use super::Rules;
 use crate::body::{Body, PathId, Paths};
 use crate::json::{Kind, Value};
 
-/// Bytes of a text that count. The cut may fall inside a character: bytes are hashed, not characters.
+/// Bytes of a text that count. The cut may fall inside a character: bytes are hashed, not
+/// characters.
 const TEXT_LIMIT: usize = 100;
 
 /// Where the texts stand in a body.
@@ -76,12 +78,16 @@ impl MessagePaths {
         texts
     }
 
-    /// Bodies in which the reference finds nothing: only they may be read otherwise, so that no id changes.
+    /// Bodies in which the reference finds nothing: only they may be read otherwise, so that no id
+    /// changes.
     fn read_what_the_reference_cannot(&self, texts: &mut FirstTexts, body: &Body<'_>) {
         *texts = FirstTexts::default();
         texts.read_messages(body.get(self.messages), Dialect::Extended);
         if texts.are_empty() {
-            texts.read_gemini(body.get(self.code_assist.system_parts), body.get(self.code_assist.contents));
+            texts.read_gemini(
+                body.get(self.code_assist.system_parts),
+                body.get(self.code_assist.contents),
+            );
         }
         if let (true, Some(input)) = (texts.are_empty(), body.get(self.input))
             && input.kind() == Kind::String
@@ -109,8 +115,8 @@ pub(super) struct FirstTexts {
 }
 
 impl FirstTexts {
-    /// The hash of all three texts, and the hash without the assistant's if there is one. `None` if neither a system
-    /// nor a user text was found.
+    /// The hash of all three texts, and the hash without the assistant's if there is one. `None` if
+    /// neither a system nor a user text was found.
     pub(super) fn hashes(&self) -> Option<(String, Option<String>)> {
         if self.system.is_empty() && self.user.is_empty() {
             return None;
@@ -134,7 +140,9 @@ impl FirstTexts {
     fn read_messages(&mut self, messages: Option<Value<'_>>, dialect: Dialect) {
         let extended = dialect == Dialect::Extended;
         for message in array(messages) {
-            let text = content_text(message.get("content"), |kind| kind == b"text" || (extended && kind.is_empty()));
+            let text = content_text(message.get("content"), |kind| {
+                kind == b"text" || (extended && kind.is_empty())
+            });
             match role_of(message).as_slice() {
                 b"system" => keep_first(&mut self.system, &text),
                 b"developer" if extended => keep_first(&mut self.system, &text),
@@ -148,10 +156,13 @@ impl FirstTexts {
         }
     }
 
-    /// Anthropic Messages: `system`, a string or an array of parts of which the first with text counts.
+    /// Anthropic Messages: `system`, a string or an array of parts of which the first with text
+    /// counts.
     fn read_top_level_system(&mut self, system: Option<Value<'_>>) {
         match system {
-            Some(system) if system.kind() == Kind::String => keep_first(&mut self.system, &system.text()),
+            Some(system) if system.kind() == Kind::String => {
+                keep_first(&mut self.system, &system.text())
+            }
             system => keep_first(&mut self.system, &first_part_text(array(system))),
         }
     }
@@ -172,8 +183,8 @@ impl FirstTexts {
         }
     }
 
-    /// OpenAI Responses: `instructions` and `input[]`. Items that are no messages (reasoning, tool calls) do not count;
-    /// one without a type is a message if it has a role.
+    /// OpenAI Responses: `instructions` and `input[]`. Items that are no messages (reasoning, tool
+    /// calls) do not count; one without a type is a message if it has a role.
     fn read_responses(&mut self, instructions: Option<Value<'_>>, input: Option<Value<'_>>) {
         keep_first(&mut self.system, &text_of(instructions));
         for item in array(input) {
@@ -195,7 +206,8 @@ impl FirstTexts {
     }
 }
 
-/// FNV-1a over `sys:<text>\n`, `usr:<text>\n`, `ast:<text>\n`, each only if there is such a text; in 16 hex digits.
+/// FNV-1a over `sys:<text>\n`, `usr:<text>\n`, `ast:<text>\n`, each only if there is such a text;
+/// in 16 hex digits.
 pub fn hash(system: &[u8], user: &[u8], assistant: &[u8]) -> String {
     let mut hasher = FnvHasher::default();
     for (label, text) in [(b"sys:", system), (b"usr:", user), (b"ast:", assistant)] {
@@ -231,7 +243,8 @@ fn first_part_text<'a>(parts: impl Iterator<Item = Value<'a>>) -> Vec<u8> {
     parts.map(|part| text_of(part.get("text"))).find(|text| !text.is_empty()).unwrap_or_default()
 }
 
-/// The text of a message's content: the string itself, or the texts of its text parts with a blank between them.
+/// The text of a message's content: the string itself, or the texts of its text parts with a blank
+/// between them.
 fn content_text(content: Option<Value<'_>>, is_text: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     if let Some(string) = content.filter(|content| content.kind() == Kind::String) {
         return string.text().into_owned();

@@ -1,13 +1,15 @@
 //! Which conversation a request belongs to.
 //!
-//! Clients name their conversation in different places. The places are an ordered list of [`Source`]s, and the first
-//! that says something decides. The profile `recommended` knows the places of some thirty clients (the module
-//! `built_in`), the profile `reference` the six of the reference; an operator can give a list of his own.
+//! Clients name their conversation in different places. The places are an ordered list of
+//! [`Source`]s, and the first that says something decides. The profile `recommended` knows the
+//! places of some thirty clients (the module `built_in`), the profile `reference` the six of the
+//! reference; an operator can give a list of his own.
 //!
-//! Last in the list stands a hash of the first messages, for clients that send no id. Only this id changes as a
-//! conversation grows, and only once: the first turn has no assistant text yet. So it comes with a fallback, the hash
-//! without that text, under which the first turn was bound. The only other fallback is that of `prompt_cache_key`: the
-//! conversation, which some clients send without the key at first.
+//! Last in the list stands a hash of the first messages, for clients that send no id. Only this id
+//! changes as a conversation grows, and only once: the first turn has no assistant text yet. So it
+//! comes with a fallback, the hash without that text, under which the first turn was bound. The
+//! only other fallback is that of `prompt_cache_key`: the conversation, which some clients send
+//! without the key at first.
 
 mod built_in;
 mod claude;
@@ -43,7 +45,10 @@ impl Sources {
 
     /// The sources of the profile `reference`.
     pub fn reference(paths: &mut Paths) -> Self {
-        let list = built_in::REFERENCE.iter().flat_map(|name| Self::named(name, paths).unwrap_or_default()).collect();
+        let list = built_in::REFERENCE
+            .iter()
+            .flat_map(|name| Self::named(name, paths).unwrap_or_default())
+            .collect();
         Self::new(list, Rules::Reference, paths)
     }
 
@@ -70,13 +75,15 @@ impl Sources {
                 return self.hashed(&source.name, request);
             }
             let id = source.id(request, self.rules)?;
-            let fallback = if source.name == "pck" { self.conversation_behind(at, request) } else { None };
+            let fallback =
+                if source.name == "pck" { self.conversation_behind(at, request) } else { None };
             Some(Session { source: &source.name, primary: prefixed(&source.name, &id), fallback })
         })
     }
 
-    /// Whether these headers settle which session it is, whatever the body says. A source in the body overrules the
-    /// headers behind it; but Claude Code's field only in an API that Claude Code speaks.
+    /// Whether these headers settle which session it is, whatever the body says. A source in the
+    /// body overrules the headers behind it; but Claude Code's field only in an API that Claude
+    /// Code speaks.
     pub fn are_settled_by(&self, headers: &Headers, api: Api) -> bool {
         let request = Request { headers, body: Body::default(), tried: &[], properties: &[] };
         for source in &self.list {
@@ -99,7 +106,8 @@ impl Sources {
     /// The first conversation that the sources behind this one find.
     fn conversation_behind(&self, at: usize, request: &Request<'_>) -> Option<Vec<u8>> {
         let behind = self.list.iter().skip(at + 1).filter(|source| source.name == "conv");
-        let (source, id) = behind.filter_map(|source| Some((source, source.id(request, self.rules)?))).next()?;
+        let (source, id) =
+            behind.filter_map(|source| Some((source, source.id(request, self.rules)?))).next()?;
         Some(prefixed(&source.name, &id))
     }
 }

@@ -12,7 +12,8 @@ use crate::request::Request;
 /// A place that may hold a session id.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The word for logs, and the prefix of the session id, which keeps equal ids of different places apart.
+    /// The word for logs, and the prefix of the session id, which keeps equal ids of different
+    /// places apart.
     pub name: Cow<'static, str>,
     /// Where it is.
     pub place: Place,
@@ -40,7 +41,8 @@ pub enum Place {
 /// What a value must be to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rules {
-    /// Trimmed, 1 to 256 bytes, no control characters; of a body only strings; of a header any of its values.
+    /// Trimmed, 1 to 256 bytes, no control characters; of a body only strings; of a header any of
+    /// its values.
     Recommended,
     /// As the reference: whatever is not empty, of any type; of a header only the first value.
     Reference,
@@ -52,7 +54,8 @@ impl Source {
         Self { name: name.into(), place, clients: &[], json: Vec::new(), pattern: None }
     }
 
-    /// The id that a request has here. The message hash is no id of a client's, so it is not found here.
+    /// The id that a request has here. The message hash is no id of a client's, so it is not found
+    /// here.
     pub(super) fn id(&self, request: &Request<'_>, rules: Rules) -> Option<Vec<u8>> {
         if !self.is_for_client(request) {
             return None;
@@ -78,7 +81,9 @@ impl Source {
     fn is_for_client(&self, request: &Request<'_>) -> bool {
         let names = || ["originator", "user-agent"].map(|name| request.headers.text(name));
         self.clients.is_empty()
-            || names().iter().any(|name| self.clients.iter().any(|client| names_client(name, client)))
+            || names()
+                .iter()
+                .any(|name| self.clients.iter().any(|client| names_client(name, client)))
     }
 
     fn refined(&self, text: &[u8], rules: Rules) -> Option<Vec<u8>> {
@@ -88,7 +93,9 @@ impl Source {
             for name in &self.json {
                 value = value.get(name)?;
             }
-            text = Cow::Owned(Some(value).filter(|value| value.kind() == Kind::String)?.text().into_owned());
+            text = Cow::Owned(
+                Some(value).filter(|value| value.kind() == Kind::String)?.text().into_owned(),
+            );
         }
         match &self.pattern {
             Some(pattern) => accepted(pattern.captures(&text)?.get(1)?.as_bytes(), rules),
@@ -109,9 +116,10 @@ fn string_at<'a>(request: &Request<'a>, path: PathId, rules: Rules) -> Option<Co
     (rules == Rules::Reference || value.kind() == Kind::String).then(|| value.text())
 }
 
-/// Whether a client's name is this, or begins so and goes on with something that is no letter: `pi` is in `pi/0.52` and
-/// not in `pip`.
+/// Whether a client's name is this, or begins so and goes on with something that is no letter: `pi`
+/// is in `pi/0.52` and not in `pip`.
 fn names_client(name: &str, client: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name.strip_prefix(client).is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
+    name.strip_prefix(client)
+        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
 }

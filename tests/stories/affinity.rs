@@ -21,7 +21,11 @@ async fn turns_of_one_session_go_to_one_credential_and_new_sessions_spread() -> 
     }
     for (session, account) in &first_turns {
         let served = say(&gateway, session).await?;
-        assert_eq!((served.outcome.as_str(), &served.account), ("hit", account), "session {session}");
+        assert_eq!(
+            (served.outcome.as_str(), &served.account),
+            ("hit", account),
+            "session {session}"
+        );
     }
     let mut sessions_of = BTreeMap::new();
     for account in first_turns.into_values() {
@@ -39,8 +43,9 @@ async fn a_conversation_without_an_id_is_known_by_its_beginning() -> Result<()> 
     let gateway = shipped().await?;
     say(&gateway, "so that the rotation is not at its start").await?;
     let mut conversation = message("Why is the sky blue?");
-    let turn =
-        async |conversation: &Value| served(&send(&gateway, post("/v1/messages").body(body(conversation))?).await?);
+    let turn = async |conversation: &Value| {
+        served(&send(&gateway, post("/v1/messages").body(body(conversation))?).await?)
+    };
     let first = turn(&conversation).await?;
     assert_eq!((first.outcome.as_str(), first.source.as_deref()), ("miss", Some("msg")));
     for expected in ["inherit", "hit", "hit"] {
@@ -66,8 +71,7 @@ async fn every_api_keeps_its_conversations_by_what_its_clients_send() -> Result<
     let chat = json!({"model": "gpt-5.4", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi."}]});
     let mut with_conversation_id = chat.clone();
     with_conversation_id["conversation_id"] = json!("c-1");
-    let responses =
-        json!({"model": "gpt-5.4", "instructions": "Be thorough.", "input": [{"role": "user", "content": "Hi."}]});
+    let responses = json!({"model": "gpt-5.4", "instructions": "Be thorough.", "input": [{"role": "user", "content": "Hi."}]});
     let gemini = json!({"systemInstruction": {"parts": [{"text": "Be brief."}]}, "contents": [{"role": "user", "parts": [{"text": "Hi."}]}]});
     for (path, header, sent, source) in [
         ("/v1/messages?beta=true", None, claude_code("user_0a_account__session_1f-2e"), "claude"),
@@ -88,8 +92,16 @@ async fn every_api_keeps_its_conversations_by_what_its_clients_send() -> Result<
             served(&send(&gateway, request.body(body(&sent))?).await?)
         };
         let (first, second) = (turn().await?, turn().await?);
-        assert_eq!((first.outcome.as_str(), first.source.as_deref()), ("miss", Some(source)), "{path} {sent}");
-        assert_eq!((second.outcome.as_str(), second.account), ("hit", first.account), "{path} {sent}");
+        assert_eq!(
+            (first.outcome.as_str(), first.source.as_deref()),
+            ("miss", Some(source)),
+            "{path} {sent}"
+        );
+        assert_eq!(
+            (second.outcome.as_str(), second.account),
+            ("hit", first.account),
+            "{path} {sent}"
+        );
     }
     gateway.stop().await?;
     Ok(())
@@ -99,7 +111,8 @@ async fn every_api_keeps_its_conversations_by_what_its_clients_send() -> Result<
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_binding_that_was_not_used_for_its_ttl_is_gone() -> Result<()> {
     let ttl = Duration::from_millis(300);
-    let gateway = gateway(1, |filter| filter["routing"]["session_affinity_ttl"] = json!("300ms")).await?;
+    let gateway =
+        gateway(1, |filter| filter["routing"]["session_affinity_ttl"] = json!("300ms")).await?;
     say(&gateway, "1").await?;
     // The wait is the story. A slow machine only makes it longer.
     tokio::time::sleep(ttl * 2).await;
@@ -114,7 +127,8 @@ async fn workers_share_bindings_and_the_rotation() -> Result<()> {
     let gateway = gateway(2, |_| {}).await?;
     let on_new_connection = async |session: &str| {
         let mut connection = Connection::open(gateway.envoy.address(), Protocol::Http1).await?;
-        let request = post("/v1/messages").header("x-session-id", session).body(body(&message("hello")))?;
+        let request =
+            post("/v1/messages").header("x-session-id", session).body(body(&message("hello")))?;
         served(&connection.send(request).await?)
     };
     let mut accounts = BTreeSet::new();
@@ -124,7 +138,9 @@ async fn workers_share_bindings_and_the_rotation() -> Result<()> {
     assert_eq!(accounts.len(), 1, "one session, one credential: {accounts:?}");
     let mut sessions_of = BTreeMap::new();
     for session in 0..60 {
-        *sessions_of.entry(on_new_connection(&format!("session {session}")).await?.account).or_insert(0) += 1;
+        *sessions_of
+            .entry(on_new_connection(&format!("session {session}")).await?.account)
+            .or_insert(0) += 1;
     }
     assert_eq!(sessions_of.into_values().collect::<Vec<_>>(), [20, 20, 20]);
 
@@ -148,7 +164,10 @@ async fn without_affinity_every_request_goes_on_in_turn() -> Result<()> {
         assert_eq!(served.outcome, "none");
         accounts.push(served.account);
     }
-    assert_eq!(accounts, ["anthropic-a", "anthropic-b", "anthropic-c", "anthropic-a", "anthropic-b", "anthropic-c"]);
+    assert_eq!(
+        accounts,
+        ["anthropic-a", "anthropic-b", "anthropic-c", "anthropic-a", "anthropic-b", "anthropic-c"]
+    );
     gateway.stop().await?;
     Ok(())
 }

@@ -34,9 +34,12 @@ async fn the_configuration_may_be_a_struct_or_a_string() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_bad_configuration_is_refused_with_all_its_problems() -> Result<()> {
     let envoy = envoy()?;
-    let fixture = Fixture::shipped(Way::of_demo_on(envoy.version))?.on_free_ports().edit_filter(spoil)?;
+    let fixture =
+        Fixture::shipped(Way::of_demo_on(envoy.version))?.on_free_ports().edit_filter(spoil)?;
     let providers = xtask::provider::Providers::start(xtask::provider::Config::default()).await?;
-    let refusal = Process::start_expecting_refusal(&envoy, &fixture, &Gateway::environment(&providers)).await?;
+    let refusal =
+        Process::start_expecting_refusal(&envoy, &fixture, &Gateway::environment(&providers))
+            .await?;
     for problem in PROBLEMS {
         assert!(refusal.mentions(problem), "{problem} is not in {refusal}");
     }
@@ -60,7 +63,9 @@ async fn an_update_keeps_bindings_and_a_bad_one_changes_nothing() -> Result<()> 
     let after = say(&gateway, "1").await?;
     assert_eq!((after.outcome.as_str(), &after.account), ("hit", &before.account));
 
-    let Update::Rejected(lines) = gateway.envoy.update_listener(&listeners()?.edit_filter(spoil)?).await? else {
+    let Update::Rejected(lines) =
+        gateway.envoy.update_listener(&listeners()?.edit_filter(spoil)?).await?
+    else {
         panic!("Envoy accepted a bad configuration");
     };
     let complaint = lines.join("\n");
@@ -85,7 +90,11 @@ async fn an_update_that_drains_and_removes_credentials_is_obeyed_at_once() -> Re
         credentials.remove(1);
     })?;
     assert_eq!(gateway.envoy.update_listener(&changed).await?, Update::Accepted);
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a", "bound sessions stay while it drains");
+    assert_eq!(
+        say(&gateway, "1").await?.account,
+        "anthropic-a",
+        "bound sessions stay while it drains"
+    );
     let moved = say(&gateway, "2").await?;
     assert_eq!((moved.outcome.as_str(), moved.account.as_str()), ("rebind", "anthropic-c"));
     assert_eq!(say(&gateway, "3").await?.account, "anthropic-c", "no new session drains");

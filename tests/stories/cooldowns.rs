@@ -8,7 +8,8 @@ use xtask::provider::Fault;
 
 use crate::support::{answers, body, counted, envoy, message, post, say, send, status_of};
 
-/// The set-up in which every client sees its own credential's answer, and the next request shows what was learnt.
+/// The set-up in which every client sees its own credential's answer, and the next request shows
+/// what was learnt.
 async fn gateway_with(edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Gateway> {
     Gateway::start_way(&envoy()?, Way::NextRequest, 1, edit).await
 }
@@ -56,7 +57,15 @@ async fn a_connection_that_breaks_counts_against_its_credential() -> Result<()> 
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_exhausted_pool_tells_every_client_when_to_come_back() -> Result<()> {
     let gateway = shipped().await?;
-    for account in ["anthropic-a", "anthropic-b", "anthropic-c", "openai-a", "openai-b", "gemini-a", "gemini-b"] {
+    for account in [
+        "anthropic-a",
+        "anthropic-b",
+        "anthropic-c",
+        "openai-a",
+        "openai-b",
+        "gemini-a",
+        "gemini-b",
+    ] {
         gateway.providers.fault(account, Fault::rate_limit(1_000), None)?;
     }
     let chat = json!({"model": "gpt-5.4", "messages": [{"role": "user", "content": "hi"}]});
@@ -70,7 +79,10 @@ async fn an_exhausted_pool_tells_every_client_when_to_come_back() -> Result<()> 
         let ask = async || send(&gateway, post(path).body(body(&sent))?).await;
         for _ in 0..credentials {
             let from_upstream = ask().await?;
-            assert_eq!((from_upstream.status.as_u16(), from_upstream.header("retry-after")), (429, Some("1000")));
+            assert_eq!(
+                (from_upstream.status.as_u16(), from_upstream.header("retry-after")),
+                (429, Some("1000"))
+            );
         }
         let seen = gateway.providers.requests().len();
         let own = ask().await?;
@@ -78,7 +90,10 @@ async fn an_exhausted_pool_tells_every_client_when_to_come_back() -> Result<()> 
         let seconds: u64 = own.header("retry-after").unwrap_or_default().parse()?;
         assert!((1..=1_000).contains(&seconds), "{seconds}");
         let document = own.json()?;
-        assert!(document.pointer(pointer).unwrap().as_str().unwrap().starts_with(text), "{document}");
+        assert!(
+            document.pointer(pointer).unwrap().as_str().unwrap().starts_with(text),
+            "{document}"
+        );
         assert_eq!(gateway.providers.requests().len(), seen, "no upstream was asked");
     }
     assert!(counted(&gateway).await?.contains(&("model_cooldown".to_owned(), 3)));
@@ -92,12 +107,19 @@ async fn a_faulty_request_blocks_nothing() -> Result<()> {
     let gateway = shipped().await?;
     say(&gateway, "1").await?;
     for status in [400, 413, 422] {
-        gateway.providers.fault("anthropic-a", Fault::Status { status, retry_after: None }, Some(1))?;
+        gateway.providers.fault(
+            "anthropic-a",
+            Fault::Status { status, retry_after: None },
+            Some(1),
+        )?;
         assert_eq!(status_of(&gateway, "1").await?, status);
     }
     let served = say(&gateway, "1").await?;
     assert_eq!((served.outcome.as_str(), served.account.as_str()), ("hit", "anthropic-a"));
-    assert_eq!(answers(&gateway).await?, [("request_fault".to_owned(), 3), ("success".to_owned(), 2)]);
+    assert_eq!(
+        answers(&gateway).await?,
+        [("request_fault".to_owned(), 3), ("success".to_owned(), 2)]
+    );
     gateway.stop().await?;
     Ok(())
 }
@@ -141,7 +163,10 @@ async fn what_one_worker_learns_all_know_and_an_update_does_not_forget_it() -> R
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_answer_that_is_not_the_upstreams_teaches_nothing() -> Result<()> {
-    let gateway = gateway(|filter| filter["pools"][0]["credentials"][0]["cluster"] = json!("no_such_cluster")).await?;
+    let gateway = gateway(|filter| {
+        filter["pools"][0]["credentials"][0]["cluster"] = json!("no_such_cluster")
+    })
+    .await?;
     assert_eq!(status_of(&gateway, "1").await?, 503, "Envoy does not know the cluster");
     assert!(answers(&gateway).await?.is_empty());
     assert_eq!(counted(&gateway).await?, [("miss".to_owned(), 1)]);
@@ -169,13 +194,18 @@ async fn the_strategy_consistent_needs_no_memory() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn weights_share_out_new_sessions() -> Result<()> {
-    let gateway = gateway(|filter| filter["pools"][0]["credentials"][0]["weight"] = json!(3)).await?;
+    let gateway =
+        gateway(|filter| filter["pools"][0]["credentials"][0]["weight"] = json!(3)).await?;
     let mut accounts = Vec::new();
     for session in 0..10 {
         accounts.push(say(&gateway, &session.to_string()).await?.account);
     }
     let of = |account: &str| accounts.iter().filter(|other| *other == account).count();
-    assert_eq!((of("anthropic-a"), of("anthropic-b"), of("anthropic-c")), (6, 2, 2), "{accounts:?}");
+    assert_eq!(
+        (of("anthropic-a"), of("anthropic-b"), of("anthropic-c")),
+        (6, 2, 2),
+        "{accounts:?}"
+    );
     gateway.stop().await?;
     Ok(())
 }

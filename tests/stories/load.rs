@@ -1,7 +1,8 @@
 //! Many requests at little cost, for the stories that are about numbers.
 //!
-//! The filter decides and binds as ever, but Envoy itself answers in place of an upstream: then a million requests take
-//! about a minute. Only one that asks a provider to fail (`x-simulate`) goes on to the provider.
+//! The filter decides and binds as ever, but Envoy itself answers in place of an upstream: then a
+//! million requests take about a minute. Only one that asks a provider to fail (`x-simulate`) goes
+//! on to the provider.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,7 +35,10 @@ pub(crate) struct Tally(BTreeMap<Decided, u64>);
 
 impl Tally {
     pub(crate) fn add(&mut self, other: Self) {
-        other.0.into_iter().for_each(|(decided, count)| *self.0.entry(decided).or_default() += count);
+        other
+            .0
+            .into_iter()
+            .for_each(|(decided, count)| *self.0.entry(decided).or_default() += count);
     }
 
     /// How often it was decided so, whatever the credential.
@@ -51,7 +55,8 @@ impl Tally {
         self.sum_by(|decided| decided.credential.clone())
     }
 
-    /// The credentials of what was bound. A request that was served but not bound (`contended`) may go anywhere.
+    /// The credentials of what was bound. A request that was served but not bound (`contended`) may
+    /// go anywhere.
     pub(crate) fn bound(&self) -> BTreeMap<String, u64> {
         self.sum_by(|decided| decided.credential.clone().filter(|_| decided.outcome != "contended"))
     }
@@ -74,12 +79,14 @@ impl Tally {
 /// Lets Envoy answer what the filter has routed, and keep no access log.
 pub(crate) fn answered_by_envoy(fixture: Fixture) -> Fixture {
     fixture.edit(|document| {
-        let manager = &mut document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
+        let manager =
+            &mut document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
         let manager = &mut manager["typed_config"];
         manager["access_log"] = json!([]);
         let routes = manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap();
         let routed = json!({"name": "x-session-affinity-cluster", "present_match": true});
-        let not_to_fail = json!({"name": "x-simulate", "present_match": true, "invert_match": true});
+        let not_to_fail =
+            json!({"name": "x-simulate", "present_match": true, "invert_match": true});
         let matches = json!({"prefix": "/", "headers": [routed, not_to_fail]});
         routes.insert(0, json!({"match": matches, "direct_response": {"status": 200}}));
     })
@@ -94,7 +101,8 @@ pub(crate) async fn send_all(
     send_over(CONNECTIONS, gateway.envoy.address(), numbers, request).await
 }
 
-/// Sends the requests of these numbers over so many connections at once, and tells what was decided.
+/// Sends the requests of these numbers over so many connections at once, and tells what was
+/// decided.
 pub(crate) async fn send_over(
     connections: usize,
     address: SocketAddr,
@@ -139,7 +147,8 @@ pub(crate) async fn check_workers(envoy: &Process, workers: u32) -> Result<()> {
     let stats = envoy.stats("listener.").await?;
     for worker in 0..workers {
         let name = format!(".worker_{worker}.downstream_cx_total");
-        let connections: u64 = stats.iter().filter(|(stat, _)| stat.ends_with(&name)).map(|(_, count)| count).sum();
+        let connections: u64 =
+            stats.iter().filter(|(stat, _)| stat.ends_with(&name)).map(|(_, count)| count).sum();
         assert!(connections > 0, "worker {worker} took no part: {stats:?}");
     }
     Ok(())

@@ -1,7 +1,8 @@
-//! Stories on a real Envoy: the shipped configurations, the module, and the simulated providers behind it.
+//! Stories on a real Envoy: the shipped configurations, the module, and the simulated providers
+//! behind it.
 //!
-//! They assert what the client and the upstream see. `cargo xtask test` builds the module and runs them; the variable
-//! `ENVOY` names the binary to run them on.
+//! They assert what the client and the upstream see. `cargo xtask test` builds the module and runs
+//! them; the variable `ENVOY` names the binary to run them on.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

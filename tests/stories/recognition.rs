@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use xtask::envoy::client::{self, Body, Connection, Protocol, WebSocket};
 use xtask::envoy::wait_until;
 
-use crate::support::{body, decision, gateway, gateway_with, message, post, say, send, served, shipped};
+use crate::support::{
+    body, decision, gateway, gateway_with, message, post, say, send, served, shipped,
+};
 
 /// A body that comes when the test sends it.
 fn body_in_parts() -> (mpsc::Sender<Bytes>, Body) {
@@ -33,7 +35,8 @@ enum Held {
     No,
 }
 
-/// Sends headers, checks that they are held or not, sends the body, and tells where the session was found.
+/// Sends headers, checks that they are held or not, sends the body, and tells where the session was
+/// found.
 async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Option<String>> {
     let gateway = shipped().await?;
     let (sender, streamed) = body_in_parts();
@@ -41,9 +44,13 @@ async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Opt
     let request = Request::from_parts(parts, streamed);
     let mut connection = Connection::open(gateway.envoy.address(), Protocol::Http2).await?;
     let response = tokio::spawn(async move { connection.send(request).await });
-    let has_arrived = || gateway.providers.requests().iter().any(|request| request.status.is_none());
+    let has_arrived =
+        || gateway.providers.requests().iter().any(|request| request.status.is_none());
     match held {
-        Held::No => wait_until("the headers at the upstream", async || Ok(has_arrived().then_some(()))).await?,
+        Held::No => {
+            wait_until("the headers at the upstream", async || Ok(has_arrived().then_some(())))
+                .await?
+        }
         Held::Yes => {
             let at_envoy = |stats: &BTreeMap<String, u64>| stats.values().sum::<u64>() == 1;
             gateway.envoy.wait_for_stats("http.llm.downstream_rq_total", at_envoy).await?;
@@ -88,7 +95,8 @@ async fn where_claude_codes_body_may_overrule_a_header_it_is_read_first() -> Res
 async fn claude_codes_header_and_its_body_name_one_session() -> Result<()> {
     let gateway = gateway(1, |filter| filter["body"]["read"] = json!("always")).await?;
     let id = "0f6c5a0e-6f7e-4b59-9d3f-2d1a8c7b4e55";
-    let by_header = post("/v1/messages").header("x-claude-code-session-id", id).body(body(&message("hi")))?;
+    let by_header =
+        post("/v1/messages").header("x-claude-code-session-id", id).body(body(&message("hi")))?;
     let first = served(&send(&gateway, by_header).await?)?;
     let mut old = message("hi");
     old["metadata"] = json!({"user_id": format!("user_0_account__session_{id}")});
@@ -119,7 +127,13 @@ async fn every_client_of_today_keeps_its_conversation() -> Result<()> {
     for (client, path, header, sent, source) in [
         ("Codex", "/v1/responses", Some(("session-id", "019c7a10")), responses.clone(), "codex"),
         ("Roo", "/v1/responses", Some(("session_id", "019a5f0e")), responses.clone(), "codex"),
-        ("LangChain", "/v1/chat/completions", Some(("x-session-affinity", "3d3f")), chat.clone(), "affinity"),
+        (
+            "LangChain",
+            "/v1/chat/completions",
+            Some(("x-session-affinity", "3d3f")),
+            chat.clone(),
+            "affinity",
+        ),
         (
             "Open WebUI",
             "/v1/chat/completions",
@@ -128,8 +142,20 @@ async fn every_client_of_today_keeps_its_conversation() -> Result<()> {
             "x-openwebui-chat-id",
         ),
         ("Zed", "/v1/chat/completions", None, with("prompt_cache_key", json!("t-1")), "pck"),
-        ("OpenAI SDK", "/v1/responses", None, with("conversation", json!({"id": "conv_1"})), "conv"),
-        ("Qwen Code", "/v1/chat/completions", None, with("metadata", json!({"sessionId": "d9b1"})), "session"),
+        (
+            "OpenAI SDK",
+            "/v1/responses",
+            None,
+            with("conversation", json!({"id": "conv_1"})),
+            "conv",
+        ),
+        (
+            "Qwen Code",
+            "/v1/chat/completions",
+            None,
+            with("metadata", json!({"sessionId": "d9b1"})),
+            "session",
+        ),
         ("plain string", "/v1/responses", None, responses, "msg"),
         ("Gemini CLI", "/v1internal:streamGenerateContent?alt=sse", None, code_assist, "session"),
     ] {
@@ -141,7 +167,11 @@ async fn every_client_of_today_keeps_its_conversation() -> Result<()> {
             }
             // What matters is where it went: the simulated providers need not know every path.
             let response = send(&gateway, request.body(body(&sent))?).await?;
-            assert!(decision(&response)?.contains(&format!("source={source} ")), "{client}: {:?}", decision(&response));
+            assert!(
+                decision(&response)?.contains(&format!("source={source} ")),
+                "{client}: {:?}",
+                decision(&response)
+            );
             accounts.push(response.header("x-simulated-account").map(str::to_owned));
         }
         assert!(accounts[0].is_some() && accounts[0] == accounts[1], "{client}: {accounts:?}");
@@ -157,12 +187,16 @@ async fn codex_over_a_websocket_is_bound_like_codex_over_http() -> Result<()> {
     let sent = json!({"model": "gpt-5.4", "input": "hi"});
     let over_http = post("/v1/responses").header("session-id", "019c7a40").body(body(&sent))?;
     let over_http = served(&send(&gateway, over_http).await?)?;
-    let headers = HeaderMap::from_iter([("session-id".parse()?, HeaderValue::from_static("019c7a40"))]);
+    let headers =
+        HeaderMap::from_iter([("session-id".parse()?, HeaderValue::from_static("019c7a40"))]);
     let mut socket = WebSocket::open(gateway.envoy.address(), "/v1/responses", headers).await?;
-    socket.send(&json!({"type": "response.create", "model": "gpt-5.4", "input": "hi"}).to_string()).await?;
+    socket
+        .send(&json!({"type": "response.create", "model": "gpt-5.4", "input": "hi"}).to_string())
+        .await?;
     assert!(socket.next().await?.is_some());
     socket.close().await?;
-    let handshake = gateway.providers.requests().into_iter().find(|request| request.method == "GET").unwrap();
+    let handshake =
+        gateway.providers.requests().into_iter().find(|request| request.method == "GET").unwrap();
     assert_eq!(handshake.account, Some(over_http.account));
     gateway.stop().await?;
     Ok(())
@@ -173,19 +207,24 @@ async fn codex_over_a_websocket_is_bound_like_codex_over_http() -> Result<()> {
 async fn an_operators_own_source_and_scope_are_obeyed() -> Result<()> {
     let gateway = gateway(1, |filter| {
         filter["session"]["sources"] = json!([{"body": "thread.key", "pattern": "^t-(.*)$"}]);
-        filter["session"]["scope"] = json!([{"header": "x-tenant"}, {"property": ["connection", "mtls"]}]);
+        filter["session"]["scope"] =
+            json!([{"header": "x-tenant"}, {"property": ["connection", "mtls"]}]);
     })
     .await?;
     let ask = async |tenant: &'static str| {
         let mut sent = message("hi");
         sent["thread"] = json!({"key": "t-1"});
-        let request = post("/v1/messages").header("x-tenant", tenant).header("x-session-id", "ignored");
+        let request =
+            post("/v1/messages").header("x-tenant", tenant).header("x-session-id", "ignored");
         served(&send(&gateway, request.body(body(&sent))?).await?)
     };
     let (red, blue) = (ask("red").await?, ask("blue").await?);
     assert_eq!(red.source.as_deref(), Some("thread.key"));
     assert_eq!(blue.outcome, "miss", "one id of two tenants is two sessions");
-    assert_eq!((ask("red").await?.account, ask("blue").await?.account), (red.account, blue.account));
+    assert_eq!(
+        (ask("red").await?.account, ask("blue").await?.account),
+        (red.account, blue.account)
+    );
     gateway.stop().await?;
     Ok(())
 }
@@ -208,11 +247,13 @@ async fn a_property_that_does_not_exist_is_an_empty_scope() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn behind_the_decompressor_of_the_readme_a_compressed_body_is_read() -> Result<()> {
     let readme = std::fs::read_to_string(xtask::project_root().join("README.md"))?;
-    let filter = readme.split("\n```yaml\n").nth(1).and_then(|rest| rest.split("\n```").next()).unwrap();
+    let filter =
+        readme.split("\n```yaml\n").nth(1).and_then(|rest| rest.split("\n```").next()).unwrap();
     let decompressor: Value = serde_saphyr::from_str(filter)?;
     let gateway = gateway_with(|fixture| {
         Ok(fixture.edit(|document| {
-            let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+            let manager =
+                "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
             document.pointer_mut(manager).unwrap().as_array_mut().unwrap().insert(0, decompressor);
         }))
     })
@@ -221,8 +262,9 @@ async fn behind_the_decompressor_of_the_readme_a_compressed_body_is_read() -> Re
     sent["metadata"] = json!({"user_id": "user_0_account__session_ab-cd"});
     let compressed = compress_to_vec(sent.to_string().as_bytes(), CompressionLevel::Fastest);
     for expected in ["miss", "hit"] {
-        let request =
-            post("/v1/messages").header("content-encoding", "zstd").body(client::whole(compressed.clone()))?;
+        let request = post("/v1/messages")
+            .header("content-encoding", "zstd")
+            .body(client::whole(compressed.clone()))?;
         let served = served(&send(&gateway, request).await?)?;
         assert_eq!((served.outcome.as_str(), served.source.as_deref()), (expected, Some("claude")));
     }

@@ -47,7 +47,9 @@ async fn every_session_keeps_its_replica_and_new_ones_spread() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_replica_that_fails_is_followed_by_another_within_the_request() -> Result<()> {
-    for fault in [Fault::Drop, Fault::Status { status: 503, retry_after: None }, Fault::rate_limit(60)] {
+    for fault in
+        [Fault::Drop, Fault::Status { status: 503, retry_after: None }, Fault::rate_limit(60)]
+    {
         let gateway = replicas().await?;
         assert_eq!(chat(&gateway, "1").await?.account, "replica-a");
         gateway.providers.fault("replica-a", fault.clone(), Some(1))?;
@@ -55,7 +57,11 @@ async fn a_replica_that_fails_is_followed_by_another_within_the_request() -> Res
         assert_ne!(substitute.account, "replica-a", "{fault:?}");
         assert_eq!(ends(&gateway).await?, pairs([("served", 1)]), "{fault:?}");
         let next = chat(&gateway, "1").await?;
-        assert_eq!((next.outcome.as_str(), next.account), ("substitute", substitute.account), "{fault:?}");
+        assert_eq!(
+            (next.outcome.as_str(), next.account),
+            ("substitute", substitute.account),
+            "{fault:?}"
+        );
         gateway.stop().await?;
     }
     Ok(())
@@ -66,13 +72,23 @@ async fn a_replica_that_fails_is_followed_by_another_within_the_request() -> Res
 async fn a_replica_that_is_not_there_costs_nobody_a_request() -> Result<()> {
     let gone = nobody()?.to_string();
     let edit = |filter: &mut Value| filter["pools"][0]["credentials"][0]["endpoint"] = json!(gone);
-    let gateway = Gateway::start_way(&envoy()?, Way::Replicas, 1, |fixture| fixture.edit_filter(edit)).await?;
+    let gateway =
+        Gateway::start_way(&envoy()?, Way::Replicas, 1, |fixture| fixture.edit_filter(edit))
+            .await?;
     for session in 0..6 {
         let served = chat(&gateway, &session.to_string()).await?;
         assert_ne!(served.account, "replica-a");
-        assert_eq!(chat(&gateway, &session.to_string()).await?.account, served.account, "who served is its home");
+        assert_eq!(
+            chat(&gateway, &session.to_string()).await?.account,
+            served.account,
+            "who served is its home"
+        );
     }
-    assert_eq!(ends(&gateway).await?, pairs([("served", 1)]), "it was asked once, and then left alone");
+    assert_eq!(
+        ends(&gateway).await?,
+        pairs([("served", 1)]),
+        "it was asked once, and then left alone"
+    );
     gateway.stop().await?;
     Ok(())
 }

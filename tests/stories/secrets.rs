@@ -1,4 +1,5 @@
-//! What must not get through: routing headers of clients, keys in the wrong place, session ids in logs.
+//! What must not get through: routing headers of clients, keys in the wrong place, session ids in
+//! logs.
 
 use anyhow::Result;
 use serde_json::json;
@@ -12,7 +13,9 @@ async fn a_client_cannot_choose_its_cluster() -> Result<()> {
     let gateway = shipped().await?;
     let steer = "openai_a";
 
-    let request = post("/v1/messages").header("x-session-affinity-cluster", steer).body(body(&message("hi")))?;
+    let request = post("/v1/messages")
+        .header("x-session-affinity-cluster", steer)
+        .body(body(&message("hi")))?;
     assert_eq!(served(&send(&gateway, request).await?)?.account, "anthropic-a");
 
     let twice = post("/v1/messages")
@@ -31,7 +34,9 @@ async fn a_client_cannot_choose_its_cluster() -> Result<()> {
 
     let requests = gateway.providers.requests();
     assert_eq!(requests.len(), 2);
-    assert!(requests.iter().all(|request| !request.headers.contains_key("x-session-affinity-cluster")));
+    assert!(
+        requests.iter().all(|request| !request.headers.contains_key("x-session-affinity-cluster"))
+    );
     gateway.stop().await?;
     Ok(())
 }
@@ -49,11 +54,16 @@ async fn the_upstream_sees_the_key_of_its_credential_and_no_other() -> Result<()
         served(&send(&gateway, request).await?)?;
     }
     let chat = json!({"model": "gpt-5.4", "messages": [{"role": "user", "content": "hi"}]});
-    let request = post("/v1/chat/completions").header("authorization", "Bearer own").body(body(&chat))?;
+    let request =
+        post("/v1/chat/completions").header("authorization", "Bearer own").body(body(&chat))?;
     served(&send(&gateway, request).await?)?;
 
     for request in gateway.providers.requests() {
-        let account = gateway.providers.accounts().iter().find(|known| Some(&known.name) == request.account.as_ref());
+        let account = gateway
+            .providers
+            .accounts()
+            .iter()
+            .find(|known| Some(&known.name) == request.account.as_ref());
         let key = &account.unwrap().key;
         let carried: Vec<_> = ["x-api-key", "authorization", "x-goog-api-key"]
             .iter()
@@ -69,12 +79,14 @@ async fn the_upstream_sees_the_key_of_its_credential_and_no_other() -> Result<()
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn keys_prompts_and_session_ids_reach_no_log_and_no_dump() -> Result<()> {
-    let gateway = gateway_with(|fixture| Ok(fixture.with_component_log_level("wasm:debug"))).await?;
+    let gateway =
+        gateway_with(|fixture| Ok(fixture.with_component_log_level("wasm:debug"))).await?;
     let mut sent = message("a prompt that is nobody's business");
     sent["metadata"] = json!({"user_id": "user_0_account__session_5ec2e7-1d"});
     served(&send(&gateway, post("/v1/messages").body(body(&sent))?).await?)?;
     let dump = gateway.envoy.get_admin("/config_dump").await?;
-    let keys: Vec<_> = gateway.providers.accounts().iter().map(|account| account.key.clone()).collect();
+    let keys: Vec<_> =
+        gateway.providers.accounts().iter().map(|account| account.key.clone()).collect();
     let log = gateway.stop().await?.join("\n");
     assert!(log.contains("outcome=miss source=claude"), "the decision is logged: {log}");
     for secret in keys.iter().map(String::as_str).chain(["nobody's business", "5ec2e7-1d"]) {

@@ -51,7 +51,8 @@ pub(crate) async fn send(gateway: &Gateway, request: hyper::Request<Body>) -> Re
 
 /// Sends a message in a session named by `X-Session-ID`.
 pub(crate) async fn ask(gateway: &Gateway, session: &str) -> Result<Response> {
-    let request = post("/v1/messages").header("x-session-id", session).body(body(&message("hello")))?;
+    let request =
+        post("/v1/messages").header("x-session-id", session).body(body(&message("hello")))?;
     send(gateway, request).await
 }
 
@@ -101,13 +102,16 @@ pub(crate) async fn ends(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
     counted_as(gateway, "failover").await
 }
 
-/// Envoy 1.36 puts the counters of a VM under `cluster.<name>.` if it was a cluster's filter that started it.
+/// Envoy 1.36 puts the counters of a VM under `cluster.<name>.` if it was a cluster's filter that
+/// started it.
 async fn counted_as(gateway: &Gateway, what: &str) -> Result<Vec<(String, u64)>> {
     let names = format!("wasmcustom.session_affinity.{what}.");
-    let word = |name: &str| name.split_once(&names)?.1.split_once('.').map(|(word, _)| word.to_owned());
+    let word =
+        |name: &str| name.split_once(&names)?.1.split_once('.').map(|(word, _)| word.to_owned());
     let stats = gateway.envoy.stats("").await?;
     let counted = stats.iter().filter(|(_, count)| **count > 0);
-    let mut counted: Vec<_> = counted.filter_map(|(name, count)| Some((word(name)?, *count))).collect();
+    let mut counted: Vec<_> =
+        counted.filter_map(|(name, count)| Some((word(name)?, *count))).collect();
     counted.sort();
     Ok(counted)
 }

@@ -1,6 +1,7 @@
 //! A trap of the VM costs its worker a moment, and no binding.
 //!
-//! Nothing in the filter should ever trap, so a module is built for this story that does when a request asks for it.
+//! Nothing in the filter should ever trap, so a module is built for this story that does when a
+//! request asks for it.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,11 @@ async fn after_a_trap_the_worker_serves_again_and_every_session_is_where_it_was(
         });
         assert_eq!(bound(&first.await?, "hit")?, home[SESSIONS[0]]);
         for (session, credential) in &home {
-            assert_eq!(bound(&ask(connection, session).await?, "hit")?, *credential, "session {session}");
+            assert_eq!(
+                bound(&ask(connection, session).await?, "hit")?,
+                *credential,
+                "session {session}"
+            );
         }
     }
     assert_eq!(reloads(&gateway).await?, CONNECTIONS as u64);
@@ -65,7 +70,8 @@ async fn the_shipped_module_does_not_trap_on_demand() -> Result<()> {
     Ok(())
 }
 
-/// The set-up with a module that traps on demand, and a worker that does not wait long before it takes a new VM.
+/// The set-up with a module that traps on demand, and a worker that does not wait long before it
+/// takes a new VM.
 fn trapping(fixture: Fixture) -> Result<Fixture> {
     let module = dist::build_with_trap(project_root())?;
     let fixture = answered_by_envoy(fixture).with_module(&module.path)?;
@@ -85,7 +91,9 @@ async fn trap(connection: &mut Connection) -> Result<()> {
 
 /// Without a body, because Envoy closes a connection on which it answers before the body was read.
 async fn ask(connection: &mut Connection, session: &str) -> Result<Response> {
-    connection.send(Request::get("/v1/messages").header("x-session-id", session).body(client::empty())?).await
+    connection
+        .send(Request::get("/v1/messages").header("x-session-id", session).body(client::empty())?)
+        .await
 }
 
 /// The credential of a response that must have this outcome.

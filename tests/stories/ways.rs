@@ -1,4 +1,5 @@
-//! The configurations that are shipped, one for each way of wiring: each serves, and says nothing of itself upstream.
+//! The configurations that are shipped, one for each way of wiring: each serves, and says nothing
+//! of itself upstream.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -30,14 +31,19 @@ async fn every_shipped_configuration_keeps_sessions_and_carries_the_right_key() 
                     .header("x-session-affinity-cluster", "gemini_a")
                     .body(body(&chat()))?;
                 let answer = served(&send(&gateway, request).await?)?;
-                assert_eq!((answer.account.as_str(), answer.outcome.as_str()), (account, outcome), "{way:?}");
+                assert_eq!(
+                    (answer.account.as_str(), answer.outcome.as_str()),
+                    (account, outcome),
+                    "{way:?}"
+                );
             }
         }
         for (request, key) in gateway.providers.requests().iter().zip(keys.into_iter().cycle()) {
             assert_eq!(request.headers["authorization"], key, "{way:?}");
             let names = request.headers.keys().map(|name| name.as_str());
-            let ours: Vec<_> =
-                names.filter(|name| name.starts_with("x-session-affinity") || name.contains("retr")).collect();
+            let ours: Vec<_> = names
+                .filter(|name| name.starts_with("x-session-affinity") || name.contains("retr"))
+                .collect();
             assert!(ours.is_empty(), "{way:?} {ours:?}");
         }
         let response = send(&gateway, post("/nobody/serves/this").body(body(&json!({})))?).await?;
@@ -54,7 +60,11 @@ async fn a_credential_that_fails_costs_a_request_in_one_way_only() -> Result<()>
     for way in Way::ALL.into_iter().filter(|way| way.runs_on(envoy.version)) {
         let gateway = Gateway::start_way(&envoy, way, 1, Ok).await?;
         let first = if way == Way::Replicas { "replica-a" } else { "openai-a" };
-        gateway.providers.fault(first, Fault::Status { status: 503, retry_after: None }, Some(1))?;
+        gateway.providers.fault(
+            first,
+            Fault::Status { status: 503, retry_after: None },
+            Some(1),
+        )?;
         let mut statuses = Vec::new();
         for _ in 0..2 {
             let request = post("/v1/chat/completions").header("x-session-id", "1");
@@ -71,10 +81,13 @@ async fn a_credential_that_fails_costs_a_request_in_one_way_only() -> Result<()>
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_cluster_that_the_route_does_not_list_is_no_way_out() -> Result<()> {
     let envoy = envoy()?;
-    for way in [Way::Clusters, Way::NextRequest].into_iter().filter(|way| way.runs_on(envoy.version)) {
+    for way in
+        [Way::Clusters, Way::NextRequest].into_iter().filter(|way| way.runs_on(envoy.version))
+    {
         let gateway = Gateway::start_way(&envoy, way, 1, |fixture| {
             fixture.edit_filter(|filter| {
-                filter["pools"][1]["credentials"] = json!([{"id": "openai-a", "cluster": "elsewhere"}]);
+                filter["pools"][1]["credentials"] =
+                    json!([{"id": "openai-a", "cluster": "elsewhere"}]);
             })
         });
         let gateway = gateway.await?;

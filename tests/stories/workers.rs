@@ -1,7 +1,7 @@
 //! Workers that write the same thing at once lose nothing, and disagree on nothing.
 //!
-//! On two workers writes really happen at once; with more workers than cores one is also interrupted between reading and
-//! writing. What comes back is checked against what Envoy counted.
+//! On two workers writes really happen at once; with more workers than cores one is also
+//! interrupted between reading and writing. What comes back is checked against what Envoy counted.
 
 use anyhow::Result;
 use hyper::Request;
@@ -12,7 +12,9 @@ use xtask::envoy::client::{self, Body, Protocol};
 use xtask::gateway::Gateway;
 use xtask::provider::Fault;
 
-use crate::load::{CONNECTIONS, Tally, answered_by_envoy, check_counters, check_workers, send_all, send_over};
+use crate::load::{
+    CONNECTIONS, Tally, answered_by_envoy, check_counters, check_workers, send_all, send_over,
+};
 use crate::support::{body, envoy, message, post};
 
 const WORKERS: [u32; 2] = [2, 4];
@@ -20,14 +22,17 @@ const WORKERS: [u32; 2] = [2, 4];
 /// The set-up with room for so many bindings, and one of fewer than seventeen is one row.
 async fn gateway(workers: u32, max_bindings: u32) -> Result<Gateway> {
     let edit = |fixture| {
-        answered_by_envoy(fixture).edit_filter(|filter| filter["session"]["max_bindings"] = json!(max_bindings))
+        answered_by_envoy(fixture)
+            .edit_filter(|filter| filter["session"]["max_bindings"] = json!(max_bindings))
     };
     Gateway::start(&envoy()?, workers, edit).await
 }
 
 /// Without a body and on one path, so that all new sessions take their turns from one cursor.
 fn request(session: u64) -> Result<Request<Body>> {
-    Ok(Request::get("/v1/messages").header("x-session-id", session.to_string()).body(client::empty())?)
+    Ok(Request::get("/v1/messages")
+        .header("x-session-id", session.to_string())
+        .body(client::empty())?)
 }
 
 #[tokio::test]
@@ -38,11 +43,18 @@ async fn a_session_that_comes_everywhere_at_once_is_bound_once() -> Result<()> {
         let mut total = Tally::default();
         for session in 0..50 {
             let told = send_all(&gateway, 0..256, move |_| request(session)).await?;
-            assert_eq!((told.outcome("miss"), told.credentials().len()), (1, 1), "session {session}: {told:?}");
+            assert_eq!(
+                (told.outcome("miss"), told.credentials().len()),
+                (1, 1),
+                "session {session}: {told:?}"
+            );
             total.add(told);
         }
-        // All connections go through the same sessions side by side, so that every first request is a race.
-        let told = send_all(&gateway, 0..64_000, |number| request(1_000 + number / CONNECTIONS as u64)).await?;
+        // All connections go through the same sessions side by side, so that every first request is
+        // a race.
+        let told =
+            send_all(&gateway, 0..64_000, |number| request(1_000 + number / CONNECTIONS as u64))
+                .await?;
         assert_eq!(told.outcome("miss"), 1_000, "{told:?}");
         total.add(told);
         finish(gateway, workers, &total).await?;
@@ -93,7 +105,8 @@ async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
         let contended = first.outcome("contended");
         assert_eq!(first.outcome("miss") + contended, SESSIONS, "{first:?}");
         let sessions_of = first.credentials();
-        let (least, most) = (sessions_of.values().min().unwrap(), sessions_of.values().max().unwrap());
+        let (least, most) =
+            (sessions_of.values().min().unwrap(), sessions_of.values().max().unwrap());
         assert!(sessions_of.len() == 3 && most - least <= 1 + contended, "{first:?}");
 
         let mut total = first.clone();
@@ -107,7 +120,8 @@ async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
     Ok(())
 }
 
-/// Forty limits of one credential, each for another model, at the same moment: all are one value in shared data.
+/// Forty limits of one credential, each for another model, at the same moment: all are one value in
+/// shared data.
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<()> {
@@ -120,7 +134,10 @@ async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<
         assert!(first.iter().all(|(status, _)| *status == 429), "{first:?}");
         for session in ["first", "second", "third"] {
             let served = of_every_model(&gateway, MODELS, session).await?;
-            assert!(served.iter().all(|(status, account)| *status == 200 && account != "anthropic-a"), "{served:?}");
+            assert!(
+                served.iter().all(|(status, account)| *status == 200 && account != "anthropic-a"),
+                "{served:?}"
+            );
         }
         check_workers(&gateway.envoy, workers).await?;
         gateway.stop().await?;
@@ -128,8 +145,13 @@ async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<
     Ok(())
 }
 
-/// Sends a session's request for each of so many models, all at once: the status, and the account that answered.
-async fn of_every_model(gateway: &Gateway, models: u32, session: &str) -> Result<Vec<(u16, String)>> {
+/// Sends a session's request for each of so many models, all at once: the status, and the account
+/// that answered.
+async fn of_every_model(
+    gateway: &Gateway,
+    models: u32,
+    session: &str,
+) -> Result<Vec<(u16, String)>> {
     let mut tasks = JoinSet::new();
     for model in 0..models {
         let mut message = message("hi");
@@ -145,7 +167,8 @@ async fn of_every_model(gateway: &Gateway, models: u32, session: &str) -> Result
     Ok(responses?.into_iter().map(told).collect())
 }
 
-/// Sends so many requests in each of so many sessions, all sessions at once, each over its share of the connections.
+/// Sends so many requests in each of so many sessions, all sessions at once, each over its share of
+/// the connections.
 async fn at_once(gateway: &Gateway, sessions: u64, requests: u64) -> Result<Vec<Tally>> {
     let (address, connections) = (gateway.envoy.address(), CONNECTIONS.div_ceil(sessions as usize));
     let mut tasks = JoinSet::new();

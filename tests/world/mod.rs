@@ -36,12 +36,19 @@ impl World {
         let headers: Headers = headers.iter().copied().collect();
         let body = body.to_string();
         let body = self.router.read_body(body.as_bytes());
-        self.router.route(&Request { headers: &headers, body, tried: &[], properties: &[] }, &self.shared, self.now)
+        self.router.route(
+            &Request { headers: &headers, body, tried: &[], properties: &[] },
+            &self.shared,
+            self.now,
+        )
     }
 
     /// Decides a request on Anthropic's API.
     pub(crate) fn ask(&self, session: &str, model: &str) -> Decision<'_> {
-        self.decide(&[(":path", "/v1/messages"), ("x-session-id", session)], &serde_json::json!({"model": model}))
+        self.decide(
+            &[(":path", "/v1/messages"), ("x-session-id", session)],
+            &serde_json::json!({"model": model}),
+        )
     }
 
     /// Answers a request; gives the class of the answer.
@@ -54,13 +61,21 @@ impl World {
     ) -> String {
         let mut plan = self.router.plan(routed(decision), self.now);
         let headers: Headers = headers.iter().copied().collect();
-        let verdict = self.router.observe(&mut plan, status, &headers, message.as_bytes(), &self.shared, self.now);
+        let verdict = self.router.observe(
+            &mut plan,
+            status,
+            &headers,
+            message.as_bytes(),
+            &self.shared,
+            self.now,
+        );
         verdict.learnt.to_string()
     }
 }
 
 fn router(config: &Value, shared: &InMemory) -> Router {
-    let config = Config::parse(config.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let config = Config::parse(config.to_string().as_bytes())
+        .unwrap_or_else(|problems| panic!("{problems:#?}"));
     Router::new(config, Seed::agree(shared, [7; 16]))
 }
 

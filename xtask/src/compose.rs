@@ -1,9 +1,10 @@
-//! `cargo xtask compose-test`: brings `docker-compose.yml` up on a real engine, holds conversations through it, and
-//! takes it down again.
+//! `cargo xtask compose-test`: brings `docker-compose.yml` up on a real engine, holds conversations
+//! through it, and takes it down again.
 //!
-//! Nothing of the file is mocked. What the machine lacks is put around it: an engine from Debian's packages and, where
-//! no image registry answers, stand-ins under the names that the file gives. Whatever the outcome, nothing keeps
-//! running; what stays are the packages and, under names of their own, the stand-ins, which make the next run quick.
+//! Nothing of the file is mocked. What the machine lacks is put around it: an engine from Debian's
+//! packages and, where no image registry answers, stand-ins under the names that the file gives.
+//! Whatever the outcome, nothing keeps running; what stays are the packages and, under names of
+//! their own, the stand-ins, which make the next run quick.
 
 mod command;
 mod engine;
@@ -22,7 +23,8 @@ use self::engine::Engine;
 use self::stack::Stack;
 use crate::project_root;
 
-/// Runs the story on the project. The log of an engine that had to be started is left in its `target/compose`.
+/// Runs the story on the project. The log of an engine that had to be started is left in its
+/// `target/compose`.
 ///
 /// # Errors
 /// What the machine lacks, or what does not hold of the stack.
@@ -34,7 +36,8 @@ pub fn test() -> Result<()> {
 async fn run(root: &Path) -> Result<()> {
     let work = root.join("target/compose");
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-    // From here on a signal does not end the process on the spot: there is something to take down first.
+    // From here on a signal does not end the process on the spot: there is something to take down
+    // first.
     let mut signals = Signals::new()?;
     let engine = Engine::find_or_start(&work).await?;
     let outcome = with_engine(root, &work, &mut signals).await;
@@ -70,7 +73,8 @@ fn report(topic: &str, text: impl Display) {
     println!("{topic:<8} {text}");
 }
 
-/// The two signals that ask a program to end. They are remembered from `new` on, also while nobody waits for them.
+/// The two signals that ask a program to end. They are remembered from `new` on, also while nobody
+/// waits for them.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -79,7 +83,10 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
     }
 
     async fn received(&mut self) {
@@ -116,7 +123,8 @@ mod tests {
 
     #[test]
     fn the_images_are_those_of_the_pinned_versions() {
-        let toolchain = std::fs::read_to_string(project_root().join("rust-toolchain.toml")).unwrap();
+        let toolchain =
+            std::fs::read_to_string(project_root().join("rust-toolchain.toml")).unwrap();
         let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap();
         let services = services();
         assert_eq!(services["envoy"]["image"], format!("envoyproxy/envoy:v{PINNED}"));

@@ -1,8 +1,8 @@
 //! Builds the module that Envoy loads, and checks that every supported Envoy can load it.
 //!
-//! A module that imports one function its host lacks is refused as a whole, and which functions the Rust standard
-//! library imports changes with what the code happens to link. So the imports are compared with what the oldest
-//! supported Envoy offers, where the newest would hide the mistake.
+//! A module that imports one function its host lacks is refused as a whole, and which functions the
+//! Rust standard library imports changes with what the code happens to link. So the imports are
+//! compared with what the oldest supported Envoy offers, where the newest would hide the mistake.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -14,7 +14,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use wasmparser::{Export, ExternalKind, Import, Parser, Payload};
 
-/// The largest module we ship. Regular expressions, which operators may write into `session.sources`, are 280 KB of it.
+/// The largest module we ship. Regular expressions, which operators may write into
+/// `session.sources`, are 280 KB of it.
 pub const MAX_SIZE: u64 = 800 * 1024;
 
 const PACKAGE: &str = "session-affinity";
@@ -30,22 +31,30 @@ pub struct Module {
 
 /// Builds the filter for release into `dist/session_affinity.wasm`.
 pub fn build(project_root: &Path) -> Result<Module> {
-    let output = cargo(project_root).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    let output =
+        cargo(project_root).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the filter cannot be built, see above");
     put(&project_root.join("dist"), &output.stdout)
 }
 
-/// Builds a filter that traps on demand into `target/trap/session_affinity.wasm`, for tests. It is never shipped.
+/// Builds a filter that traps on demand into `target/trap/session_affinity.wasm`, for tests. It is
+/// never shipped.
 pub fn build_with_trap(project_root: &Path) -> Result<Module> {
-    let output = cargo(project_root).args(["--features", "trap"]).output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "the filter cannot be built:\n{}", String::from_utf8_lossy(&output.stderr));
+    let output =
+        cargo(project_root).args(["--features", "trap"]).output().context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "the filter cannot be built:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     put(&project_root.join("target/trap"), &output.stdout)
 }
 
-/// Builds it as [`build`] does, but passes on what cargo says, line by line, instead of letting it write to the terminal.
-/// If the build fails, all of that is in the error.
+/// Builds it as [`build`] does, but passes on what cargo says, line by line, instead of letting it
+/// write to the terminal. If the build fails, all of that is in the error.
 pub fn build_silently(project_root: &Path, mut progress: impl FnMut(&str)) -> Result<Module> {
-    let mut child = cargo(project_root).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut child =
+        cargo(project_root).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut told = String::new();
     // Both at once: cargo waits when nobody reads one of them.
@@ -67,28 +76,38 @@ pub fn build_silently(project_root: &Path, mut progress: impl FnMut(&str)) -> Re
 /// Copies what cargo says it has built into a directory.
 fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
     let messages = str::from_utf8(messages).context("cargo does not speak UTF-8")?;
-    let artifact =
-        built_module(messages).with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let artifact = built_module(messages)
+        .with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     let path = directory.join("session_affinity.wasm");
-    // By a rename, because an Envoy that watches the file, or a test that starts one, must never read a half.
+    // By a rename, because an Envoy that watches the file, or a test that starts one, must never
+    // read a half.
     let new = tempfile::NamedTempFile::new_in(directory)
         .with_context(|| format!("cannot write into {}", directory.display()))?;
-    let size = fs::copy(&artifact, new.path()).with_context(|| format!("cannot copy {}", artifact.display()))?;
+    let size = fs::copy(&artifact, new.path())
+        .with_context(|| format!("cannot copy {}", artifact.display()))?;
     new.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Module { path, size })
 }
 
-/// Checks the size of a module, its imports and the version of the ABI it is made for. All that is wrong is in one
-/// error.
+/// Checks the size of a module, its imports and the version of the ABI it is made for. All that is
+/// wrong is in one error.
 pub fn check(path: &Path) -> Result<()> {
     let module = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let problems = problems(&module).with_context(|| format!("{} is no WebAssembly module", path.display()))?;
-    ensure!(problems.is_empty(), "{} cannot be shipped:\n  {}", path.display(), problems.join("\n  "));
+    let problems = problems(&module)
+        .with_context(|| format!("{} is no WebAssembly module", path.display()))?;
+    ensure!(
+        problems.is_empty(),
+        "{} cannot be shipped:\n  {}",
+        path.display(),
+        problems.join("\n  ")
+    );
     Ok(())
 }
 
-/// The build. It writes messages to stdout, because where the module ends up depends on settings that only cargo knows.
+/// The build. It writes messages to stdout, because where the module ends up depends on settings
+/// that only cargo knows.
 fn cargo(project_root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
@@ -138,18 +157,24 @@ fn problems(module: &[u8]) -> Result<Vec<String>> {
         }
     }
     if !has_abi_version {
-        problems.push("it exports neither proxy_abi_version_0_2_1 nor proxy_abi_version_0_2_0".to_owned());
+        problems.push(
+            "it exports neither proxy_abi_version_0_2_1 nor proxy_abi_version_0_2_0".to_owned(),
+        );
     }
     Ok(problems)
 }
 
 fn objection(import: &Import<'_>) -> Option<String> {
     let offered = match import.module {
-        "env" => import.name.strip_prefix("proxy_").is_some_and(|name| PROXY_FUNCTIONS.contains(&name)),
+        "env" => {
+            import.name.strip_prefix("proxy_").is_some_and(|name| PROXY_FUNCTIONS.contains(&name))
+        }
         "wasi_snapshot_preview1" => WASI_FUNCTIONS.contains(&import.name),
         _ => false,
     };
-    (!offered).then(|| format!("it imports {}.{}, which Envoy 1.36 does not offer", import.module, import.name))
+    (!offered).then(|| {
+        format!("it imports {}.{}, which Envoy 1.36 does not offer", import.module, import.name)
+    })
 }
 
 fn is_abi_version(export: &Export<'_>) -> bool {
@@ -159,8 +184,9 @@ fn is_abi_version(export: &Export<'_>) -> bool {
 
 /// The functions `env.proxy_*` for a module of ABI 0.2.1.
 ///
-/// Source: proxy-wasm-cpp-host, `FOR_ALL_HOST_FUNCTIONS` in `include/proxy-wasm/exports.h`, with the three that
-/// `WasmBase::registerCallbacks` in `src/wasm.cc` adds for this ABI. Each was also tried on the real 1.36.4 and 1.40.0.
+/// Source: proxy-wasm-cpp-host, `FOR_ALL_HOST_FUNCTIONS` in `include/proxy-wasm/exports.h`, with
+/// the three that `WasmBase::registerCallbacks` in `src/wasm.cc` adds for this ABI. Each was also
+/// tried on the real 1.36.4 and 1.40.0.
 #[rustfmt::skip]
 const PROXY_FUNCTIONS: [&str; 39] = [
     "log", "get_log_level", "get_status", "set_property", "get_property", "send_local_response", "get_shared_data",
@@ -175,9 +201,10 @@ const PROXY_FUNCTIONS: [&str; 39] = [
 
 /// The functions `wasi_snapshot_preview1.*`.
 ///
-/// Source: `FOR_ALL_WASI_FUNCTIONS` in the same file, unchanged between the commits c4d7bb0 (December 2024) and 94091cd
-/// (April 2026), which added the rest of WASI; Envoy 1.36 is of October 2025. Each was also tried on the real 1.36.4:
-/// these it has, and all that came with 94091cd, `fd_filestat_get` for one, it calls a missing import.
+/// Source: `FOR_ALL_WASI_FUNCTIONS` in the same file, unchanged between the commits c4d7bb0
+/// (December 2024) and 94091cd (April 2026), which added the rest of WASI; Envoy 1.36 is of October
+/// 2025. Each was also tried on the real 1.36.4: these it has, and all that came with 94091cd,
+/// `fd_filestat_get` for one, it calls a missing import.
 #[rustfmt::skip]
 const WASI_FUNCTIONS: [&str; 18] = [
     "fd_write", "fd_read", "fd_seek", "fd_close", "fd_fdstat_get", "fd_fdstat_set_flags", "environ_get",
@@ -227,14 +254,18 @@ mod tests {
     fn a_module_without_a_version_of_the_abi_is_no_filter() {
         let problem = "it exports neither proxy_abi_version_0_2_1 nor proxy_abi_version_0_2_0";
         check("(module)", &[problem]);
-        check(r#"(module (global (export "proxy_abi_version_0_2_1") i32 (i32.const 0)))"#, &[problem]);
+        check(
+            r#"(module (global (export "proxy_abi_version_0_2_1") i32 (i32.const 0)))"#,
+            &[problem],
+        );
     }
 
     #[test]
     fn a_module_that_is_too_large_is_named_with_both_sizes() {
         let zeros = r"\00".repeat(MAX_SIZE as usize);
-        let module =
-            format!(r#"(module (memory 16) (data (i32.const 0) "{zeros}") (func (export "proxy_abi_version_0_2_1")))"#);
+        let module = format!(
+            r#"(module (memory 16) (data (i32.const 0) "{zeros}") (func (export "proxy_abi_version_0_2_1")))"#
+        );
         let module = wat::parse_str(module).unwrap();
         let expected = format!("it has {} bytes, more than {MAX_SIZE}", module.len());
         assert_eq!(problems(&module).unwrap(), [expected]);

@@ -1,5 +1,5 @@
-//! A whole set-up, running: simulated providers, and a real Envoy with the filter in front of them, in one of the
-//! configurations that are shipped.
+//! A whole set-up, running: simulated providers, and a real Envoy with the filter in front of them,
+//! in one of the configurations that are shipped.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use crate::envoy::{Envoy, Fixture, Process, Way};
 use crate::provider::{Addresses, Config, Providers, Replica, Vendor};
 
 /// The ports at which the shipped configurations expect the providers.
-const PORTS: [(u16, Vendor); 3] = [(18001, Vendor::Anthropic), (18002, Vendor::OpenAi), (18003, Vendor::Gemini)];
+const PORTS: [(u16, Vendor); 3] =
+    [(18001, Vendor::Anthropic), (18002, Vendor::OpenAi), (18003, Vendor::Gemini)];
 
 /// A running gateway. Both parts end when it is dropped; [`Gateway::stop`] also waits for it.
 pub struct Gateway {
@@ -23,12 +24,18 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts the demo's configuration for this Envoy on free ports, with fresh providers. `edit` may change it before.
-    pub async fn start(envoy: &Envoy, workers: u32, edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Self> {
+    /// Starts the demo's configuration for this Envoy on free ports, with fresh providers. `edit`
+    /// may change it before.
+    pub async fn start(
+        envoy: &Envoy,
+        workers: u32,
+        edit: impl FnOnce(Fixture) -> Result<Fixture>,
+    ) -> Result<Self> {
         Self::start_way(envoy, Way::of_demo_on(envoy.version), workers, edit).await
     }
 
-    /// Starts the configuration of a way on free ports, with fresh providers. `edit` may change it before.
+    /// Starts the configuration of a way on free ports, with fresh providers. `edit` may change it
+    /// before.
     pub async fn start_way(
         envoy: &Envoy,
         way: Way,
@@ -57,11 +64,13 @@ impl Gateway {
         fixture: Fixture,
         providers: Providers,
     ) -> Result<Self> {
-        let envoy = Process::start(envoy, &fixture, workers, &Self::environment(&providers)).await?;
+        let envoy =
+            Process::start(envoy, &fixture, workers, &Self::environment(&providers)).await?;
         Ok(Self { envoy, providers, way })
     }
 
-    /// The configuration that this gateway was started from, in front of its providers, before any edit.
+    /// The configuration that this gateway was started from, in front of its providers, before any
+    /// edit.
     pub fn fixture(&self) -> Result<Fixture> {
         Self::fixture_of(self.way, &self.providers)
     }

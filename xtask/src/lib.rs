@@ -1,5 +1,5 @@
-//! The tools behind `cargo xtask`, as a library, so that tests and benchmarks use the same Envoy and the same
-//! simulated providers as the demo.
+//! The tools behind `cargo xtask`, as a library, so that tests and benchmarks use the same Envoy
+//! and the same simulated providers as the demo.
 
 pub mod compose;
 pub mod conformance;

@@ -1,7 +1,7 @@
 //! Checks that everything we build from may be distributed under our Apache-2.0.
 //!
-//! All dependencies count, also those of tests, tools and foreign platforms: a list with exceptions is one that somebody
-//! has to think about.
+//! All dependencies count, also those of tests, tools and foreign platforms: a list with exceptions
+//! is one that somebody has to think about.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -26,7 +26,8 @@ const ALLOWED: [&str; 12] = [
     "Zlib",
 ];
 
-/// Checks the licences of all packages in `Cargo.lock`. The error lists every package that may not be used.
+/// Checks the licences of all packages in `Cargo.lock`. The error lists every package that may not
+/// be used.
 pub fn check(project_root: &Path) -> Result<()> {
     let problems = problems(&packages(project_root)?)?;
     ensure!(problems.is_empty(), "these packages may not be used:\n  {}", problems.join("\n  "));
@@ -60,7 +61,8 @@ fn packages(project_root: &Path) -> Result<Vec<Package>> {
 }
 
 fn problems(packages: &[Package]) -> Result<Vec<String>> {
-    let allowed = ALLOWED.iter().map(|licence| Licensee::parse(licence)).collect::<Result<Vec<_>, _>>()?;
+    let allowed =
+        ALLOWED.iter().map(|licence| Licensee::parse(licence)).collect::<Result<Vec<_>, _>>()?;
     let problem = |package: &Package| {
         let objection = objection(package.license.as_deref(), &allowed)?;
         Some(format!("{} {}: {objection}", package.name, package.version))
@@ -75,9 +77,16 @@ fn objection(licence: Option<&str>, allowed: &[Licensee]) -> Option<String> {
     // Old packages write MIT/Apache-2.0 and mean OR.
     let mode = ParseMode { allow_slash_as_or_operator: true, ..ParseMode::STRICT };
     match Expression::parse_mode(licence, mode) {
-        Ok(expression) if expression.evaluate(|required| allowed.iter().any(|one| one.satisfies(required))) => None,
+        Ok(expression)
+            if expression
+                .evaluate(|required| allowed.iter().any(|one| one.satisfies(required))) =>
+        {
+            None
+        }
         Ok(_) => Some(format!("its licence {licence} is not among the allowed ones")),
-        Err(error) => Some(format!("its licence {licence} is no SPDX expression ({})", error.reason)),
+        Err(error) => {
+            Some(format!("its licence {licence} is no SPDX expression ({})", error.reason))
+        }
     }
 }
 
@@ -87,7 +96,8 @@ mod tests {
 
     fn check(licence: Option<&str>, expected: &[&str]) {
         let licence = licence.map(str::to_owned);
-        let package = Package { name: "some".to_owned(), version: "1.0.0".to_owned(), license: licence };
+        let package =
+            Package { name: "some".to_owned(), version: "1.0.0".to_owned(), license: licence };
         assert_eq!(problems(&[package]).unwrap(), expected);
     }
 
@@ -102,8 +112,14 @@ mod tests {
 
     #[test]
     fn what_is_not_allowed_is_named() {
-        check(Some("GPL-3.0-only"), &["some 1.0.0: its licence GPL-3.0-only is not among the allowed ones"]);
-        check(Some("MIT AND OpenSSL"), &["some 1.0.0: its licence MIT AND OpenSSL is not among the allowed ones"]);
+        check(
+            Some("GPL-3.0-only"),
+            &["some 1.0.0: its licence GPL-3.0-only is not among the allowed ones"],
+        );
+        check(
+            Some("MIT AND OpenSSL"),
+            &["some 1.0.0: its licence MIT AND OpenSSL is not among the allowed ones"],
+        );
         check(None, &["some 1.0.0: names no licence"]);
         check(Some("Free"), &["some 1.0.0: its licence Free is no SPDX expression (unknown term)"]);
     }

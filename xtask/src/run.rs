@@ -1,5 +1,6 @@
-//! `cargo xtask run`: the set-up of `envoy.yaml` on its own ports, for `curl` and for real clients, until Ctrl-C. An Envoy
-//! that is too old for it runs `examples/next-request.yaml`, which is the same but for failover.
+//! `cargo xtask run`: the set-up of `envoy.yaml` on its own ports, for `curl` and for real clients,
+//! until Ctrl-C. An Envoy that is too old for it runs `examples/next-request.yaml`, which is the
+//! same but for failover.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
@@ -42,7 +43,10 @@ pub async fn run(envoy: &Envoy) -> Result<()> {
 }
 
 /// Returns when it is asked to end, or Envoy has ended.
-async fn serve(gateway: &mut Gateway, mut asked_to_end: Pin<&mut impl Future<Output = Result<()>>>) -> Result<()> {
+async fn serve(
+    gateway: &mut Gateway,
+    mut asked_to_end: Pin<&mut impl Future<Output = Result<()>>>,
+) -> Result<()> {
     let mut log = gateway.envoy.follow_log();
     loop {
         tokio::select! {
@@ -53,14 +57,17 @@ async fn serve(gateway: &mut Gateway, mut asked_to_end: Pin<&mut impl Future<Out
     }
 }
 
-/// Envoy's own log shares the terminal with the access log. Warnings and errors of it are worth showing.
+/// Envoy's own log shares the terminal with the access log. Warnings and errors of it are worth
+/// showing.
 fn is_chatter(line: &str) -> bool {
     line.contains("][info][")
 }
 
-/// Looked at before anything starts, because two Envoys may well share a port, each with a part of the connections.
+/// Looked at before anything starts, because two Envoys may well share a port, each with a part of
+/// the connections.
 fn check_ports() -> Result<()> {
-    let providers = Vendor::ALL.map(|vendor| (Addresses::default().of(vendor).port(), format!("simulated {vendor}")));
+    let providers = Vendor::ALL
+        .map(|vendor| (Addresses::default().of(vendor).port(), format!("simulated {vendor}")));
     let envoy = ENVOY_PORTS.map(|(port, who)| (port, who.to_owned()));
     envoy.into_iter().chain(providers).try_for_each(|(port, who)| check_port(port, &who))
 }
@@ -70,7 +77,9 @@ fn check_port(port: u16, who: &str) -> Result<()> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("port {port} is taken, and envoy.yaml has it for {who}: end the program that listens on {address}")
+            bail!(
+                "port {port} is taken, and envoy.yaml has it for {who}: end the program that listens on {address}"
+            )
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen on {address} for {who}")),
     }
@@ -78,12 +87,18 @@ fn check_port(port: u16, who: &str) -> Result<()> {
 
 fn places(gateway: &Gateway) -> String {
     let envoy = [("Envoy", gateway.envoy.address()), ("admin", gateway.envoy.admin())];
-    let mut lines: Vec<_> = envoy.map(|(name, address)| format!("  {name:<10} http://{address}")).to_vec();
+    let mut lines: Vec<_> =
+        envoy.map(|(name, address)| format!("  {name:<10} http://{address}")).to_vec();
     for vendor in Vendor::ALL {
-        let accounts = gateway.providers.accounts().iter().filter(|account| account.vendor == vendor);
+        let accounts =
+            gateway.providers.accounts().iter().filter(|account| account.vendor == vendor);
         let names: Vec<_> = accounts.map(|account| account.name.as_str()).collect();
         let address = gateway.providers.address(vendor);
-        lines.push(format!("  {:<10} http://{address}  simulated: {}", vendor.as_str(), names.join(", ")));
+        lines.push(format!(
+            "  {:<10} http://{address}  simulated: {}",
+            vendor.as_str(),
+            names.join(", ")
+        ));
     }
     lines.join("\n")
 }

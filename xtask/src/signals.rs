@@ -3,9 +3,11 @@
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Returns on Ctrl-C, on SIGTERM, which is how a container is stopped, and on SIGHUP, when the terminal is closed.
+/// Returns on Ctrl-C, on SIGTERM, which is how a container is stopped, and on SIGHUP, when the
+/// terminal is closed.
 ///
-/// From the first call on these signals do nothing else any more, so whoever calls it must also end.
+/// From the first call on these signals do nothing else any more, so whoever calls it must also
+/// end.
 ///
 /// # Errors
 /// If the signals cannot be listened for.

@@ -1,4 +1,5 @@
-//! `cargo xtask test` and `cargo xtask ci`: everything that must hold, in the order of how soon it tells.
+//! `cargo xtask test` and `cargo xtask ci`: everything that must hold, in the order of how soon it
+//! tells.
 
 use std::process::Command;
 use std::time::Instant;
@@ -10,8 +11,8 @@ use crate::{compose, dist, envoy, licences, project_root};
 /// The target of the module.
 const WASM: &str = "wasm32-wasip1";
 
-/// Builds and checks the module, runs all tests, and tells the stories on these versions of Envoy; with none given, on
-/// the Envoy that [`envoy::find`] finds.
+/// Builds and checks the module, runs all tests, and tells the stories on these versions of Envoy;
+/// with none given, on the Envoy that [`envoy::find`] finds.
 ///
 /// # Errors
 /// The first step that fails.
@@ -35,15 +36,17 @@ pub fn module() -> Result<()> {
     Ok(())
 }
 
-/// All that [`test`] does, on the pinned version of Envoy and on the oldest one, and before it what needs no Envoy, and
-/// behind it the docker-compose stack.
+/// All that [`test`] does, on the pinned version of Envoy and on the oldest one, and before it what
+/// needs no Envoy, and behind it the docker-compose stack.
 ///
 /// # Errors
 /// The first step that fails.
 pub fn ci() -> Result<()> {
     let lint = ["--locked", "--", "--deny", "warnings"];
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
-    step("clippy, native", || cargo(&[&["clippy", "--workspace", "--all-targets"], &lint[..]].concat(), &[]))?;
+    step("clippy, native", || {
+        cargo(&[&["clippy", "--workspace", "--all-targets"], &lint[..]].concat(), &[])
+    })?;
     step("clippy, module", || {
         let module = ["clippy", "--package", "session-affinity", "--lib", "--target", WASM];
         cargo(&[&module[..], &lint].concat(), &[])?;
@@ -57,21 +60,43 @@ pub fn ci() -> Result<()> {
     })?;
     step("licences", || licences::check(project_root()))?;
     test(&[envoy::find::PINNED.to_string(), envoy::find::FLOOR.to_string()])?;
-    step("a million sessions", || million_sessions(&envoy::find(Some(&envoy::find::PINNED.to_string()))?))?;
+    step("a million sessions", || {
+        million_sessions(&envoy::find(Some(&envoy::find::PINNED.to_string()))?)
+    })?;
     step("docker-compose", compose::test)
 }
 
 /// The stories of memory at their full length; [`test`] tells them with a fifth.
 fn million_sessions(envoy: &envoy::Envoy) -> Result<()> {
-    let arguments = ["test", "--locked", "--test", "stories", "memory", "--", "--ignored", "--test-threads", "1"];
+    let arguments = [
+        "test",
+        "--locked",
+        "--test",
+        "stories",
+        "memory",
+        "--",
+        "--ignored",
+        "--test-threads",
+        "1",
+    ];
     cargo_on(envoy, &arguments, &[("MEMORY_STORY_REQUESTS", "1000000")])
 }
 
 fn stories(version: Option<&str>) -> Result<()> {
     let envoy = envoy::find(version)?;
     step(&format!("stories on Envoy {}", envoy.version), || {
-        // Each story is a process of Envoy and the simulated providers; more at once than cores only slows all down.
-        let arguments = ["test", "--workspace", "--locked", "--tests", "--", "--ignored", "--test-threads", "2"];
+        // Each story is a process of Envoy and the simulated providers; more at once than cores
+        // only slows all down.
+        let arguments = [
+            "test",
+            "--workspace",
+            "--locked",
+            "--tests",
+            "--",
+            "--ignored",
+            "--test-threads",
+            "2",
+        ];
         cargo_on(&envoy, &arguments, &[])
     })
 }

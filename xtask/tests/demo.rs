@@ -31,15 +31,19 @@ async fn affinity_keeps_conversations_together_and_spreads_them_and_saves_tokens
     assert_eq!(with.0, without.0);
     assert!(with.1 > without.1, "{with:?} {without:?}");
 
-    let outcomes = |run: &Run| run.turns().map(|turn| turn.outcome.clone()).collect::<BTreeSet<_>>();
+    let outcomes =
+        |run: &Run| run.turns().map(|turn| turn.outcome.clone()).collect::<BTreeSet<_>>();
     assert_eq!(outcomes(&comparison.without), ["none".to_owned()].into());
-    assert!(outcomes(&comparison.with).is_subset(&["miss", "inherit", "hit"].map(str::to_owned).into()));
+    assert!(
+        outcomes(&comparison.with).is_subset(&["miss", "inherit", "hit"].map(str::to_owned).into())
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn clients_do_not_notice_that_a_credential_is_limited_and_their_sessions_come_home() -> Result<()> {
+async fn clients_do_not_notice_that_a_credential_is_limited_and_their_sessions_come_home()
+-> Result<()> {
     let envoy = envoy::find(None)?;
     if !limit::is_possible(&envoy) {
         return Ok(());
@@ -53,6 +57,11 @@ async fn clients_do_not_notice_that_a_credential_is_limited_and_their_sessions_c
 
     // Whoever lives on the limited credential left, and nobody else did.
     let left = |course: &Course| course.credentials().len() > 1;
-    assert!(limit.conversations.iter().all(|course| left(course) == (course.home() == Some(&limit.credential))));
+    assert!(
+        limit
+            .conversations
+            .iter()
+            .all(|course| left(course) == (course.home() == Some(&limit.credential)))
+    );
     Ok(())
 }

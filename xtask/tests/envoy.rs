@@ -1,5 +1,6 @@
-//! The harness itself on a real Envoy: that it starts, changes, observes and ends one, and that its client says what it
-//! claims to say. The filter is not needed here; a module of forty lines stands in for it (`fixed_cluster.wat`).
+//! The harness itself on a real Envoy: that it starts, changes, observes and ends one, and that its
+//! client says what it claims to say. The filter is not needed here; a module of forty lines stands
+//! in for it (`fixed_cluster.wat`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +40,11 @@ async fn a_request_reaches_the_provider_with_the_key_of_its_cluster() -> Result<
         assert_eq!(response.text(), r#"/v1/messages?beta=true {"model":"claude"}"#);
     }
     let log = envoy.stop().await?;
-    assert!(log.iter().any(|line| line.starts_with("POST /v1/messages?beta=true 200 cluster=anthropic_b")), "{log:#?}");
+    assert!(
+        log.iter()
+            .any(|line| line.starts_with("POST /v1/messages?beta=true 200 cluster=anthropic_b")),
+        "{log:#?}"
+    );
     Ok(())
 }
 
@@ -72,7 +77,8 @@ async fn the_first_event_arrives_while_the_second_is_not_yet_sent() -> Result<()
     let envoy = setup.start(setup.fixture("anthropic_a")?, 1).await?;
     for protocol in Protocol::ALL {
         let mut connection = Connection::open(envoy.address(), protocol).await?;
-        let mut response = connection.stream(hyper::Request::get("/events").body(client::empty())?).await?;
+        let mut response =
+            connection.stream(hyper::Request::get("/events").body(client::empty())?).await?;
         assert_eq!(response.next_event().await?.as_deref(), Some("data: first"));
         setup.second_event.notify_one();
         assert_eq!(response.next_event().await?.as_deref(), Some("data: second"));
@@ -102,7 +108,8 @@ async fn a_websocket_carries_text_both_ways() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_update_is_accepted_or_rejected_and_a_rejected_one_changes_nothing() -> Result<()> {
     let setup = Setup::new().await?;
-    let fixture = |cluster: &str| Ok::<_, anyhow::Error>(setup.fixture(cluster)?.with_listeners_from_file());
+    let fixture =
+        |cluster: &str| Ok::<_, anyhow::Error>(setup.fixture(cluster)?.with_listeners_from_file());
     let envoy = setup.start(fixture("anthropic_a")?, 2).await?;
     let key = async || {
         let request = hyper::Request::get("/").body(client::empty())?;
@@ -117,7 +124,9 @@ async fn an_update_is_accepted_or_rejected_and_a_rejected_one_changes_nothing() 
     }
 
     let bad = fixture("")?.edit_filter(|filter| *filter = json!({"problem": "a bad key"}))?;
-    let Update::Rejected(log) = envoy.update_listener(&bad).await? else { panic!("it was accepted") };
+    let Update::Rejected(log) = envoy.update_listener(&bad).await? else {
+        panic!("it was accepted")
+    };
     assert!(log.iter().any(|line| line.contains(r#"{"problem":"a bad key"}"#)), "{log:#?}");
     assert_eq!(key().await?.as_deref(), Some("key of anthropic_c"));
     envoy.stop().await?;
@@ -134,7 +143,10 @@ async fn a_bad_filter_configuration_is_refused_at_the_start() -> Result<()> {
         assert!(refusal.mentions(r#"{"problem":"a bad key"}"#), "{refusal}");
     }
     let good = setup.fixture("anthropic_a")?;
-    let problem = Process::start_expecting_refusal(&setup.envoy, &good, &keys()).await.unwrap_err().to_string();
+    let problem = Process::start_expecting_refusal(&setup.envoy, &good, &keys())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(problem.ends_with("accepted a configuration that it should refuse"), "{problem}");
     Ok(())
 }
@@ -155,9 +167,17 @@ async fn a_struct_reaches_the_filter_as_a_message_and_not_as_json() -> Result<()
 async fn what_a_running_envoy_tells() -> Result<()> {
     let setup = Setup::new().await?;
     let access_log = setup.directory.path().join("access.log");
-    let fixture = setup.fixture("anthropic_a")?.with_access_log(&access_log)?.with_component_log_level("wasm:debug");
+    let fixture = setup
+        .fixture("anthropic_a")?
+        .with_access_log(&access_log)?
+        .with_component_log_level("wasm:debug");
     let envoy = setup.start(fixture, 1).await?;
-    client::send(envoy.address(), Protocol::Http1, hyper::Request::get("/told").body(client::empty())?).await?;
+    client::send(
+        envoy.address(),
+        Protocol::Http1,
+        hyper::Request::get("/told").body(client::empty())?,
+    )
+    .await?;
 
     envoy.wait_for_log("debug line of the stand-in").await?;
     wait_until("waiting for the access log", async || {
@@ -216,9 +236,13 @@ struct Setup {
 impl Setup {
     async fn new() -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        fs::write(directory.path().join("module.wasm"), wat::parse_str(include_str!("fixed_cluster.wat"))?)?;
+        fs::write(
+            directory.path().join("module.wasm"),
+            wat::parse_str(include_str!("fixed_cluster.wat"))?,
+        )?;
         let second_event = Arc::new(Notify::new());
-        let providers = [(18001, serve_http(second_event.clone()).await?), (18002, serve_websockets().await?)];
+        let providers =
+            [(18001, serve_http(second_event.clone()).await?), (18002, serve_websockets().await?)];
         Ok(Self { envoy: find(None)?, directory, providers: providers.into(), second_event })
     }
 
@@ -243,9 +267,11 @@ impl Setup {
 
 /// Envoy does not start unless all of them are there.
 fn keys() -> Vec<(String, String)> {
-    let key = |cluster: &str| (format!("{}_KEY", cluster.to_uppercase()), format!("key of {cluster}"));
+    let key =
+        |cluster: &str| (format!("{}_KEY", cluster.to_uppercase()), format!("key of {cluster}"));
     let keys = ["anthropic_a", "anthropic_b", "anthropic_c", "gemini_a", "gemini_b"].map(key);
-    let authorization = |cluster: &str| (format!("{cluster}_AUTHORIZATION"), "Bearer key".to_owned());
+    let authorization =
+        |cluster: &str| (format!("{cluster}_AUTHORIZATION"), "Bearer key".to_owned());
     keys.into_iter().chain(["OPENAI_A", "OPENAI_B"].map(authorization)).collect()
 }
 

@@ -1,4 +1,5 @@
-//! The generator of configurations: that what is shipped is its output, that Envoy takes it, and that it says what is wrong.
+//! The generator of configurations: that what is shipped is its output, that Envoy takes it, and
+//! that it says what is wrong.
 
 use std::fs;
 
@@ -82,7 +83,10 @@ fn a_real_envoy_takes_what_is_meant_for_its_version_and_no_other() -> Result<()>
 #[ignore = "needs Envoy: cargo xtask test"]
 fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
     let envoy = find(None)?;
-    for way in [Way::Clusters, Way::Keys, Way::NextRequest].into_iter().filter(|way| way.runs_on(envoy.version)) {
+    for way in [Way::Clusters, Way::Keys, Way::NextRequest]
+        .into_iter()
+        .filter(|way| way.runs_on(envoy.version))
+    {
         EnvoyConfig::parse(&elaborate().to_string(), "pools.json", way)?.validate(&envoy)?;
     }
     Ok(())
@@ -96,7 +100,8 @@ fn what_envoy_refuses_is_told_in_its_words() -> Result<()> {
     let config = EnvoyConfig::parse(&input.to_string(), "pools.json", Way::NextRequest)?;
     let problem = config.validate(&find(None)?).unwrap_err().to_string();
     assert!(
-        problem.contains("refuses this configuration") && problem.contains("/nowhere/certificates.pem"),
+        problem.contains("refuses this configuration")
+            && problem.contains("/nowhere/certificates.pem"),
         "{problem}"
     );
     Ok(())
@@ -111,7 +116,10 @@ fn a_provider_with_a_name_is_reached_by_tls_and_known_by_its_certificate() -> Re
     assert_eq!(tls["sni"], "api.anthropic.com");
     let validation = &tls["common_tls_context"]["validation_context"];
     assert_eq!(validation["trusted_ca"]["filename"], "/etc/ssl/certs/ca-certificates.crt");
-    assert_eq!(validation["match_typed_subject_alt_names"][0]["matcher"]["exact"], "api.anthropic.com");
+    assert_eq!(
+        validation["match_typed_subject_alt_names"][0]["matcher"]["exact"],
+        "api.anthropic.com"
+    );
     assert_eq!(route(&document)["route"]["auto_host_rewrite"], true);
 
     let own = &document["static_resources"]["clusters"][2];
@@ -129,7 +137,8 @@ fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
     assert_eq!(route["request_headers_to_remove"], json!(removed));
     let matcher = &route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["cluster_matcher"];
     assert_eq!(matcher["matcher_tree"]["input"]["typed_config"]["key"], "wasm.cluster");
-    let clusters = matcher["matcher_tree"]["exact_match_map"]["map"].as_object().context("no map")?;
+    let clusters =
+        matcher["matcher_tree"]["exact_match_map"]["map"].as_object().context("no map")?;
     assert_eq!(clusters.keys().collect::<Vec<_>>(), ["a_1", "a_2", "yes"]);
 
     let listener = &document["static_resources"]["listeners"][0];
@@ -189,25 +198,46 @@ fn what_is_for_another_way_is_a_problem() {
     assert!(found.contains(
         &"pools[0].upstream: has no meaning with --way replicas: every replica has its own `endpoint`".to_owned()
     ));
-    assert!(found.contains(&"pools[1].credentials[0].endpoint: required with --way replicas".to_owned()));
-    let found = problems(Way::Keys, |input| input["pools"][0]["credentials"][0]["endpoint"] = json!("10.0.0.1:80"));
-    assert_eq!(found, ["pools[0].credentials[0].endpoint: has no meaning with --way keys: the pool has an `upstream`"]);
+    assert!(
+        found
+            .contains(&"pools[1].credentials[0].endpoint: required with --way replicas".to_owned())
+    );
+    let found = problems(Way::Keys, |input| {
+        input["pools"][0]["credentials"][0]["endpoint"] = json!("10.0.0.1:80")
+    });
+    assert_eq!(
+        found,
+        [
+            "pools[0].credentials[0].endpoint: has no meaning with --way keys: the pool has an `upstream`"
+        ]
+    );
 }
 
 #[test]
 fn two_credentials_that_would_share_a_cluster_are_a_problem() {
-    let found = problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["id"] = json!("a_2"));
+    let found =
+        problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["id"] = json!("a_2"));
     assert_eq!(found, [r#"pools[1].credentials[0].id: another one is the cluster "a_2" already"#]);
 }
 
 #[test]
 fn what_is_no_input_is_told_with_its_path() {
-    let found = problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["keys"] = json!("x"));
-    assert!(found[0].starts_with("pools[1].credentials[0].keys: unknown field `keys`, expected one of"), "{found:?}");
-    let found = problems(Way::Clusters, |input| input["pools"][0]["upstream"] = json!("api.anthropic.com"));
+    let found =
+        problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["keys"] = json!("x"));
+    assert!(
+        found[0].starts_with("pools[1].credentials[0].keys: unknown field `keys`, expected one of"),
+        "{found:?}"
+    );
+    let found =
+        problems(Way::Clusters, |input| input["pools"][0]["upstream"] = json!("api.anthropic.com"));
     assert!(found[0].starts_with("pools[0].upstream: expected http or https"), "{found:?}");
-    let found = problems(Way::Clusters, |input| input["pools"][0]["credentials"][0]["key"] = json!("sk-ant-secret"));
-    assert!(found[0].starts_with("pools[0].credentials[0].key: expected the name of an"), "{found:?}");
+    let found = problems(Way::Clusters, |input| {
+        input["pools"][0]["credentials"][0]["key"] = json!("sk-ant-secret")
+    });
+    assert!(
+        found[0].starts_with("pools[0].credentials[0].key: expected the name of an"),
+        "{found:?}"
+    );
     assert!(!found[0].contains("secret"), "{found:?}");
 }
 

@@ -21,8 +21,14 @@ pub(super) async fn output_of(command: &mut Command) -> Result<String> {
     let output = finish(command).await?;
     if !output.status.success() {
         let name = command.as_std().get_program().to_string_lossy();
-        let arguments: Vec<_> = command.as_std().get_args().map(|argument| argument.to_string_lossy()).collect();
-        bail!("`{name} {}` failed ({}):\n{}", arguments.join(" "), output.status, last_lines(&output));
+        let arguments: Vec<_> =
+            command.as_std().get_args().map(|argument| argument.to_string_lossy()).collect();
+        bail!(
+            "`{name} {}` failed ({}):\n{}",
+            arguments.join(" "),
+            output.status,
+            last_lines(&output)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -33,7 +39,8 @@ pub(super) async fn answer_of(command: &mut Command) -> Option<String> {
 }
 
 async fn finish(command: &mut Command) -> Result<Output> {
-    // A command dropped half-way belongs to a run that was interrupted, and must not go on behind its clean-up.
+    // A command dropped half-way belongs to a run that was interrupted, and must not go on behind
+    // its clean-up.
     command.stdin(Stdio::null()).kill_on_drop(true);
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     command.output().await.with_context(|| format!("cannot run {name}"))

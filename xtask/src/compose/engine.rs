@@ -1,4 +1,5 @@
-//! A Docker engine to work with: the one that answers, else one started for the run, from Debian's packages if need be.
+//! A Docker engine to work with: the one that answers, else one started for the run, from Debian's
+//! packages if need be.
 
 use std::fs::File;
 use std::path::Path;
@@ -28,12 +29,18 @@ impl Engine {
             report("engine", format!("Docker {version}, running already"));
             return Ok(Self { daemon: None });
         }
-        ensure!(is_root(), "no Docker engine answers: start one, or run this as root on Debian, which installs one");
+        ensure!(
+            is_root(),
+            "no Docker engine answers: start one, or run this as root on Debian, which installs one"
+        );
         if !is_installed("dockerd") {
             install("docker.io iptables").await?;
             // Where systemd runs, the package has started its service by now.
             if let Some(version) = running_version().await {
-                report("engine", format!("Docker {version}, installed, and started by its package"));
+                report(
+                    "engine",
+                    format!("Docker {version}, installed, and started by its package"),
+                );
                 return Ok(Self { daemon: None });
             }
         }
@@ -61,9 +68,13 @@ impl Engine {
 /// Installs packages of Debian that are missing, given in one string.
 pub(super) async fn install(packages: &str) -> Result<()> {
     ensure!(is_root(), "install {packages} first: only root can do it from here");
-    ensure!(is_installed("apt-get"), "install {packages} first: this machine has no apt-get to do it from here");
+    ensure!(
+        is_installed("apt-get"),
+        "install {packages} first: this machine has no apt-get to do it from here"
+    );
     report("install", packages);
-    // One of several sources that does not answer is no reason to give up: the next command tells what is missing.
+    // One of several sources that does not answer is no reason to give up: the next command tells
+    // what is missing.
     answer_of(&mut command("apt-get update")).await;
     let mut install = command("apt-get install --yes --no-install-recommends");
     install.args(packages.split_whitespace()).env("DEBIAN_FRONTEND", "noninteractive");
@@ -86,13 +97,15 @@ async fn running_version() -> Option<String> {
 
 async fn start(work: &Path) -> Result<Engine> {
     let log_path = work.join("dockerd.log");
-    let log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    let log =
+        File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let mut daemon = Command::new("dockerd")
         .arg("--pidfile")
         .arg(work.join("dockerd.pid"))
         .stdout(log.try_clone().context("cannot share the log of dockerd")?)
         .stderr(log)
-        // A group of its own: Ctrl-C must reach the containers through `down`, not by the engine's sudden end.
+        // A group of its own: Ctrl-C must reach the containers through `down`, not by the engine's
+        // sudden end.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()

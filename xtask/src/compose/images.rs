@@ -1,7 +1,7 @@
 //! The images that `docker-compose.yml` names: present, pulled, or stood in for.
 //!
-//! A stand-in bears the official name only during the run. Left behind, it would pass for the real image in the next
-//! `docker compose up` of whoever works on this machine.
+//! A stand-in bears the official name only during the run. Left behind, it would pass for the real
+//! image in the next `docker compose up` of whoever works on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +15,8 @@ use super::command::{answer_of, command, output_of};
 use super::report;
 use super::stand_in;
 
-/// A registry that cannot be reached is told by an error within seconds; this bounds one that trickles.
+/// A registry that cannot be reached is told by an error within seconds; this bounds one that
+/// trickles.
 const PULL_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Sees to it that every image of the file is there.
@@ -38,7 +39,10 @@ pub(super) async fn withdraw_stand_ins() -> Result<()> {
     let filter = format!("label={}", stand_in::LABEL);
     let mut list = command("docker images --format {{.Repository}}:{{.Tag}} --filter");
     let names = output_of(list.arg(&filter)).await?;
-    for name in names.lines().filter(|name| !name.starts_with(stand_in::OWN_PREFIX) && !name.contains("<none>")) {
+    for name in names
+        .lines()
+        .filter(|name| !name.starts_with(stand_in::OWN_PREFIX) && !name.contains("<none>"))
+    {
         output_of(Command::new("docker").args(["rmi", name])).await?;
     }
     output_of(command("docker image prune --force --filter").arg(&filter)).await.map(drop)
@@ -56,15 +60,19 @@ struct Service {
 
 fn names(root: &Path) -> Result<BTreeSet<String>> {
     let path = root.join("docker-compose.yml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file: ComposeFile = serde_saphyr::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let file: ComposeFile =
+        serde_saphyr::from_str(&text).with_context(|| format!("in {}", path.display()))?;
     Ok(file.services.into_values().map(|service| service.image).collect())
 }
 
 /// Whether the image is here, and not as a stand-in that a run which was killed has left.
 async fn is_genuine(image: &str) -> bool {
     let format = format!("{{{{index .Config.Labels {:?}}}}}", stand_in::LABEL);
-    let label = answer_of(Command::new("docker").args(["image", "inspect", "--format", &format, image])).await;
+    let label =
+        answer_of(Command::new("docker").args(["image", "inspect", "--format", &format, image]))
+            .await;
     label.is_some_and(|label| label.is_empty())
 }
 

@@ -16,9 +16,11 @@ use crate::envoy::client::{self, Protocol};
 use crate::envoy::wait_until;
 
 /// Where `docker-compose.yml` publishes Envoy.
-pub(super) const PUBLISHED: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10000));
+pub(super) const PUBLISHED: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10000));
 
-/// Not the name of the checkout's folder: the containers and volumes of a stack that is in use stay out of this.
+/// Not the name of the checkout's folder: the containers and volumes of a stack that is in use stay
+/// out of this.
 const PROJECT: &str = "session-affinity-compose-test";
 
 /// What to print of each container when the story failed.
@@ -31,7 +33,8 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Takes `docker compose` (v2) where it is installed, else docker-compose 1.29, which Debian 12 has.
+    /// Takes `docker compose` (v2) where it is installed, else docker-compose 1.29, which Debian 12
+    /// has.
     pub(super) async fn new(root: &Path) -> Result<Self> {
         let compose = match Self::installed().await {
             Some(compose) => compose,
@@ -70,7 +73,8 @@ impl Stack {
         report("up", "building in a container: this takes minutes");
         let started = Instant::now();
         output_of(self.command().args(["up", "--detach"])).await?;
-        // A published port accepts connections as soon as its container runs, and drops them until somebody listens.
+        // A published port accepts connections as soon as its container runs, and drops them until
+        // somebody listens.
         wait_until("waiting for Envoy", async || {
             self.ensure_envoy_runs().await?;
             let request = Request::get("/").body(client::empty())?;
@@ -82,14 +86,21 @@ impl Stack {
     }
 
     async fn ensure_envoy_runs(&self) -> Result<()> {
-        let running = output_of(self.command().args(["ps", "--services", "--filter", "status=running"])).await?;
-        ensure!(running.lines().any(|service| service == "envoy"), "the container of Envoy has ended");
+        let running =
+            output_of(self.command().args(["ps", "--services", "--filter", "status=running"]))
+                .await?;
+        ensure!(
+            running.lines().any(|service| service == "envoy"),
+            "the container of Envoy has ended"
+        );
         Ok(())
     }
 
-    /// Shows what the containers said, as far as it can be had: it accompanies an error that says more.
+    /// Shows what the containers said, as far as it can be had: it accompanies an error that says
+    /// more.
     pub(super) async fn print_logs(&self) {
-        let logs = output_of(self.command().args(["logs", "--no-color", "--tail", LINES_OF_A_LOG])).await;
+        let logs =
+            output_of(self.command().args(["logs", "--no-color", "--tail", LINES_OF_A_LOG])).await;
         println!("{}", logs.unwrap_or_else(|error| format!("{error:#}")));
     }
 

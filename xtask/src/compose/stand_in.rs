@@ -1,7 +1,8 @@
 //! Stand-ins for the images of `docker-compose.yml`, for machines that reach no image registry.
 //!
-//! Each is Debian with one addition from this machine: its Rust toolchain, or the Envoy that the tests use. They are
-//! like the official images in what the file relies on: glibc, a shell, the programs on the `PATH`, the user of Envoy.
+//! Each is Debian with one addition from this machine: its Rust toolchain, or the Envoy that the
+//! tests use. They are like the official images in what the file relies on: glibc, a shell, the
+//! programs on the `PATH`, the user of Envoy.
 
 use std::path::Path;
 
@@ -19,7 +20,8 @@ pub(super) const LABEL: &str = "session-affinity.stand-in";
 /// What the lasting names begin with. Under them stand-ins stay for the next run.
 pub(super) const OWN_PREFIX: &str = "session-affinity/";
 
-/// Makes the stand-in under the image's name, quickly if the last one still fits, and says what it is made of.
+/// Makes the stand-in under the image's name, quickly if the last one still fits, and says what it
+/// is made of.
 pub(super) async fn make(image: &str, root: &Path, work: &Path) -> Result<String> {
     debian(work).await?;
     let context = tempfile::tempdir_in(work).context("cannot make a folder for an image")?;
@@ -30,7 +32,12 @@ pub(super) async fn make(image: &str, root: &Path, work: &Path) -> Result<String
     };
     write(context.path().join("Dockerfile"), dockerfile)?;
     let lasting = format!("{OWN_PREFIX}{name}");
-    output_of(Command::new("docker").args(["build", "--tag", image, "--tag", &lasting]).arg(context.path())).await?;
+    output_of(
+        Command::new("docker")
+            .args(["build", "--tag", image, "--tag", &lasting])
+            .arg(context.path()),
+    )
+    .await?;
     Ok(content)
 }
 
@@ -41,7 +48,10 @@ async fn debian(work: &Path) -> Result<()> {
     if answer_of(command("docker image inspect").arg(DEBIAN)).await.is_some() {
         return Ok(());
     }
-    ensure!(engine::is_root(), "no image registry answers, and only root can make stand-ins for the images");
+    ensure!(
+        engine::is_root(),
+        "no image registry answers, and only root can make stand-ins for the images"
+    );
     if !engine::is_installed("mmdebstrap") {
         engine::install("mmdebstrap").await?;
     }
@@ -53,7 +63,8 @@ async fn debian(work: &Path) -> Result<()> {
     output_of(command("docker import").arg(&archive).arg(DEBIAN)).await.map(drop)
 }
 
-/// The crates are in the image: where no image registry can be reached, containers may not reach one for crates either.
+/// The crates are in the image: where no image registry can be reached, containers may not reach
+/// one for crates either.
 const RUST: &str = "\
 FROM session-affinity/debian
 LABEL session-affinity.stand-in=true
@@ -75,8 +86,10 @@ async fn rust(root: &Path, context: &Path) -> Result<String> {
     for part in ["bin/cargo", "bin/rustc", "lib"] {
         let destination = context.join("toolchain").join(part);
         let parent = destination.parent().context("a part of the toolchain has no folder")?;
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-        output_of(command("cp --archive").arg(Path::new(&sysroot).join(part)).arg(&destination)).await?;
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+        output_of(command("cp --archive").arg(Path::new(&sysroot).join(part)).arg(&destination))
+            .await?;
     }
     let mut vendor = command("cargo vendor --locked --respect-source-config");
     output_of(vendor.arg(context.join("cargo/vendor")).current_dir(root)).await?;
@@ -84,7 +97,8 @@ async fn rust(root: &Path, context: &Path) -> Result<String> {
     output_of(command("rustc --version").current_dir(root)).await
 }
 
-/// Like the official image it runs Envoy as a user without rights, who sees of the mounted project what everybody may.
+/// Like the official image it runs Envoy as a user without rights, who sees of the mounted project
+/// what everybody may.
 const ENVOY: &str = "\
 FROM session-affinity/debian
 LABEL session-affinity.stand-in=true
@@ -94,11 +108,16 @@ USER 101:101
 
 /// Lays out the binary of the version that the tag names.
 async fn envoy(tag: &str, context: &Path) -> Result<String> {
-    let version = tag.strip_prefix('v').with_context(|| format!("{tag} is not a tag of Envoy's images"))?.to_owned();
-    let envoy =
-        tokio::task::spawn_blocking(move || envoy::find(Some(&version))).await.map_err(|error| anyhow!(error))??;
+    let version = tag
+        .strip_prefix('v')
+        .with_context(|| format!("{tag} is not a tag of Envoy's images"))?
+        .to_owned();
+    let envoy = tokio::task::spawn_blocking(move || envoy::find(Some(&version)))
+        .await
+        .map_err(|error| anyhow!(error))??;
     let destination = context.join("envoy");
-    std::fs::copy(&envoy.path, &destination).with_context(|| format!("cannot copy {}", envoy.path.display()))?;
+    std::fs::copy(&envoy.path, &destination)
+        .with_context(|| format!("cannot copy {}", envoy.path.display()))?;
     Ok(format!("Envoy {} of the tests", envoy.version))
 }
 

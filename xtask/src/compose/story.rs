@@ -1,7 +1,8 @@
-//! What has to hold of the stack: a conversation stays on its account, and conversations spread over accounts.
+//! What has to hold of the stack: a conversation stays on its account, and conversations spread
+//! over accounts.
 //!
-//! The simulated providers name in `x-simulated-account` the account whose key a request bore: the key that Envoy
-//! injected, not the one the client sent, because it sends none.
+//! The simulated providers name in `x-simulated-account` the account whose key a request bore: the
+//! key that Envoy injected, not the one the client sent, because it sends none.
 
 use std::collections::BTreeSet;
 
@@ -43,20 +44,30 @@ struct Conversation {
 
 impl Conversation {
     fn new(number: usize) -> Self {
-        Self { session: format!("compose-test-{number}"), messages: Vec::new(), accounts: Vec::new() }
+        Self {
+            session: format!("compose-test-{number}"),
+            messages: Vec::new(),
+            accounts: Vec::new(),
+        }
     }
 
     async fn take_turn(&mut self) -> Result<()> {
         let turn = self.accounts.len() + 1;
         let question = format!("Question {turn} of {}", self.session);
         self.messages.push(json!({"role": "user", "content": question}));
-        let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": self.messages});
+        let body =
+            json!({"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": self.messages});
         let request = Request::post("/v1/messages")
             .header("content-type", "application/json")
             .header("x-session-id", &self.session)
             .body(client::whole(body.to_string()))?;
         let response = client::send(PUBLISHED, Protocol::Http1, request).await?;
-        ensure!(response.status.is_success(), "{} instead of an answer: {}", response.status, response.text());
+        ensure!(
+            response.status.is_success(),
+            "{} instead of an answer: {}",
+            response.status,
+            response.text()
+        );
         let account = response.header(ACCOUNT_HEADER).context("the answer names no account")?;
         self.accounts.push(account.to_owned());
         self.messages.push(json!({"role": "assistant", "content": response.json()?["content"]}));

@@ -20,7 +20,8 @@ pub(super) fn headers(case: &Value) -> Headers {
     values.collect()
 }
 
-/// The bytes of a body in any of the recorded forms: `body`, `body_b64`, or `body_parts` to be repeated.
+/// The bytes of a body in any of the recorded forms: `body`, `body_b64`, or `body_parts` to be
+/// repeated.
 pub(super) fn body(case: &Value) -> Result<Vec<u8>, String> {
     if let Some(encoded) = case["body_b64"].as_str() {
         return base64(encoded);
@@ -36,7 +37,9 @@ pub(super) fn body(case: &Value) -> Result<Vec<u8>, String> {
         body.extend((0..times).flat_map(|_| text.bytes()));
     }
     match case["body_len"].as_u64() {
-        Some(length) if length != body.len() as u64 => Err(format!("the body has {} bytes, not {length}", body.len())),
+        Some(length) if length != body.len() as u64 => {
+            Err(format!("the body has {} bytes, not {length}", body.len()))
+        }
         _ => Ok(body),
     }
 }
@@ -51,5 +54,7 @@ pub(super) fn bytes(case: &Value, name: &str) -> Result<Vec<u8>, String> {
 
 fn base64(encoded: &str) -> Result<Vec<u8>, String> {
     use base64::Engine;
-    base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|error| format!("{encoded:?}: {error}"))
+    base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .map_err(|error| format!("{encoded:?}: {error}"))
 }

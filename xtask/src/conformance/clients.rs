@@ -13,7 +13,8 @@ pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
     let mut paths = Paths::default();
     let recommended = Sources::recommended(&mut paths);
     let (key, fallback) = found(case, &recommended, &paths);
-    let fallbacks: Vec<_> = Some(fallback).into_iter().filter(|fallback| !fallback.is_empty()).collect();
+    let fallbacks: Vec<_> =
+        Some(fallback).into_iter().filter(|fallback| !fallback.is_empty()).collect();
     let recommended = equal(&json!(case::text(case, "expected_key")), &json!(key))
         .and_then(|()| equal(&case["expected_fallbacks"], &json!(fallbacks)));
 
@@ -21,11 +22,15 @@ pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
     let (key, fallback) = found(case, &Sources::reference(&mut paths), &paths);
     let keys: Vec<_> = [key, fallback].into_iter().filter(|key| !key.is_empty()).collect();
     let reference = equal(&case["reference_keys"], &json!(keys));
-    vec![(format!("{client} (recommended)"), recommended), (format!("{client} (reference)"), reference)]
+    vec![
+        (format!("{client} (recommended)"), recommended),
+        (format!("{client} (reference)"), reference),
+    ]
 }
 
 fn found(case: &Value, sources: &Sources, paths: &Paths) -> (String, String) {
-    // The body is an object whose members have the client's order, which this crate's `serde_json` keeps.
+    // The body is an object whose members have the client's order, which this crate's `serde_json`
+    // keeps.
     let body = match &case["body"] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -27,21 +27,32 @@ fn compare(case: &Value) -> Result<(), String> {
     let mut paths = Paths::default();
     let sources = Sources::reference(&mut paths);
     let found = identify(&sources, &paths, &case::headers(case), &case::body(case)?);
-    let expected = (case::text(case, "primary").to_owned(), case::text(case, "fallback").to_owned());
+    let expected =
+        (case::text(case, "primary").to_owned(), case::text(case, "fallback").to_owned());
     equal(&expected, &found)
 }
 
 /// The id and the fallback of a request; empty if there is none.
-pub(super) fn identify(sources: &Sources, paths: &Paths, headers: &Headers, body: &[u8]) -> (String, String) {
+pub(super) fn identify(
+    sources: &Sources,
+    paths: &Paths,
+    headers: &Headers,
+    body: &[u8],
+) -> (String, String) {
     let request = Request { headers, body: Body::read(paths, body), tried: &[], properties: &[] };
     // Ids are bytes; the recorded ones are JSON, in which what is no UTF-8 became U+FFFD.
     let readable = |id: Vec<u8>| String::from_utf8_lossy(&id).into_owned();
     match sources.identify(&request) {
-        Some(session) => (readable(session.primary), session.fallback.map(readable).unwrap_or_default()),
+        Some(session) => {
+            (readable(session.primary), session.fallback.map(readable).unwrap_or_default())
+        }
         None => (String::new(), String::new()),
     }
 }
 
-pub(super) fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(expected: &T, actual: &T) -> Result<(), String> {
+pub(super) fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(
+    expected: &T,
+    actual: &T,
+) -> Result<(), String> {
     if expected == actual { Ok(()) } else { Err(format!("expected {expected:?}, got {actual:?}")) }
 }

@@ -1,9 +1,11 @@
-//! `cargo xtask conformance DIR…`: the recorded vectors of the reference, and requests as real clients write them,
-//! against the core.
+//! `cargo xtask conformance DIR…`: the recorded vectors of the reference, and requests as real
+//! clients write them, against the core.
 //!
-//! Every file in a folder is run by its name: `vectors_*.jsonl` are session identities, `fnv_*.jsonl` message hashes,
-//! `selection_*.jsonl` scripted selections of credentials, `client_requests*.jsonl` requests of clients. Files of the reference's later generation (`vectors_newest_*`) are
-//! information, no target, and are passed over. `tests/vectors/README.md` says how the files are read.
+//! Every file in a folder is run by its name: `vectors_*.jsonl` are session identities,
+//! `fnv_*.jsonl` message hashes, `selection_*.jsonl` scripted selections of credentials,
+//! `client_requests*.jsonl` requests of clients. Files of the reference's later generation
+//! (`vectors_newest_*`) are information, no target, and are passed over. `tests/vectors/README.md`
+//! says how the files are read.
 
 mod case;
 mod clients;
@@ -59,7 +61,9 @@ impl Report {
     /// Passed and failed cases of all files.
     pub fn totals(&self) -> (usize, usize) {
         let counts = self.files.iter().flat_map(|file| file.groups.values());
-        counts.fold((0, 0), |(passed, failed), (more_passed, more_failed)| (passed + more_passed, failed + more_failed))
+        counts.fold((0, 0), |(passed, failed), (more_passed, more_failed)| {
+            (passed + more_passed, failed + more_failed)
+        })
     }
 }
 
@@ -80,7 +84,8 @@ impl fmt::Display for Report {
 }
 
 fn vector_files(folder: &Path) -> Result<Vec<(PathBuf, Check)>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
@@ -107,18 +112,22 @@ fn check_of(file: &str) -> Option<Check> {
 }
 
 fn run_file(path: PathBuf, check: Check) -> Result<FileReport> {
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut report = FileReport { path, groups: BTreeMap::new(), failures: Vec::new() };
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = || format!("{} line {}", report.path.display(), number + 1);
-        let case: Value = serde_json::from_str(line).with_context(|| format!("{} is not JSON", place()))?;
+        let case: Value =
+            serde_json::from_str(line).with_context(|| format!("{} is not JSON", place()))?;
         for (group, result) in check(&case) {
             let (passed, failed) = report.groups.entry(group.clone()).or_default();
             match result {
                 Ok(()) => *passed += 1,
                 Err(difference) => {
                     *failed += 1;
-                    let id = case["id"].as_str().map_or_else(|| format!("line {}", number + 1), str::to_owned);
+                    let id = case["id"]
+                        .as_str()
+                        .map_or_else(|| format!("line {}", number + 1), str::to_owned);
                     report.failures.push(format!("{id} {group}: {difference}"));
                 }
             }

@@ -1,7 +1,8 @@
 //! Scripted selections: the real core over shared data in memory, in virtual time.
 //!
-//! A scenario's pool of credentials changes as it goes on. Each step is therefore decided by a router of its own, made
-//! from the pool as it is then, over the same shared data: as after an update of the configuration.
+//! A scenario's pool of credentials changes as it goes on. Each step is therefore decided by a
+//! router of its own, made from the pool as it is then, over the same shared data: as after an
+//! update of the configuration.
 
 use serde_json::{Value, json};
 use session_affinity::availability::Unready;
@@ -45,13 +46,17 @@ fn compare(case: &Value, results: &[Value]) -> Result<(), String> {
         return Ok(());
     }
     let first = elements(any_of.first().unwrap_or(&Value::Null));
-    let at = first.iter().zip(results).position(|(expected, result)| !is_as(expected, result)).unwrap_or(first.len());
+    let at = first
+        .iter()
+        .zip(results)
+        .position(|(expected, result)| !is_as(expected, result))
+        .unwrap_or(first.len());
     let show = |list: &[Value]| list.get(at).unwrap_or(&Value::Null).to_string();
     Err(format!("step {at}: expected {}, got {}", show(first), show(results)))
 }
 
-/// Whether a result is as expected. States are compared by what is expected of them, but for `status`, a word of the
-/// reference that nothing follows from.
+/// Whether a result is as expected. States are compared by what is expected of them, but for
+/// `status`, a word of the reference that nothing follows from.
 fn is_as(expected: &Value, result: &Value) -> bool {
     let of_state = |name: &str| {
         let fields = expected[name].as_object().into_iter().flatten();
@@ -107,17 +112,26 @@ impl World {
         let router = self.router(case::text(step, "provider"))?;
         let credentials = &router.config().pools[0].credentials;
         let among = |list: &Value, id: &str| elements(list).iter().any(|listed| listed == id);
-        let is_out = |id: &str| among(&step["exclude"], id) || (step["only"].is_array() && !among(&step["only"], id));
+        let is_out = |id: &str| {
+            among(&step["exclude"], id) || (step["only"].is_array() && !among(&step["only"], id))
+        };
         let is_candidate = |id: &str| {
             self.auths.iter().any(|auth| {
                 let known = case::text(auth, "id");
                 id_of(known) == id && !is_out(known)
             })
         };
-        let tried: Vec<_> = credentials.iter().filter(|it| !is_candidate(&it.id)).map(|it| it.fingerprint).collect();
+        let tried: Vec<_> = credentials
+            .iter()
+            .filter(|it| !is_candidate(&it.id))
+            .map(|it| it.fingerprint)
+            .collect();
 
-        let mut headers: Vec<(String, Vec<u8>)> = vec![(":path".into(), path_for(case::text(step, "model")).into())];
-        headers.extend(case::headers(step).iter().map(|(name, value)| (name.to_owned(), value.to_vec())));
+        let mut headers: Vec<(String, Vec<u8>)> =
+            vec![(":path".into(), path_for(case::text(step, "model")).into())];
+        headers.extend(
+            case::headers(step).iter().map(|(name, value)| (name.to_owned(), value.to_vec())),
+        );
         if step["websocket"] == true {
             headers.push(("upgrade".into(), "websocket".into()));
         }
@@ -147,7 +161,8 @@ impl World {
         let Some(credential) = find(&router, id) else {
             return Ok(json!({"model_state": null, "auth_state": null}));
         };
-        let status = if step["success"] == true { 200 } else { step["status"].as_u64().unwrap_or(0) as u16 };
+        let status =
+            if step["success"] == true { 200 } else { step["status"].as_u64().unwrap_or(0) as u16 };
         let observation = Observation {
             status,
             message: case::text(step, "message"),
@@ -157,9 +172,12 @@ impl World {
         };
         router.cooldowns().learn(&self.shared, credential, model, &observation, self.now);
         let states = States::decode(&self.shared.get(&credential.cooldown_key).value);
-        let of_model = if model.is_empty() { None } else { states.get(router.cooldowns().model_key(model)) };
+        let of_model =
+            if model.is_empty() { None } else { states.get(router.cooldowns().model_key(model)) };
         let of_auth = states.get(WHOLE).unwrap_or_default();
-        Ok(json!({"model_state": of_model.map(|state| self.shown(state)), "auth_state": self.shown(of_auth)}))
+        Ok(
+            json!({"model_state": of_model.map(|state| self.shown(state)), "auth_state": self.shown(of_auth)}),
+        )
     }
 
     fn shown(&self, state: State) -> Value {
@@ -185,8 +203,11 @@ impl World {
     }
 
     fn set(&mut self, changed: &Value) -> Result<(), String> {
-        let known =
-            self.auths.iter_mut().find(|auth| auth["id"] == changed["id"]).ok_or("set_auth of an unknown id")?;
+        let known = self
+            .auths
+            .iter_mut()
+            .find(|auth| auth["id"] == changed["id"])
+            .ok_or("set_auth of an unknown id")?;
         for (name, value) in changed.as_object().into_iter().flatten() {
             known[name] = value.clone();
         }
@@ -208,7 +229,8 @@ impl World {
     }
 
     fn state_of(&self, value: &Value) -> State {
-        let at = |value: &Value| value.as_i64().map(|from_now| self.now.saturating_add_signed(from_now));
+        let at =
+            |value: &Value| value.as_i64().map(|from_now| self.now.saturating_add_signed(from_now));
         let quota = &value["quota"];
         State {
             unavailable: value["unavailable"] == true,
@@ -228,7 +250,8 @@ impl World {
     fn router(&self, provider: &str) -> Result<Router, String> {
         let mut credentials: Vec<_> = self.auths.iter().map(credential).collect();
         if credentials.is_empty() {
-            // A pool without a credential is no configuration. This one is not known, so it counts as tried.
+            // A pool without a credential is no configuration. This one is not known, so it counts
+            // as tried.
             credentials.push(json!({"id": "nobody", "cluster": "nobody"}));
         }
         let mut routing = json!({
@@ -247,7 +270,8 @@ impl World {
             "routing": routing,
             "pools": [{"name": "pool", "credentials": credentials}],
         });
-        let mut config = Config::parse(config.to_string().as_bytes()).map_err(|problems| format!("{problems:?}"))?;
+        let mut config = Config::parse(config.to_string().as_bytes())
+            .map_err(|problems| format!("{problems:?}"))?;
         // The reference's providers may be empty, which no configuration may.
         config.pools[0].provider = Some(provider.to_owned());
         // The model is the step's, whatever the body says.
@@ -289,7 +313,8 @@ fn credential(auth: &Value) -> Value {
             credential[name] = json!(text);
         }
     }
-    let disable_cooling = ["disable_cooling", "disable-cooling"].iter().find_map(|name| flag(&metadata[name]));
+    let disable_cooling =
+        ["disable_cooling", "disable-cooling"].iter().find_map(|name| flag(&metadata[name]));
     if let Some(disable_cooling) = disable_cooling {
         credential["disable_cooling"] = json!(disable_cooling);
     }

@@ -1,7 +1,8 @@
 //! The clients whose conversations the demo holds.
 //!
-//! Headers, the names of the fields and their order are those of a request in `tests/vectors/client_requests.jsonl`, which
-//! was written after the real clients. What is changed of it stands here.
+//! Headers, the names of the fields and their order are those of a request in
+//! `tests/vectors/client_requests.jsonl`, which was written after the real clients. What is changed
+//! of it stands here.
 
 use std::fs;
 
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 use super::wire::Api;
 use crate::project_root;
 
-/// One model for each provider, because turns are taken for every model apart: with few conversations of many models, all
-/// would begin at the same credential.
+/// One model for each provider, because turns are taken for every model apart: with few
+/// conversations of many models, all would begin at the same credential.
 const CLAUDE: &str = "claude-sonnet-5";
 const GPT: &str = "gpt-5.6";
 
@@ -155,15 +156,21 @@ pub const CLIENTS: [Client; 10] = [
 ];
 
 impl Client {
-    /// The first request of this client's conversation with that number, still with the recorded question.
+    /// The first request of this client's conversation with that number, still with the recorded
+    /// question.
     pub(super) fn first_request(&self, number: usize) -> Result<Recorded> {
         let mut line = recorded(self.line)?;
         if let Some(id) = self.id {
             replace_text(&mut line, id, &numbered(id, number));
         }
-        let path = line["path"].as_str().with_context(|| format!("the recorded request {} has no path", self.line))?;
-        let mut request =
-            Recorded { path: path.to_owned(), headers: line["headers"].take(), body: line["body"].take() };
+        let path = line["path"]
+            .as_str()
+            .with_context(|| format!("the recorded request {} has no path", self.line))?;
+        let mut request = Recorded {
+            path: path.to_owned(),
+            headers: line["headers"].take(),
+            body: line["body"].take(),
+        };
         (self.change)(&mut request);
         Ok(request)
     }
@@ -180,8 +187,12 @@ pub(super) fn numbered(id: &str, number: usize) -> String {
 pub(super) fn replace_text(value: &mut Value, from: &str, to: &str) {
     match value {
         Value::String(text) if text.contains(from) => *text = text.replace(from, to),
-        Value::Array(elements) => elements.iter_mut().for_each(|element| replace_text(element, from, to)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| replace_text(field, from, to)),
+        Value::Array(elements) => {
+            elements.iter_mut().for_each(|element| replace_text(element, from, to))
+        }
+        Value::Object(fields) => {
+            fields.values_mut().for_each(|field| replace_text(field, from, to))
+        }
         _ => {}
     }
 }
@@ -206,8 +217,9 @@ impl Recorded {
         }
     }
 
-    /// Gemini CLI is built on the SDK; this leaves out what it adds. It begins every first message with the same
-    /// context, so that without an id in the request its conversations cannot be told apart.
+    /// Gemini CLI is built on the SDK; this leaves out what it adds. It begins every first message
+    /// with the same context, so that without an id in the request its conversations cannot be told
+    /// apart.
     fn speak_as_gemini_sdk(&mut self) {
         self.headers["user-agent"] = json!("google-genai-sdk/1.41.0 gl-node/v24.3.0");
         if let Some(headers) = self.headers.as_object_mut() {
@@ -218,7 +230,8 @@ impl Recorded {
 
 fn recorded(line: &str) -> Result<Value> {
     let path = project_root().join("tests/vectors/client_requests.jsonl");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mark = format!("{{\"client\": \"{line}\",");
     let line = text
         .lines()

@@ -1,9 +1,9 @@
-//! Conversations as they look on the wire: each turn sends everything that was said before, the model's real answers
-//! included, and something new.
+//! Conversations as they look on the wire: each turn sends everything that was said before, the
+//! model's real answers included, and something new.
 //!
-//! System prompt and tools are several thousand tokens and the same for all conversations of one client, as in life;
-//! a question comes with a file or the output of a command, one to four thousand tokens. The simulated models call no
-//! tools, so these come the way users attach them.
+//! System prompt and tools are several thousand tokens and the same for all conversations of one
+//! client, as in life; a question comes with a file or the output of a command, one to four
+//! thousand tokens. The simulated models call no tools, so these come the way users attach them.
 
 use anyhow::{Context, Result};
 use hyper::Request;
@@ -42,12 +42,17 @@ impl Traffic {
 pub(super) fn begin(clients: &[&'static Client], count: usize) -> Result<Vec<Conversation>> {
     let (rounds, rest) = (count / clients.len(), count % clients.len());
     let count = |client: usize| rounds + usize::from(client < rest);
-    let all = clients.iter().enumerate().flat_map(|(index, client)| (1..=count(index)).map(move |n| (client, n)));
-    all.enumerate().map(|(index, (client, number))| Conversation::begin(client, number, index + 1)).collect()
+    let all = clients
+        .iter()
+        .enumerate()
+        .flat_map(|(index, client)| (1..=count(index)).map(move |n| (client, n)));
+    all.enumerate()
+        .map(|(index, (client, number))| Conversation::begin(client, number, index + 1))
+        .collect()
 }
 
-/// Who speaks next is drawn anew each time. In a fixed order, round-robin would by mere arithmetic give some
-/// conversations the same credential every time.
+/// Who speaks next is drawn anew each time. In a fixed order, round-robin would by mere arithmetic
+/// give some conversations the same credential every time.
 fn interleaved(conversations: usize, turns: usize) -> Vec<usize> {
     let mut random = Random::new(1);
     let mut unsaid: Vec<usize> = (0..conversations).flat_map(|index| vec![index; turns]).collect();
@@ -78,7 +83,8 @@ impl Conversation {
         lengthen(client, &mut request.body);
         let mut random = Random::new(ticket as u64);
         let question = format!("Ticket SHOP-{ticket}: {}", text::question(&mut random));
-        let mut conversation = Self { client, title: format!("{} #{number}", client.name), request, turn: 1, random };
+        let mut conversation =
+            Self { client, title: format!("{} #{number}", client.name), request, turn: 1, random };
         conversation.ask(&question);
         Ok(conversation)
     }
@@ -107,7 +113,8 @@ impl Conversation {
     /// The next request.
     pub(super) fn request(&self) -> Result<Request<Body>> {
         let request = Request::post(self.path());
-        let builder = self.headers().fold(request, |builder, (name, value)| builder.header(name, value));
+        let builder =
+            self.headers().fold(request, |builder, (name, value)| builder.header(name, value));
         builder.body(whole(self.body().to_string())).context("a recorded header cannot be sent")
     }
 
@@ -132,7 +139,8 @@ impl Conversation {
     }
 }
 
-/// Gives system prompt and tools their real length. The seed is the client, so that all its conversations share them.
+/// Gives system prompt and tools their real length. The seed is the client, so that all its
+/// conversations share them.
 fn lengthen(client: &Client, body: &mut Value) {
     let mut random = Random::new(client.name.bytes().map(u64::from).sum());
     let mut append = |text: Option<&mut Value>, tokens| {
@@ -142,7 +150,10 @@ fn lengthen(client: &Client, body: &mut Value) {
         }
     };
     append(client.api.system_prompt(body), client.system_tokens);
-    client.api.tool_descriptions(body).for_each(|description| append(Some(description), client.tool_tokens));
+    client
+        .api
+        .tool_descriptions(body)
+        .for_each(|description| append(Some(description), client.tool_tokens));
 }
 
 #[cfg(test)]
@@ -169,15 +180,20 @@ mod tests {
     impl Filter {
         fn shipped() -> Self {
             let mut text = String::new();
-            Fixture::shipped(Way::Clusters).unwrap().edit_filter(|filter| text = filter.to_string()).unwrap();
+            Fixture::shipped(Way::Clusters)
+                .unwrap()
+                .edit_filter(|filter| text = filter.to_string())
+                .unwrap();
             let shared = InMemory::default();
-            let router = Router::new(Config::parse(text.as_bytes()).unwrap(), Seed::agree(&shared, [7; 16]));
+            let router =
+                Router::new(Config::parse(text.as_bytes()).unwrap(), Seed::agree(&shared, [7; 16]));
             Self { router, shared }
         }
 
         /// The value of a word in what the filter says about the next request.
         fn decide(&self, conversation: &Conversation, word: &str) -> String {
-            let headers: Headers = conversation.headers().chain([(":path", conversation.path())]).collect();
+            let headers: Headers =
+                conversation.headers().chain([(":path", conversation.path())]).collect();
             let body = conversation.body().to_string();
             let body = self.router.read_body(body.as_bytes());
             let request = request::Request { headers: &headers, body, tried: &[], properties: &[] };
@@ -190,7 +206,9 @@ mod tests {
     #[test]
     fn the_filter_recognizes_every_client() {
         let (filter, traffic) = (Filter::shipped(), Traffic::new(CLIENTS.len(), 1).unwrap());
-        let source = |conversation: &Conversation| (conversation.client.name, filter.decide(conversation, "source"));
+        let source = |conversation: &Conversation| {
+            (conversation.client.name, filter.decide(conversation, "source"))
+        };
         let expected = [
             ("Amp", "amp"),
             ("Anthropic SDK", "msg"),
@@ -204,7 +222,10 @@ mod tests {
             ("OpenCode", "header"),
         ];
         let expected = expected.map(|(client, source)| (client, source.to_owned()));
-        assert_eq!(traffic.conversations.iter().map(source).collect::<BTreeMap<_, _>>(), expected.into());
+        assert_eq!(
+            traffic.conversations.iter().map(source).collect::<BTreeMap<_, _>>(),
+            expected.into()
+        );
     }
 
     #[test]
@@ -217,7 +238,12 @@ mod tests {
                 outcomes.push(filter.decide(&conversation, "outcome"));
             }
             let hashed = filter.decide(&conversation, "source") == "msg";
-            assert_eq!(outcomes, ["miss", if hashed { "inherit" } else { "hit" }, "hit"], "{}", conversation.title);
+            assert_eq!(
+                outcomes,
+                ["miss", if hashed { "inherit" } else { "hit" }, "hit"],
+                "{}",
+                conversation.title
+            );
         }
     }
 
@@ -226,7 +252,10 @@ mod tests {
         for mut conversation in Traffic::new(CLIENTS.len(), 2).unwrap().conversations {
             let text = |conversation: &Conversation| {
                 let mut body = conversation.body().clone();
-                let list = ["messages", "input", "contents"].into_iter().find(|name| body[name].is_array()).unwrap();
+                let list = ["messages", "input", "contents"]
+                    .into_iter()
+                    .find(|name| body[name].is_array())
+                    .unwrap();
                 let messages = body[list].take().to_string();
                 // Breakpoints move, and are no part of what the provider compares.
                 let mark = |ttl: &str| format!(r#","cache_control":{{"type":"ephemeral"{ttl}}}"#);
@@ -259,7 +288,9 @@ mod tests {
     #[test]
     fn claude_code_marks_the_system_prompt_and_the_end_of_the_conversation() {
         let mut traffic = Traffic::new(CLIENTS.len(), 1).unwrap();
-        for conversation in traffic.conversations.iter_mut().filter(|it| it.client.api == Api::Messages) {
+        for conversation in
+            traffic.conversations.iter_mut().filter(|it| it.client.api == Api::Messages)
+        {
             conversation.go_on("Answer.");
             let body = conversation.body();
             let marked = |value: &Value| value.to_string().matches("cache_control").count();

@@ -1,9 +1,10 @@
-//! `cargo xtask demo`, in two acts. In the first the same conversations go through a real Envoy twice, with session
-//! affinity and without, and it is seen what that means for the providers' prompt caches. In the second ([`limit`]) a
-//! credential runs into its limit.
+//! `cargo xtask demo`, in two acts. In the first the same conversations go through a real Envoy
+//! twice, with session affinity and without, and it is seen what that means for the providers'
+//! prompt caches. In the second ([`limit`]) a credential runs into its limit.
 //!
-//! Both runs of the first act send the same bytes in the same order ([`conversation`]; the simulated models answer a
-//! prompt alike on every account). Each run has an Envoy and providers that have just been started.
+//! Both runs of the first act send the same bytes in the same order ([`conversation`]; the
+//! simulated models answer a prompt alike on every account). Each run has an Envoy and providers
+//! that have just been started.
 
 pub mod client;
 pub mod conversation;
@@ -57,14 +58,16 @@ pub struct Comparison {
 pub struct Played {
     /// With affinity and without.
     pub comparison: Comparison,
-    /// A credential runs into its limit; `None` on an Envoy that cannot ask another one within a request.
+    /// A credential runs into its limit; `None` on an Envoy that cannot ask another one within a
+    /// request.
     pub limit: Option<Limit>,
 }
 
 /// Plays both acts and prints the report.
 ///
 /// # Errors
-/// If a request fails, a conversation moves although there is affinity, or a client notices that a credential is limited.
+/// If a request fails, a conversation moves although there is affinity, or a client notices that a
+/// credential is limited.
 pub async fn demo(envoy: &Envoy, size: Size) -> Result<()> {
     let played = tokio::select! {
         played = play(envoy, size) => played?,
@@ -80,7 +83,8 @@ pub async fn demo(envoy: &Envoy, size: Size) -> Result<()> {
 
 async fn play(envoy: &Envoy, size: Size) -> Result<Played> {
     let comparison = compare(envoy, size).await?;
-    let limit = if limit::is_possible(envoy) { Some(limit::play(envoy, size).await?) } else { None };
+    let limit =
+        if limit::is_possible(envoy) { Some(limit::play(envoy, size).await?) } else { None };
     Ok(Played { comparison, limit })
 }
 
@@ -100,21 +104,31 @@ pub async fn compare(envoy: &Envoy, size: Size) -> Result<Comparison> {
 async fn run(envoy: &Envoy, name: &str, affinity: bool, traffic: Traffic) -> Result<Run> {
     let step = Step::of_parts(name, traffic.order.len() as u64);
     step.say("starting Envoy");
-    let edit = |filter: &mut serde_json::Value| filter["routing"]["session_affinity"] = json!(affinity);
+    let edit =
+        |filter: &mut serde_json::Value| filter["routing"]["session_affinity"] = json!(affinity);
     let gateway = Gateway::start(envoy, WORKERS, |fixture| fixture.edit_filter(edit)).await?;
     step.say("requests");
     let run = replay::replay(gateway.envoy.address(), traffic, || step.advance()).await?;
     check_books(run.turns(), &gateway.providers)?;
     gateway.stop().await?;
-    step.done(&format!("{} conversations, {} requests", run.conversations.len(), run.turns().count()));
+    step.done(&format!(
+        "{} conversations, {} requests",
+        run.conversations.len(),
+        run.turns().count()
+    ));
     Ok(run)
 }
 
 /// What clients were told must add up to what the providers have written down.
-fn check_books<'a>(turns: impl Iterator<Item = &'a Turn> + Clone, providers: &Providers) -> Result<()> {
+fn check_books<'a>(
+    turns: impl Iterator<Item = &'a Turn> + Clone,
+    providers: &Providers,
+) -> Result<()> {
     for (account, totals) in providers.totals() {
-        let (requests, prompt_tokens, cached_tokens) = (totals.requests, totals.prompt_tokens, totals.cached_tokens);
-        let asked = turns.clone().flat_map(Turn::asked).filter(|name| **name == account).count() as u64;
+        let (requests, prompt_tokens, cached_tokens) =
+            (totals.requests, totals.prompt_tokens, totals.cached_tokens);
+        let asked =
+            turns.clone().flat_map(Turn::asked).filter(|name| **name == account).count() as u64;
         let served = Work::of(turns.clone().filter(|turn| turn.credential == account));
         let told = Work { requests: asked, ..served };
         let booked = Work { requests, prompt_tokens, cached_tokens };
@@ -142,7 +156,11 @@ impl Comparison {
     pub fn check(&self) -> Result<()> {
         let moved = self.with.conversations.iter().filter(|track| track.credentials().len() != 1);
         let moved: Vec<_> = moved.map(|track| track.title.as_str()).collect();
-        ensure!(moved.is_empty(), "not on one credential, although affinity was on: {}", moved.join(", "));
+        ensure!(
+            moved.is_empty(),
+            "not on one credential, although affinity was on: {}",
+            moved.join(", ")
+        );
         Ok(())
     }
 }

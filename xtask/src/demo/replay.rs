@@ -119,8 +119,8 @@ impl Turn {
     }
 }
 
-/// Holds all conversations, one turn after the other, each request on a connection of its own, so that a conversation
-/// meets all workers of Envoy. `progress` is called after every turn.
+/// Holds all conversations, one turn after the other, each request on a connection of its own, so
+/// that a conversation meets all workers of Envoy. `progress` is called after every turn.
 ///
 /// # Errors
 /// The first request that fails.
@@ -131,7 +131,10 @@ pub async fn replay(gateway: SocketAddr, mut traffic: Traffic, progress: impl Fn
     };
     let mut tracks: Vec<Track> = traffic.conversations.iter().map(track).collect();
     for index in traffic.order {
-        let conversation = traffic.conversations.get_mut(index).context("the order names an unknown conversation")?;
+        let conversation = traffic
+            .conversations
+            .get_mut(index)
+            .context("the order names an unknown conversation")?;
         let track = tracks.get_mut(index).context("every conversation has a track")?;
         track.turns.push(take_turn(gateway, conversation).await??);
         progress();
@@ -143,9 +146,14 @@ pub async fn replay(gateway: SocketAddr, mut traffic: Traffic, progress: impl Fn
 ///
 /// # Errors
 /// If there is no answer, not even an error, or one that the demo cannot read.
-pub(super) async fn take_turn(gateway: SocketAddr, conversation: &mut Conversation) -> Result<Result<Turn, Refusal>> {
+pub(super) async fn take_turn(
+    gateway: SocketAddr,
+    conversation: &mut Conversation,
+) -> Result<Result<Turn, Refusal>> {
     let request = conversation.name_of_turn();
-    let response = client::send(gateway, Protocol::Http1, conversation.request()?).await.context(request.clone())?;
+    let response = client::send(gateway, Protocol::Http1, conversation.request()?)
+        .await
+        .context(request.clone())?;
     if !response.status.is_success() {
         return Ok(Err(Refusal { request, status: response.status, message: response.text() }));
     }
@@ -160,7 +168,10 @@ fn read_turn(api: Api, response: &Response) -> Result<(Turn, String)> {
     let turn = Turn {
         credential,
         failed,
-        outcome: decision(response, "outcome").next().context("the filter tells no outcome")?.to_owned(),
+        outcome: decision(response, "outcome")
+            .next()
+            .context("the filter tells no outcome")?
+            .to_owned(),
         source: decision(response, "source").next().map(str::to_owned),
         prompt_tokens: answer.prompt_tokens,
         cached_tokens: answer.cached_tokens,
@@ -168,10 +179,12 @@ fn read_turn(api: Api, response: &Response) -> Result<(Turn, String)> {
     Ok((turn, answer.text))
 }
 
-/// Who served it in the end, and who was asked before. The account must be the one that the filter chose: between them
-/// lie the route, the cluster and the key.
+/// Who served it in the end, and who was asked before. The account must be the one that the filter
+/// chose: between them lie the route, the cluster and the key.
 fn served_by(response: &Response) -> Result<(String, Vec<String>)> {
-    let account = response.header(ACCOUNT_HEADER).context("the provider does not say which account served")?;
+    let account = response
+        .header(ACCOUNT_HEADER)
+        .context("the provider does not say which account served")?;
     let asked = decision(response, "credential").chain(decision(response, "then"));
     let mut asked: Vec<String> = asked.map(str::to_owned).collect();
     let chosen = asked.pop().context("the filter tells no credential")?;
@@ -179,10 +192,14 @@ fn served_by(response: &Response) -> Result<(String, Vec<String>)> {
     Ok((chosen, asked))
 }
 
-/// The values of a word of the decision: of `credential` in `outcome=hit credential=a then=b`, that is `a`.
+/// The values of a word of the decision: of `credential` in `outcome=hit credential=a then=b`, that
+/// is `a`.
 fn decision<'a>(response: &'a Response, name: &str) -> impl Iterator<Item = &'a str> {
     let words = response.header(DECISION_HEADER).unwrap_or_default().split(' ');
-    words.filter_map(|word| word.split_once('=')).filter(move |(key, _)| *key == name).map(|(_, value)| value)
+    words
+        .filter_map(|word| word.split_once('='))
+        .filter(move |(key, _)| *key == name)
+        .map(|(_, value)| value)
 }
 
 /// `a` of `openai-a`.
@@ -205,7 +222,12 @@ mod tests {
         let headers = [(ACCOUNT_HEADER, account), (DECISION_HEADER, decision)];
         let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let body = r#"{"content":[{"text":"Hello"}],"usage":{"input_tokens":40,"cache_read_input_tokens":60}}"#;
-        Response { status: StatusCode::OK, headers: HeaderMap::from_iter(headers), body: body.into(), trailers: None }
+        Response {
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter(headers),
+            body: body.into(),
+            trailers: None,
+        }
     }
 
     fn check(account: &str, decision: &str, asked: &[&str]) {
@@ -225,7 +247,8 @@ mod tests {
 
     #[test]
     fn an_account_that_the_filter_did_not_choose_is_an_error() {
-        let problem = served_by(&response("p-a", "outcome=hit credential=p-a then=p-b")).unwrap_err();
+        let problem =
+            served_by(&response("p-a", "outcome=hit credential=p-a then=p-b")).unwrap_err();
         assert_eq!(problem.to_string(), "the filter chose p-b, but p-a served");
     }
 }

@@ -1,15 +1,19 @@
-//! What the demo tells people: the way of each conversation, the balance over the credentials, the tokens that came from
-//! caches, with affinity and without side by side; then what became of conversations when a credential was limited.
+//! What the demo tells people: the way of each conversation, the balance over the credentials, the
+//! tokens that came from caches, with affinity and without side by side; then what became of
+//! conversations when a credential was limited.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle,
+};
 
 use super::limit;
 use super::replay::{Run, Track, Turn, Work};
 use super::{Comparison, Played};
 
-/// Columns of the screen that are used. On a narrower one it wraps the lines, which is easier to read than cells would be.
+/// Columns of the screen that are used. On a narrower one it wraps the lines, which is easier to
+/// read than cells would be.
 const WIDTH: u16 = 100;
 
 /// The whole report. Colours are for a terminal only.
@@ -23,15 +27,22 @@ pub fn render(played: &Played, terminal: bool) -> String {
         "\nCACHES: prompt tokens that the providers need not read anew\n".to_owned(),
         caches(comparison, terminal).trim_fmt(),
         uncached(comparison),
-        limit.as_ref().map_or_else(limit::report::absent, |limit| limit::report::render(limit, terminal)),
+        limit
+            .as_ref()
+            .map_or_else(limit::report::absent, |limit| limit::report::render(limit, terminal)),
         closing(comparison),
     ]
     .join("\n")
 }
 
 fn conversations(comparison: &Comparison, terminal: bool) -> Table {
-    let mut table = table(["conversation", "API", "known by", "decisions", "with affinity", "without"], terminal);
-    for (with, without) in comparison.with.conversations.iter().zip(&comparison.without.conversations) {
+    let mut table = table(
+        ["conversation", "API", "known by", "decisions", "with affinity", "without"],
+        terminal,
+    );
+    for (with, without) in
+        comparison.with.conversations.iter().zip(&comparison.without.conversations)
+    {
         let source = with.turns.last().and_then(|turn| turn.source.as_deref());
         table.add_row([
             Cell::new(&with.title),
@@ -76,12 +87,15 @@ fn letters(track: &Track) -> Cell {
 }
 
 fn balance(comparison: &Comparison, terminal: bool) -> Table {
-    let mut table = table(["credential", "conversations", "requests", "prompt tokens", "from cache"], terminal);
+    let mut table =
+        table(["credential", "conversations", "requests", "prompt tokens", "from cache"], terminal);
     let both = [&comparison.with, &comparison.without];
-    let names: BTreeSet<&str> = both.iter().flat_map(|run| run.turns()).map(|turn| turn.credential.as_str()).collect();
+    let names: BTreeSet<&str> =
+        both.iter().flat_map(|run| run.turns()).map(|turn| turn.credential.as_str()).collect();
     for name in names {
         let served = |track: &&Track| track.credentials().contains(name);
-        let conversations = both.map(|run| run.conversations.iter().filter(served).count().to_string());
+        let conversations =
+            both.map(|run| run.conversations.iter().filter(served).count().to_string());
         let work = both.map(|run| Work::of(run.turns().filter(|turn| turn.credential == name)));
         table.add_row([
             name.to_owned(),
@@ -96,7 +110,8 @@ fn balance(comparison: &Comparison, terminal: bool) -> Table {
 }
 
 fn caches(comparison: &Comparison, terminal: bool) -> Table {
-    let mut table = table(["provider", "prompt tokens", "with affinity", "", "without", ""], terminal);
+    let mut table =
+        table(["provider", "prompt tokens", "with affinity", "", "without", ""], terminal);
     let mut add = |name: &str, with: Work, without: Work| {
         table.add_row([
             Cell::new(name),
@@ -158,7 +173,10 @@ impl Work {
 
 fn by_provider(run: &Run) -> BTreeMap<&str, Work> {
     let names: BTreeSet<&str> = run.turns().map(Turn::provider).collect();
-    names.into_iter().map(|name| (name, Work::of(run.turns().filter(|turn| turn.provider() == name)))).collect()
+    names
+        .into_iter()
+        .map(|name| (name, Work::of(run.turns().filter(|turn| turn.provider() == name))))
+        .collect()
 }
 
 /// A share as a picture.
@@ -187,7 +205,9 @@ pub(super) fn table(columns: impl IntoIterator<Item = impl ToString>, terminal: 
     if !terminal {
         table.force_no_tty();
     }
-    table.set_header(columns.into_iter().map(|column| Cell::new(column).add_attribute(Attribute::Bold)));
+    table.set_header(
+        columns.into_iter().map(|column| Cell::new(column).add_attribute(Attribute::Bold)),
+    );
     table
 }
 
@@ -213,7 +233,11 @@ mod tests {
     fn comparison() -> Comparison {
         let run = |turns: [Vec<Turn>; 2]| {
             let names = [("Codex #1", Api::Responses), ("Claude Code 2.1 #1", Api::Messages)];
-            let track = |((title, api), turns): ((&str, Api), Vec<Turn>)| Track { title: title.into(), api, turns };
+            let track = |((title, api), turns): ((&str, Api), Vec<Turn>)| Track {
+                title: title.into(),
+                api,
+                turns,
+            };
             Run { conversations: names.into_iter().zip(turns).map(track).collect() }
         };
         Comparison {
@@ -247,16 +271,27 @@ mod tests {
     fn with_and_without_stand_side_by_side() {
         let report = render(comparison());
         let has = |words: &[&str]| {
-            let same = |line: &str| line.split_whitespace().eq(words.iter().flat_map(|word| word.split(' ')));
+            let same = |line: &str| {
+                line.split_whitespace().eq(words.iter().flat_map(|word| word.split(' ')))
+            };
             assert!(report.lines().any(same), "{words:?} in\n{report}");
         };
-        has(&["Codex #1", "responses", "first messages", "miss inherit 2×hit", "a a a a", "a b a b"]);
+        has(&[
+            "Codex #1",
+            "responses",
+            "first messages",
+            "miss inherit 2×hit",
+            "a a a a",
+            "a b a b",
+        ]);
         has(&["Claude Code 2.1 #1", "messages", "first messages", "miss", "b", "a"]);
         has(&["openai-a", "1 / 1", "4 / 2", "4,100,000 / 2,000,000", "73 % / 45 %"]);
         has(&["openai-b", "0 / 1", "0 / 2", "0 / 2,100,000", "0 % / 48 %"]);
         has(&["openai", "4,100,000", "███████████████░░░░░ 73 %", "█████████░░░░░░░░░░░ 46 %"]);
         assert!(
-            report.contains("not in a cache: 1,101,000 with affinity, 2,201,000 without, 2.0 times as many."),
+            report.contains(
+                "not in a cache: 1,101,000 with affinity, 2,201,000 without, 2.0 times as many."
+            ),
             "{report}"
         );
     }

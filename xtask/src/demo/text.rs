@@ -1,7 +1,7 @@
 //! Text of the kinds that fill real prompts: guidelines, source files, output of commands.
 //!
-//! It means nothing, but it is as long as the real thing, never the same in two places, and the same in every run: the
-//! numbers of the demo must not depend on luck.
+//! It means nothing, but it is as long as the real thing, never the same in two places, and the
+//! same in every run: the numbers of the demo must not depend on luck.
 
 /// Four bytes are one token, as the simulated providers count.
 const BYTES_PER_TOKEN: usize = 4;
@@ -34,7 +34,8 @@ impl Random {
 /// What an agent is told about how to work, in its system prompt or in the description of a tool.
 pub(super) fn guidelines(random: &mut Random, tokens: usize) -> String {
     lines(tokens, || {
-        let (when, what, why) = (random.pick(&OCCASIONS), random.pick(&RULES), random.pick(&REASONS));
+        let (when, what, why) =
+            (random.pick(&OCCASIONS), random.pick(&RULES), random.pick(&REASONS));
         format!("- {when}, {what}, {why}.")
     })
 }
@@ -59,10 +60,19 @@ fn source_file(random: &mut Random, tokens: usize) -> String {
         number += 1;
         let (verb, left, right) = (random.pick(&VERBS), random.pick(&NOUNS), random.pick(&NOUNS));
         match random.below(4) {
-            0 => format!("{number:>6}  pub fn {verb}_{left}({right}: &{right}::Id) -> Result<(), Error> {{"),
-            1 => format!("{number:>6}      let {left} = {right}.{verb}({})?;", random.below(10_000)),
-            2 => format!("{number:>6}      if {left}.{verb}_{right}() {{ return Err(Error::{verb}({left})); }}"),
-            _ => format!("{number:>6}      // {left} and {right} are {verb}ed together, see ADR {}", random.below(400)),
+            0 => format!(
+                "{number:>6}  pub fn {verb}_{left}({right}: &{right}::Id) -> Result<(), Error> {{"
+            ),
+            1 => {
+                format!("{number:>6}      let {left} = {right}.{verb}({})?;", random.below(10_000))
+            }
+            2 => format!(
+                "{number:>6}      if {left}.{verb}_{right}() {{ return Err(Error::{verb}({left})); }}"
+            ),
+            _ => format!(
+                "{number:>6}      // {left} and {right} are {verb}ed together, see ADR {}",
+                random.below(400)
+            ),
         }
     });
     format!("Contents of src/{noun}.rs:\n{text}")
@@ -72,7 +82,10 @@ fn test_output(random: &mut Random, tokens: usize) -> String {
     let text = lines(tokens, || {
         let (verb, left, right) = (random.pick(&VERBS), random.pick(&NOUNS), random.pick(&NOUNS));
         let result = if random.below(12) == 0 { "FAILED" } else { "ok" };
-        format!("test {left}::tests::{verb}s_the_{right}_of_order_{} ... {result}", random.below(100_000))
+        format!(
+            "test {left}::tests::{verb}s_the_{right}_of_order_{} ... {result}",
+            random.below(100_000)
+        )
     });
     format!("$ cargo test\n{text}")
 }
@@ -125,10 +138,11 @@ const TASKS: [&str; 6] = [
     "Now look at",
     "Review this, above all",
 ];
-const VERBS: [&str; 10] = ["load", "settle", "cancel", "merge", "retry", "parse", "charge", "ship", "audit", "refund"];
+const VERBS: [&str; 10] =
+    ["load", "settle", "cancel", "merge", "retry", "parse", "charge", "ship", "audit", "refund"];
 const NOUNS: [&str; 12] = [
-    "order", "invoice", "basket", "customer", "payment", "parcel", "voucher", "stock", "price", "session", "ledger",
-    "address",
+    "order", "invoice", "basket", "customer", "payment", "parcel", "voucher", "stock", "price",
+    "session", "ledger", "address",
 ];
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! How a conversation grows in each API: where questions and answers go, where the bulk of a prompt is, what the answer
-//! says.
+//! How a conversation grows in each API: where questions and answers go, where the bulk of a prompt
+//! is, what the answer says.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -30,16 +30,18 @@ impl Api {
         }
     }
 
-    /// Takes the question out of a recorded first request. What the client itself puts before it stays: system
-    /// messages, reminders, the environment.
+    /// Takes the question out of a recorded first request. What the client itself puts before it
+    /// stays: system messages, reminders, the environment.
     pub(super) fn remove_question(self, body: &mut Value) {
         let Some(messages) = self.messages(body) else { return };
         match self {
             Self::Messages => {
                 messages.truncate(1);
                 if let Some(first) = messages.first_mut() {
-                    let reminders = first["content"].as_array().and_then(|blocks| blocks.split_last());
-                    first["content"] = json!(reminders.map(|(_, reminders)| reminders).unwrap_or_default());
+                    let reminders =
+                        first["content"].as_array().and_then(|blocks| blocks.split_last());
+                    first["content"] =
+                        json!(reminders.map(|(_, reminders)| reminders).unwrap_or_default());
                 }
             }
             Self::ChatCompletions => messages.retain(|message| message["role"] != "user"),
@@ -56,18 +58,25 @@ impl Api {
             Self::Messages => {
                 let blocks = texts.map(|text| json!({"type": "text", "text": text}));
                 match messages.last_mut().filter(|last| last["role"] == "user") {
-                    Some(last) => last["content"].as_array_mut().into_iter().for_each(|all| all.extend(blocks.clone())),
+                    Some(last) => last["content"]
+                        .as_array_mut()
+                        .into_iter()
+                        .for_each(|all| all.extend(blocks.clone())),
                     None => messages.push(json!({"role": "user", "content": blocks})),
                 }
                 move_breakpoint(body);
             }
-            Self::ChatCompletions => messages.push(json!({"role": "user", "content": texts.join("\n\n")})),
+            Self::ChatCompletions => {
+                messages.push(json!({"role": "user", "content": texts.join("\n\n")}))
+            }
             Self::Responses => {
                 let parts = texts.map(|text| json!({"type": "input_text", "text": text}));
                 messages.push(json!({"type": "message", "role": "user", "content": parts}));
             }
             Self::GenerateContent => {
-                messages.push(json!({"role": "user", "parts": texts.map(|text| json!({"text": text}))}));
+                messages.push(
+                    json!({"role": "user", "parts": texts.map(|text| json!({"text": text}))}),
+                );
             }
         }
     }
@@ -75,7 +84,9 @@ impl Api {
     /// Adds what the model has answered.
     pub(super) fn answer(self, body: &mut Value, text: &str) {
         let message = match self {
-            Self::Messages => json!({"role": "assistant", "content": [{"type": "text", "text": text}]}),
+            Self::Messages => {
+                json!({"role": "assistant", "content": [{"type": "text", "text": text}]})
+            }
             Self::ChatCompletions => json!({"role": "assistant", "content": text}),
             Self::Responses => {
                 json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]})
@@ -87,8 +98,9 @@ impl Api {
         }
     }
 
-    /// The text of the system prompt, to be made as long as it is in life. A Messages request gets one that ends with a
-    /// cache breakpoint, as every client sets it that wants to use the cache at all.
+    /// The text of the system prompt, to be made as long as it is in life. A Messages request gets
+    /// one that ends with a cache breakpoint, as every client sets it that wants to use the cache
+    /// at all.
     pub(super) fn system_prompt(self, body: &mut Value) -> Option<&mut Value> {
         match self {
             Self::Messages => {
@@ -125,9 +137,13 @@ impl Api {
     }
 }
 
-/// The third breakpoint of Claude Code, beside those in `system`: it moves on with the end of the conversation.
+/// The third breakpoint of Claude Code, beside those in `system`: it moves on with the end of the
+/// conversation.
 fn move_breakpoint(body: &mut Value) {
-    let control = body.pointer("/system/0/cache_control").or(body.pointer("/system/1/cache_control")).cloned();
+    let control = body
+        .pointer("/system/0/cache_control")
+        .or(body.pointer("/system/1/cache_control"))
+        .cloned();
     let blocks = body["messages"].as_array_mut().into_iter().flatten();
     let mut blocks: Vec<&mut Value> =
         blocks.filter_map(|message| message["content"].as_array_mut()).flatten().collect();
@@ -148,13 +164,17 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Reads a response, in one piece or as a stream of events, up to the usage that the provider reports.
+    /// Reads a response, in one piece or as a stream of events, up to the usage that the provider
+    /// reports.
     pub(super) fn read(api: Api, response: &Response) -> Result<Self> {
         let documents = documents(response)?;
         let text: String = documents.iter().flat_map(|document| texts(api, document)).collect();
         ensure!(!text.is_empty(), "the answer has no text: {}", response.text());
-        let (prompt_tokens, cached_tokens) =
-            documents.iter().rev().find_map(|document| usage(api, document)).context("the answer has no usage")?;
+        let (prompt_tokens, cached_tokens) = documents
+            .iter()
+            .rev()
+            .find_map(|document| usage(api, document))
+            .context("the answer has no usage")?;
         Ok(Self { text, prompt_tokens, cached_tokens })
     }
 }
@@ -165,24 +185,35 @@ fn documents(response: &Response) -> Result<Vec<Value>> {
         return Ok(vec![response.json()?]);
     }
     let text = response.text();
-    let events = text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
-    events.map(|data| serde_json::from_str(data).with_context(|| format!("an event is no JSON: {data}"))).collect()
+    let events = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .filter(|data| *data != "[DONE]");
+    events
+        .map(|data| {
+            serde_json::from_str(data).with_context(|| format!("an event is no JSON: {data}"))
+        })
+        .collect()
 }
 
 fn texts(api: Api, document: &Value) -> Vec<&str> {
-    let parts = |pointer: &str| document.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let parts =
+        |pointer: &str| document.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
     match api {
         Api::Messages => text("/content/0/text").or(text("/delta/text")).into_iter().collect(),
-        Api::ChatCompletions => {
-            text("/choices/0/message/content").or(text("/choices/0/delta/content")).into_iter().collect()
-        }
+        Api::ChatCompletions => text("/choices/0/message/content")
+            .or(text("/choices/0/delta/content"))
+            .into_iter()
+            .collect(),
         // A stream repeats the whole answer in its last event, in which it also reports usage.
         Api::Responses => parts("/output/0/content")
             .chain(parts("/response/output/0/content"))
             .filter_map(|part| part["text"].as_str())
             .collect(),
-        Api::GenerateContent => parts("/candidates/0/content/parts").filter_map(|part| part["text"].as_str()).collect(),
+        Api::GenerateContent => {
+            parts("/candidates/0/content/parts").filter_map(|part| part["text"].as_str()).collect()
+        }
     }
 }
 
@@ -194,14 +225,18 @@ fn usage(api: Api, document: &Value) -> Option<(u64, u64)> {
         Api::ChatCompletions => ["/usage", "/usage"],
         Api::GenerateContent => ["/usageMetadata", "/usageMetadata"],
     };
-    let usage = places.iter().find_map(|place| document.pointer(place).filter(|usage| usage.is_object()))?;
+    let usage = places
+        .iter()
+        .find_map(|place| document.pointer(place).filter(|usage| usage.is_object()))?;
     let number = |pointer: &str| usage.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     Some(match api {
         Api::Messages => {
             let cached = number("/cache_read_input_tokens");
             (number("/input_tokens") + number("/cache_creation_input_tokens") + cached, cached)
         }
-        Api::ChatCompletions => (number("/prompt_tokens"), number("/prompt_tokens_details/cached_tokens")),
+        Api::ChatCompletions => {
+            (number("/prompt_tokens"), number("/prompt_tokens_details/cached_tokens"))
+        }
         Api::Responses => (number("/input_tokens"), number("/input_tokens_details/cached_tokens")),
         Api::GenerateContent => (number("/promptTokenCount"), number("/cachedContentTokenCount")),
     })
@@ -214,8 +249,16 @@ mod tests {
     use super::*;
 
     fn check(api: Api, content_type: &str, body: &str) {
-        let headers = HeaderMap::from_iter([("content-type".parse().unwrap(), content_type.parse().unwrap())]);
-        let response = Response { status: StatusCode::OK, headers, body: body.to_owned().into(), trailers: None };
+        let headers = HeaderMap::from_iter([(
+            "content-type".parse().unwrap(),
+            content_type.parse().unwrap(),
+        )]);
+        let response = Response {
+            status: StatusCode::OK,
+            headers,
+            body: body.to_owned().into(),
+            trailers: None,
+        };
         let expected = Answer { text: "Hello there".into(), prompt_tokens: 100, cached_tokens: 60 };
         assert_eq!(Answer::read(api, &response).unwrap(), expected, "{api:?} {content_type}");
     }

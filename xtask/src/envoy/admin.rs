@@ -19,7 +19,12 @@ impl Admin {
     pub(super) async fn get(&self, path: &str) -> Result<String> {
         let request = Request::get(path).body(client::empty())?;
         let response = client::send(self.address, Protocol::Http1, request).await?;
-        ensure!(response.status.is_success(), "admin {path} answered {}: {}", response.status, response.text());
+        ensure!(
+            response.status.is_success(),
+            "admin {path} answered {}: {}",
+            response.status,
+            response.text()
+        );
         Ok(response.text())
     }
 
@@ -64,9 +69,11 @@ fn parse_listeners(text: &str) -> Result<BTreeMap<String, SocketAddr>> {
         address: std::net::IpAddr,
         port_value: u16,
     }
-    let listeners: Listeners = serde_json::from_str(text).context("admin /listeners answered something else")?;
+    let listeners: Listeners =
+        serde_json::from_str(text).context("admin /listeners answered something else")?;
     let address = |address: SocketAddress| SocketAddr::from((address.address, address.port_value));
-    let entry = |listener: Listener| (listener.name, address(listener.local_address.socket_address));
+    let entry =
+        |listener: Listener| (listener.name, address(listener.local_address.socket_address));
     Ok(listeners.listener_statuses.into_iter().map(entry).collect())
 }
 
@@ -86,7 +93,9 @@ pub(super) struct ListenerStats {
 impl ListenerStats {
     pub(super) async fn read(admin: &Admin) -> Result<Self> {
         let stats = admin.stats("").await?;
-        let count = |name: &str| stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default();
+        let count = |name: &str| {
+            stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default()
+        };
         Ok(Self {
             live: stats.get("server.state") == Some(&0),
             taken: count("listener_added") + count("listener_modified"),
@@ -129,7 +138,8 @@ mod tests {
     fn listeners_are_served_when_every_worker_has_them() {
         let before = ListenerStats { live: true, taken: 1, served: 2, accepted: 1, rejected: 0 };
         let since = |taken, served, accepted| {
-            ListenerStats { live: true, taken, served, accepted, rejected: 0 }.is_served_since(&before, 2)
+            ListenerStats { live: true, taken, served, accepted, rejected: 0 }
+                .is_served_since(&before, 2)
         };
         assert!(!since(1, 2, 1), "nothing happened yet");
         assert!(!since(2, 3, 2), "one worker is missing");

@@ -1,8 +1,9 @@
-//! A client that can say what real clients say: HTTP/1.1 and HTTP/2, header values that are not UTF-8, bodies in
-//! chunks, trailers, server-sent events, WebSockets.
+//! A client that can say what real clients say: HTTP/1.1 and HTTP/2, header values that are not
+//! UTF-8, bodies in chunks, trailers, server-sent events, WebSockets.
 //!
-//! A connection belongs to one Envoy worker for its whole life. So a [`Connection`] is explicit here, where a pool would
-//! hide which requests can meet on one worker, and [`send`] opens a new one each time.
+//! A connection belongs to one Envoy worker for its whole life. So a [`Connection`] is explicit
+//! here, where a pool would hide which requests can meet on one worker, and [`send`] opens a new
+//! one each time.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,7 +25,8 @@ use super::patiently;
 
 pub use super::websocket::WebSocket;
 
-/// The body of a request: [`empty`], [`whole`], [`chunks`], [`chunks_and_trailers`], or any other that is boxed.
+/// The body of a request: [`empty`], [`whole`], [`chunks`], [`chunks_and_trailers`], or any other
+/// that is boxed.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// How to talk to Envoy: its listeners recognize both.
@@ -40,7 +42,11 @@ impl Protocol {
 }
 
 /// Sends one request on a connection of its own and reads the whole response.
-pub async fn send(address: SocketAddr, protocol: Protocol, request: Request<Body>) -> Result<Response> {
+pub async fn send(
+    address: SocketAddr,
+    protocol: Protocol,
+    request: Request<Body>,
+) -> Result<Response> {
     Connection::open(address, protocol).await?.send(request).await
 }
 
@@ -57,11 +63,13 @@ enum Sender {
 
 impl Connection {
     pub async fn open(address: SocketAddr, protocol: Protocol) -> Result<Self> {
-        let sender = patiently(&format!("connecting to {address}"), handshake(address, protocol)).await?;
+        let sender =
+            patiently(&format!("connecting to {address}"), handshake(address, protocol)).await?;
         Ok(Self { address, sender })
     }
 
-    /// Sends a request and reads the whole response. Paths may be relative; `host` is added when it is missing.
+    /// Sends a request and reads the whole response. Paths may be relative; `host` is added when it
+    /// is missing.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response> {
         let what = format!("{} {}", request.method(), request.uri());
         patiently(&what, async { Response::read(self.begin(request).await?).await }).await
@@ -72,7 +80,12 @@ impl Connection {
         let what = format!("{} {}", request.method(), request.uri());
         let response = patiently(&what, self.begin(request)).await?;
         let (parts, body) = response.into_parts();
-        Ok(Streaming { status: parts.status, headers: parts.headers, body, unread: BytesMut::new() })
+        Ok(Streaming {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+            unread: BytesMut::new(),
+        })
     }
 
     async fn begin(&mut self, mut request: Request<Body>) -> Result<hyper::Response<Incoming>> {
@@ -93,8 +106,8 @@ impl Connection {
 
 async fn handshake(address: SocketAddr, protocol: Protocol) -> Result<Sender> {
     let stream = TokioIo::new(TcpStream::connect(address).await?);
-    // The task ends when the sender is dropped and the last response is read; what goes wrong on the connection is
-    // told to the request that suffers from it.
+    // The task ends when the sender is dropped and the last response is read; what goes wrong on
+    // the connection is told to the request that suffers from it.
     Ok(match protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1::handshake(stream).await?;
@@ -142,7 +155,10 @@ pub struct Response {
 impl Response {
     async fn read(response: hyper::Response<Incoming>) -> Result<Self> {
         let (parts, body) = response.into_parts();
-        let body = body.collect().await.with_context(|| format!("{}, but its body broke off", parts.status))?;
+        let body = body
+            .collect()
+            .await
+            .with_context(|| format!("{}, but its body broke off", parts.status))?;
         let trailers = body.trailers().cloned();
         Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers })
     }
@@ -170,7 +186,8 @@ pub struct Streaming {
 }
 
 impl Streaming {
-    /// The next server-sent event, without the empty line that ends it; `None` at the end of the stream.
+    /// The next server-sent event, without the empty line that ends it; `None` at the end of the
+    /// stream.
     pub async fn next_event(&mut self) -> Result<Option<String>> {
         loop {
             if let Some(event) = take_event(&mut self.unread) {
@@ -190,7 +207,9 @@ impl Streaming {
     }
 
     async fn read_more(&mut self) -> Result<bool> {
-        let frame = patiently("reading the response", async { Ok(self.body.frame().await.transpose()?) }).await?;
+        let frame =
+            patiently("reading the response", async { Ok(self.body.frame().await.transpose()?) })
+                .await?;
         if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
             self.unread.extend_from_slice(data);
         }
@@ -201,7 +220,9 @@ impl Streaming {
 fn take_event(unread: &mut BytesMut) -> Option<String> {
     let (length, end) = [&b"\n\n"[..], b"\r\n\r\n"]
         .iter()
-        .filter_map(|end| Some((unread.windows(end.len()).position(|window| window == *end)?, end.len())))
+        .filter_map(|end| {
+            Some((unread.windows(end.len()).position(|window| window == *end)?, end.len()))
+        })
         .min()?;
     let event = unread.split_to(length + end);
     Some(String::from_utf8_lossy(&event[..length]).into_owned())
@@ -221,9 +242,12 @@ pub fn chunks<Chunk: Into<Bytes>>(chunks: impl IntoIterator<Item = Chunk>) -> Bo
     frames(chunks.into_iter().map(|chunk| Frame::data(chunk.into())).collect())
 }
 
-/// A body that is followed by trailers. Over HTTP/1.1 the request must name them in its header `trailer`, else they are
-/// not sent, and Envoy drops them unless `enable_trailers` is set.
-pub fn chunks_and_trailers<Chunk: Into<Bytes>>(chunks: impl IntoIterator<Item = Chunk>, trailers: HeaderMap) -> Body {
+/// A body that is followed by trailers. Over HTTP/1.1 the request must name them in its header
+/// `trailer`, else they are not sent, and Envoy drops them unless `enable_trailers` is set.
+pub fn chunks_and_trailers<Chunk: Into<Bytes>>(
+    chunks: impl IntoIterator<Item = Chunk>,
+    trailers: HeaderMap,
+) -> Body {
     let data = chunks.into_iter().map(|chunk| Frame::data(chunk.into()));
     frames(data.chain([Frame::trailers(trailers)]).collect())
 }

@@ -11,8 +11,8 @@ const NO_PLUGIN: &str = "there is no wasm filter with the root_id session_affini
 /// How the filter's configuration is written inside Envoy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// As a part of the document. Envoy's documentation promises JSON to the filter, but 1.36 to 1.40 hand over the
-    /// serialized message `google.protobuf.Struct`.
+    /// As a part of the document. Envoy's documentation promises JSON to the filter, but 1.36 to
+    /// 1.40 hand over the serialized message `google.protobuf.Struct`.
     Struct,
     /// As one string of JSON, which reaches the filter as it is.
     StringValue,
@@ -35,8 +35,10 @@ fn decode_configuration(plugin: &mut Value) -> Result<Encoding> {
     match any["@type"].as_str().and_then(|name| name.rsplit('.').next()) {
         Some("Struct") => Ok(Encoding::Struct),
         Some("StringValue") => {
-            let text = any["value"].as_str().context("the configuration of the filter is no string")?;
-            any["value"] = serde_json::from_str(text).context("the configuration of the filter is no JSON")?;
+            let text =
+                any["value"].as_str().context("the configuration of the filter is no string")?;
+            any["value"] =
+                serde_json::from_str(text).context("the configuration of the filter is no JSON")?;
             Ok(Encoding::StringValue)
         }
         _ => bail!("the configuration of the filter is neither a Struct nor a StringValue"),
@@ -58,12 +60,19 @@ pub(super) fn encode_configurations(document: &mut Value, encoding: Encoding) ->
     Ok(())
 }
 
-/// The configuration of the filter, which is the same wherever the filter stands, as one object for all places.
-pub(super) fn edit_configurations(document: &mut Value, edit: impl FnOnce(&mut Value)) -> Result<()> {
+/// The configuration of the filter, which is the same wherever the filter stands, as one object for
+/// all places.
+pub(super) fn edit_configurations(
+    document: &mut Value,
+    edit: impl FnOnce(&mut Value),
+) -> Result<()> {
     let mut places = Vec::new();
     for plugin in plugins(document)? {
-        places
-            .push(configuration_any(plugin)?.get_mut("value").context("the configuration of the filter has no value")?);
+        places.push(
+            configuration_any(plugin)?
+                .get_mut("value")
+                .context("the configuration of the filter has no value")?,
+        );
     }
     let (first, others) = places.split_first_mut().context(NO_PLUGIN)?;
     ensure!(others.iter().all(|other| other == first), "the configurations of the filter differ");
@@ -95,11 +104,16 @@ fn plugins(document: &mut Value) -> Result<Vec<&mut Value>> {
 }
 
 fn collect_plugins<'value>(value: &'value mut Value, plugins: &mut Vec<&'value mut Value>) {
-    let is_plugin = value.get("root_id").and_then(Value::as_str).is_some_and(|id| ROOT_IDS.contains(&id));
+    let is_plugin =
+        value.get("root_id").and_then(Value::as_str).is_some_and(|id| ROOT_IDS.contains(&id));
     match value {
         plugin if is_plugin => plugins.push(plugin),
-        Value::Array(elements) => elements.iter_mut().for_each(|element| collect_plugins(element, plugins)),
-        Value::Object(members) => members.values_mut().for_each(|member| collect_plugins(member, plugins)),
+        Value::Array(elements) => {
+            elements.iter_mut().for_each(|element| collect_plugins(element, plugins))
+        }
+        Value::Object(members) => {
+            members.values_mut().for_each(|member| collect_plugins(member, plugins))
+        }
         _ => {}
     }
 }

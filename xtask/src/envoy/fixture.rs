@@ -1,8 +1,9 @@
 //! A shipped configuration, such as `envoy.yaml`, changed just enough for a test or a demo.
 //!
-//! Tests start from the files that users copy, so whatever they prove holds for those files, and a mistake in one fails a
-//! test. What differs is named by the methods here: ports, addresses of providers, the filter's configuration. The
-//! result is written as JSON, which Envoy reads as readily as YAML.
+//! Tests start from the files that users copy, so whatever they prove holds for those files, and a
+//! mistake in one fails a test. What differs is named by the methods here: ports, addresses of
+//! providers, the filter's configuration. The result is written as JSON, which Envoy reads as
+//! readily as YAML.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,8 +15,8 @@ use serde_json::{Value, json};
 
 use super::Way;
 use super::document::{
-    TYPES, array, connection_managers, decode_configurations, edit_configurations, encode_configurations, endpoints,
-    module_filenames, replace, replicas,
+    TYPES, array, connection_managers, decode_configurations, edit_configurations,
+    encode_configurations, endpoints, module_filenames, replace, replicas,
 };
 use crate::project_root;
 
@@ -35,11 +36,14 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Reads the configuration that is shipped for a way. The path of the module is made absolute, all else is as shipped.
+    /// Reads the configuration that is shipped for a way. The path of the module is made absolute,
+    /// all else is as shipped.
     pub fn shipped(way: Way) -> Result<Self> {
         let path = project_root().join(way.shipped_file());
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text, project_root()).with_context(|| format!("{} cannot be used", path.display()))
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text, project_root())
+            .with_context(|| format!("{} cannot be used", path.display()))
     }
 
     /// Reads a configuration. A path of the module that is not absolute begins at the root.
@@ -53,7 +57,8 @@ impl Fixture {
         Ok(Self { document, encoding, listeners_from_file: false, component_log_level: None })
     }
 
-    /// Lets the kernel choose the ports of all listeners and of the admin interface, so that many can run at once.
+    /// Lets the kernel choose the ports of all listeners and of the admin interface, so that many
+    /// can run at once.
     pub fn on_free_ports(mut self) -> Self {
         const PORT: &str = "/address/socket_address/port_value";
         for listener in array(&mut self.document, "/static_resources/listeners") {
@@ -63,7 +68,8 @@ impl Fixture {
         self
     }
 
-    /// Sends what the configuration sends to these ports of the loopback interface to these addresses.
+    /// Sends what the configuration sends to these ports of the loopback interface to these
+    /// addresses.
     pub fn with_providers(mut self, addresses: &BTreeMap<u16, SocketAddr>) -> Result<Self> {
         let mut unused: BTreeSet<u16> = addresses.keys().copied().collect();
         for endpoint in endpoints(&mut self.document) {
@@ -76,7 +82,9 @@ impl Fixture {
         let moved = self.edit_filter(|filter| {
             for endpoint in replicas(filter) {
                 let address = endpoint.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
-                if let Some((port, address)) = address.and_then(|address| addresses.get_key_value(&address.port())) {
+                if let Some((port, address)) =
+                    address.and_then(|address| addresses.get_key_value(&address.port()))
+                {
                     *endpoint = json!(address);
                     unused.remove(port);
                 }
@@ -88,12 +96,14 @@ impl Fixture {
 
     /// Uses another module than `dist/session_affinity.wasm`.
     pub fn with_module(mut self, path: &Path) -> Result<Self> {
-        module_filenames(&mut self.document)?.into_iter().for_each(|filename| *filename = json!(path));
+        module_filenames(&mut self.document)?
+            .into_iter()
+            .for_each(|filename| *filename = json!(path));
         Ok(self)
     }
 
-    /// Changes the configuration of the filter, in the listener and on all clusters, always seen as an object, however it
-    /// is written.
+    /// Changes the configuration of the filter, in the listener and on all clusters, always seen as
+    /// an object, however it is written.
     pub fn edit_filter(mut self, edit: impl FnOnce(&mut Value)) -> Result<Self> {
         edit_configurations(&mut self.document, edit)?;
         Ok(self)
@@ -122,13 +132,15 @@ impl Fixture {
         Ok(self)
     }
 
-    /// Changes anything. The configurations of the filter are objects here, too, and are to stay the same.
+    /// Changes anything. The configurations of the filter are objects here, too, and are to stay
+    /// the same.
     pub fn edit(mut self, edit: impl FnOnce(&mut Value)) -> Self {
         edit(&mut self.document);
         self
     }
 
-    /// Moves the listeners to a file that Envoy watches, so that [`super::Process::update_listener`] can replace them.
+    /// Moves the listeners to a file that Envoy watches, so that
+    /// [`super::Process::update_listener`] can replace them.
     pub fn with_listeners_from_file(mut self) -> Self {
         self.listeners_from_file = true;
         self
@@ -151,7 +163,8 @@ impl Fixture {
         Ok(path)
     }
 
-    /// Replaces the file with the listeners by a rename: that is the event Envoy waits for, and it never reads a half.
+    /// Replaces the file with the listeners by a rename: that is the event Envoy waits for, and it
+    /// never reads a half.
     pub(super) fn write_listeners(&self, directory: &Path) -> Result<()> {
         let path = directory.join(LISTENERS_FILE);
         let new = directory.join("listeners.json.new");
@@ -215,7 +228,11 @@ mod tests {
         let module = json!(project_root().join("dist/session_affinity.wasm"));
         let modules = |way| {
             let mut document = Fixture::shipped(way).unwrap().document;
-            module_filenames(&mut document).unwrap().into_iter().filter(|filename| **filename == module).count()
+            module_filenames(&mut document)
+                .unwrap()
+                .into_iter()
+                .filter(|filename| **filename == module)
+                .count()
         };
         // In the listener, and on every cluster where there is failover within a request.
         assert_eq!(Way::ALL.map(modules), [1 + 7, 1 + 3, 1 + 1, 1]);
@@ -231,18 +248,26 @@ mod tests {
     #[test]
     fn free_ports_leave_no_fixed_one() {
         let before = text(&shipped());
-        assert!(before.contains(r#""port_value":9901"#) && before.contains(r#""port_value":10000"#));
+        assert!(
+            before.contains(r#""port_value":9901"#) && before.contains(r#""port_value":10000"#)
+        );
         let after = text(&shipped().on_free_ports());
-        assert!(!after.contains(r#""port_value":9901"#) && !after.contains(r#""port_value":10000"#));
+        assert!(
+            !after.contains(r#""port_value":9901"#) && !after.contains(r#""port_value":10000"#)
+        );
     }
 
     #[test]
     fn providers_move_all_at_once() {
-        // Each goes where another one was: replacing them one after the other would send two to the same address.
+        // Each goes where another one was: replacing them one after the other would send two to the
+        // same address.
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let addresses = [(18001, address(18002)), (18002, address(18003)), (18003, address(18001))].into();
+        let addresses =
+            [(18001, address(18002)), (18002, address(18003)), (18003, address(18001))].into();
         let ports = |fixture: &mut Fixture| -> Vec<u64> {
-            endpoints(&mut fixture.document).filter_map(|endpoint| endpoint["port_value"].as_u64()).collect()
+            endpoints(&mut fixture.document)
+                .filter_map(|endpoint| endpoint["port_value"].as_u64())
+                .collect()
         };
         assert_eq!(ports(&mut shipped()), [18001, 18001, 18001, 18002, 18002, 18003, 18003]);
         let mut moved = shipped().with_providers(&addresses).unwrap();
@@ -252,7 +277,10 @@ mod tests {
     #[test]
     fn replicas_move_in_the_filter() {
         let moved = SocketAddr::from(([127, 0, 0, 1], 7));
-        let fixture = Fixture::shipped(Way::Replicas).unwrap().with_providers(&[(18012, moved)].into()).unwrap();
+        let fixture = Fixture::shipped(Way::Replicas)
+            .unwrap()
+            .with_providers(&[(18012, moved)].into())
+            .unwrap();
         let credentials = &filter(fixture)["pools"][0]["credentials"];
         assert_eq!(credentials[0]["endpoint"], "127.0.0.1:18011");
         assert_eq!(credentials[1]["endpoint"], "127.0.0.1:7");
@@ -267,7 +295,9 @@ mod tests {
 
     #[test]
     fn an_edit_of_the_filter_is_written_in_either_encoding_and_everywhere() {
-        let edited = shipped().edit_filter(|filter| filter["routing"]["session_affinity_ttl"] = json!("7s")).unwrap();
+        let edited = shipped()
+            .edit_filter(|filter| filter["routing"]["session_affinity_ttl"] = json!("7s"))
+            .unwrap();
         let written = |encoding| text(&edited.clone().filter_configuration_as(encoding));
         let object = written(Encoding::Struct);
         assert_eq!(object.matches(r#""session_affinity_ttl":"7s""#).count(), 1 + 7);
@@ -298,7 +328,8 @@ mod tests {
             let cluster = &mut document["static_resources"]["clusters"][0];
             let options = &mut cluster["typed_extension_protocol_options"];
             let options = options.as_object_mut().unwrap().values_mut().next().unwrap();
-            options["http_filters"][0]["typed_config"]["config"]["configuration"]["value"]["body"] = json!({});
+            options["http_filters"][0]["typed_config"]["config"]["configuration"]["value"]["body"] =
+                json!({});
         });
         let problem = fixture.edit_filter(|_| {}).unwrap_err().to_string();
         assert_eq!(problem, "the configurations of the filter differ");
@@ -315,7 +346,9 @@ mod tests {
     fn an_access_log_in_a_file_keeps_its_format() {
         let fixture = shipped().with_access_log(Path::new("/run/access.log")).unwrap();
         let text = text(&fixture);
-        assert!(text.contains(r#""path":"/run/access.log""#) && text.contains("%UPSTREAM_CLUSTER%"));
+        assert!(
+            text.contains(r#""path":"/run/access.log""#) && text.contains("%UPSTREAM_CLUSTER%")
+        );
         assert!(!text.contains("StdoutAccessLog"));
     }
 

@@ -1,4 +1,5 @@
-//! What a child process writes to its output, kept so that tests can wait for it and errors can quote it.
+//! What a child process writes to its output, kept so that tests can wait for it and errors can
+//! quote it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,8 +41,12 @@ impl Lines {
 }
 
 impl Log {
-    /// Reads lines until the process closes this output. A line need not be UTF-8: access logs print what clients sent.
-    pub(super) fn capture(&self, output: impl AsyncRead + Send + Unpin + 'static) -> JoinHandle<()> {
+    /// Reads lines until the process closes this output. A line need not be UTF-8: access logs
+    /// print what clients sent.
+    pub(super) fn capture(
+        &self,
+        output: impl AsyncRead + Send + Unpin + 'static,
+    ) -> JoinHandle<()> {
         let log = self.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).split(b'\n');
@@ -93,8 +98,8 @@ pub struct LogLines {
 }
 
 impl LogLines {
-    /// The lines since the last call, at least one; `None` when there will be no more. Nothing is lost if the future is
-    /// dropped before it is done.
+    /// The lines since the last call, at least one; `None` when there will be no more. Nothing is
+    /// lost if the future is dropped before it is done.
     pub async fn next(&mut self) -> Option<Vec<String>> {
         let mark = self.mark;
         let lines = self.lines.wait_for(|lines| lines.end().0 > mark.0).await.ok()?;

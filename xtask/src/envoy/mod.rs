@@ -1,8 +1,8 @@
-//! A real Envoy for tests, demo and benchmarks: found or installed, configured as shipped, run as a child
-//! process, and talked to.
+//! A real Envoy for tests, demo and benchmarks: found or installed, configured as shipped, run as a
+//! child process, and talked to.
 //!
-//! Nothing here imitates Envoy. What it does with headers, bodies and upgrades is what the filter must live with, so the
-//! stories are told on the binary that users run.
+//! Nothing here imitates Envoy. What it does with headers, bodies and upgrades is what the filter
+//! must live with, so the stories are told on the binary that users run.
 
 mod admin;
 pub mod client;
@@ -27,10 +27,12 @@ pub use process::{Process, Update};
 pub use refusal::Refusal;
 pub use way::Way;
 
-/// How long something that should happen at once may take on a busy machine before it counts as never happening.
+/// How long something that should happen at once may take on a busy machine before it counts as
+/// never happening.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for a future, but not for ever: a request that Envoy never answers must fail the test, not hang it.
+/// Waits for a future, but not for ever: a request that Envoy never answers must fail the test, not
+/// hang it.
 async fn patiently<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PATIENCE, future)
         .await
@@ -39,7 +41,10 @@ async fn patiently<T>(what: &str, future: impl Future<Output = Result<T>>) -> Re
 }
 
 /// Asks again and again until there is an answer, for what Envoy tells only those who ask.
-pub async fn wait_until<T>(what: &str, mut condition: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn wait_until<T>(
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     patiently(what, async {
         loop {
             if let Some(answer) = condition().await? {

@@ -1,8 +1,9 @@
 //! An Envoy that runs as a child process of a test or of the demo, and never longer than it.
 //!
-//! Every process has its own directory, its own ports and no part in hot restart, so any number run side by side. It is
-//! ready when its workers serve the listeners, not when its ports are open. It ends with [`Process::stop`], with the
-//! value that holds it, or, on Linux, with the process that started it, whatever comes first.
+//! Every process has its own directory, its own ports and no part in hot restart, so any number run
+//! side by side. It is ready when its workers serve the listeners, not when its ports are open. It
+//! ends with [`Process::stop`], with the value that holds it, or, on Linux, with the process that
+//! started it, whatever comes first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,18 +39,22 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts Envoy and returns when its workers serve the listeners. If it does not come so far, the error is a
-    /// [`Refusal`] with what it logged.
+    /// Starts Envoy and returns when its workers serve the listeners. If it does not come so far,
+    /// the error is a [`Refusal`] with what it logged.
     pub async fn start(
         envoy: &Envoy,
         fixture: &Fixture,
         concurrency: u32,
         environment: &[(String, String)],
     ) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("envoy-").tempdir().context("cannot make a directory")?;
+        let directory = tempfile::Builder::new()
+            .prefix("envoy-")
+            .tempdir()
+            .context("cannot make a directory")?;
         let mut command = command(envoy, fixture, concurrency, directory.path())?;
         command.envs(environment.iter().cloned());
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", envoy.path.display()))?;
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", envoy.path.display()))?;
         let log = Log::default();
         let captures = [
             log.capture(child.stdout.take().context("no stdout")?),
@@ -61,7 +66,9 @@ impl Process {
         };
         let version = envoy.version;
         match started {
-            Ok((admin, address)) => Ok(Self { child, version, log, captures, admin, address, concurrency, directory }),
+            Ok((admin, address)) => {
+                Ok(Self { child, version, log, captures, admin, address, concurrency, directory })
+            }
             Err(unready) => {
                 child.kill().await.context("cannot end Envoy")?;
                 drain(captures).await;
@@ -105,7 +112,8 @@ impl Process {
         self.admin.stats(prefix).await
     }
 
-    /// The lines that Envoy has written so far: its log and, unless that goes to a file, its access log.
+    /// The lines that Envoy has written so far: its log and, unless that goes to a file, its access
+    /// log.
     pub fn log(&self) -> Vec<String> {
         self.log.since(Mark::default())
     }
@@ -115,7 +123,8 @@ impl Process {
         self.log.follow()
     }
 
-    /// Returns when Envoy has ended, which it should not do by itself. [`Process::stop`] then tells its last words.
+    /// Returns when Envoy has ended, which it should not do by itself. [`Process::stop`] then tells
+    /// its last words.
     ///
     /// # Errors
     /// If the process cannot be waited for.
@@ -152,8 +161,9 @@ impl Process {
         Ok(kilobytes.with_context(|| format!("{path} has no VmRSS"))? * 1024)
     }
 
-    /// Replaces the listeners by those of the fixture, and returns when the workers serve them or Envoy has rejected
-    /// them. New connections meet the new filters; one that is open keeps the old ones.
+    /// Replaces the listeners by those of the fixture, and returns when the workers serve them or
+    /// Envoy has rejected them. New connections meet the new filters; one that is open keeps the
+    /// old ones.
     pub async fn update_listener(&self, fixture: &Fixture) -> Result<Update> {
         let before = ListenerStats::read(&self.admin).await?;
         let mark = self.log.mark();
@@ -165,7 +175,8 @@ impl Process {
         })
         .await?;
         if after.is_rejection_after(&before) {
-            // The counters come by another way than the log, so wait for the line that ends the complaint.
+            // The counters come by another way than the log, so wait for the line that ends the
+            // complaint.
             self.log.wait_for("Filesystem config update rejected", mark).await?;
             return Ok(Update::Rejected(self.log.since(mark)));
         }
@@ -197,7 +208,12 @@ pub enum Update {
     Rejected(Vec<String>),
 }
 
-fn command(envoy: &Envoy, fixture: &Fixture, concurrency: u32, directory: &Path) -> Result<Command> {
+fn command(
+    envoy: &Envoy,
+    fixture: &Fixture,
+    concurrency: u32,
+    directory: &Path,
+) -> Result<Command> {
     let mut command = Command::new(&envoy.path);
     command
         .arg("--config-path")
@@ -214,7 +230,8 @@ fn command(envoy: &Envoy, fixture: &Fixture, concurrency: u32, directory: &Path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Ctrl-C on a terminal goes to a whole process group: Envoy is to end when it is asked here, and not before.
+        // Ctrl-C on a terminal goes to a whole process group: Envoy is to end when it is asked
+        // here, and not before.
         .process_group(0)
         .kill_on_drop(true);
     if let Some(levels) = &fixture.component_log_level {
@@ -226,12 +243,13 @@ fn command(envoy: &Envoy, fixture: &Fixture, concurrency: u32, directory: &Path)
 
 /// Covers the one case that `kill_on_drop` cannot: a test runner that is itself killed.
 ///
-/// Linux means the thread that starts the process, not the whole parent. That is the thread of the test or a worker of
-/// the runtime; both outlive the [`Process`].
+/// Linux means the thread that starts the process, not the whole parent. That is the thread of the
+/// test or a worker of the runtime; both outlive the [`Process`].
 #[cfg(target_os = "linux")]
 fn end_with_parent(command: &mut Command) {
     use rustix::process::{Signal, set_parent_process_death_signal};
-    // SAFETY: between fork and exec only one system call is made; nothing is allocated and no lock is taken.
+    // SAFETY: between fork and exec only one system call is made; nothing is allocated and no lock
+    // is taken.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
 }
 
@@ -240,7 +258,10 @@ fn end_with_parent(_: &mut Command) {}
 
 fn terminate(child: &Child) -> Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
-    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).context("Envoy has ended")?;
+    let id = child
+        .id()
+        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+        .context("Envoy has ended")?;
     kill_process(id, Signal::TERM).context("cannot end Envoy")
 }
 
@@ -294,6 +315,7 @@ async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, SocketAddr)
         return Err(Unready::RejectedListeners);
     }
     let listeners = admin.listeners().await?;
-    let address = listeners.get(LISTENER).with_context(|| format!("there is no listener {LISTENER}"))?;
+    let address =
+        listeners.get(LISTENER).with_context(|| format!("there is no listener {LISTENER}"))?;
     Ok((admin, *address))
 }

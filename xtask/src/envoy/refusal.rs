@@ -42,7 +42,8 @@ mod tests {
         let info = "[2026-11-21 10:54:39.893][11066][info][main] exiting".to_owned();
         let lines = (1..=30).map(|number| format!("[error][wasm] problem {number}."));
         let log = lines.chain([info]).collect();
-        let refusal = Refusal { version: "1.40.0".parse().unwrap(), reason: "exited".to_owned(), log };
+        let refusal =
+            Refusal { version: "1.40.0".parse().unwrap(), reason: "exited".to_owned(), log };
         assert!(refusal.mentions("problem 1."));
         let text = refusal.to_string();
         assert!(text.starts_with("Envoy 1.40.0 exited\n  [error][wasm] problem 11.\n"), "{text}");

@@ -1,11 +1,13 @@
-//! The ways in which Envoy can be told which credential serves a request, and a failed one to go to another.
+//! The ways in which Envoy can be told which credential serves a request, and a failed one to go to
+//! another.
 
 use clap::ValueEnum;
 
 use super::Version;
 use super::find::FLOOR;
 
-/// A way of wiring the filter into Envoy. Of each one configuration is shipped, the output of `cargo xtask envoy-config`.
+/// A way of wiring the filter into Envoy. Of each one configuration is shipped, the output of
+/// `cargo xtask envoy-config`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Way {
     /// A cluster for every credential, and failover within a request from one to the other
@@ -14,7 +16,8 @@ pub enum Way {
     Keys,
     /// A cluster for every pool of self-hosted replicas, among whose endpoints the filter chooses
     Replicas,
-    /// A cluster for every credential; a request that fails is the client's to repeat, and the next goes elsewhere
+    /// A cluster for every credential; a request that fails is the client's to repeat, and the next
+    /// goes elsewhere
     NextRequest,
 }
 
@@ -32,7 +35,8 @@ impl Way {
         }
     }
 
-    /// The oldest Envoy that has what it needs: for another cluster in every attempt, `refresh_cluster_on_retry`.
+    /// The oldest Envoy that has what it needs: for another cluster in every attempt,
+    /// `refresh_cluster_on_retry`.
     pub fn oldest_envoy(self) -> Version {
         match self {
             Self::Clusters => Version::new(1, 39, 0),
@@ -45,7 +49,8 @@ impl Way {
         version >= self.oldest_envoy()
     }
 
-    /// The way of the demo: the recommended one, or the one that is closest to it on an older Envoy.
+    /// The way of the demo: the recommended one, or the one that is closest to it on an older
+    /// Envoy.
     pub fn of_demo_on(version: Version) -> Self {
         if Self::Clusters.runs_on(version) { Self::Clusters } else { Self::NextRequest }
     }

@@ -1,4 +1,5 @@
-//! The WebSocket of a client: its handshake is the one kind of request that has no end before its response.
+//! The WebSocket of a client: its handshake is the one kind of request that has no end before its
+//! response.
 
 use std::net::SocketAddr;
 
@@ -20,8 +21,8 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Asks for an upgrade with these headers beside those of the handshake. An answer that is no upgrade is an error
-    /// that tells its status.
+    /// Asks for an upgrade with these headers beside those of the handshake. An answer that is no
+    /// upgrade is an error that tells its status.
     pub async fn open(address: SocketAddr, path: &str, headers: HeaderMap) -> Result<Self> {
         let what = format!("WebSocket {path}");
         let (stream, response) = patiently(&what, handshake(address, path, headers)).await?;
@@ -29,7 +30,10 @@ impl WebSocket {
     }
 
     pub async fn send(&mut self, text: &str) -> Result<()> {
-        patiently("sending on the WebSocket", async { Ok(self.stream.send(Message::text(text)).await?) }).await
+        patiently("sending on the WebSocket", async {
+            Ok(self.stream.send(Message::text(text)).await?)
+        })
+        .await
     }
 
     /// The next message that is text, or `None` when the other side has closed.
@@ -55,7 +59,8 @@ async fn handshake(
     path: &str,
     headers: HeaderMap,
 ) -> Result<(WebSocketStream<TcpStream>, Response)> {
-    let mut request = format!("ws://{address}{path}").into_client_request().context("not a path")?;
+    let mut request =
+        format!("ws://{address}{path}").into_client_request().context("not a path")?;
     request.headers_mut().extend(headers);
     let stream = TcpStream::connect(address).await?;
     Ok(tokio_tungstenite::client_async(request, stream).await?)

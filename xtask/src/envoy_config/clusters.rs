@@ -33,7 +33,8 @@ impl Cluster {
     fn of_upstream(name: String, upstream: &Upstream, keys: Vec<Key>) -> Self {
         let (discovery, tls_name) = match &upstream.host {
             Host::Address(_) => ("STATIC", None),
-            // A large service has ever other addresses under its name: only the newest answer is for new connections.
+            // A large service has ever other addresses under its name: only the newest answer is
+            // for new connections.
             Host::Name(name) if upstream.tls => ("LOGICAL_DNS", Some(name.clone())),
             Host::Name(_) => ("STRICT_DNS", None),
         };
@@ -94,7 +95,8 @@ impl<'p> Clusters<'p> {
             let path = format!("{path}.credentials[{index}]");
             let cluster = cluster_name(&credential.id);
             if let (Some(key), Some((upstream, header))) = (self.key(credential, &path), provider) {
-                let made = Cluster::of_upstream(cluster.clone(), upstream, vec![Key::new(key, header)]);
+                let made =
+                    Cluster::of_upstream(cluster.clone(), upstream, vec![Key::new(key, header)]);
                 self.make(made, &format!("{path}.id"));
             }
             filter_credential(credential, &cluster).into()
@@ -110,7 +112,10 @@ impl<'p> Clusters<'p> {
             let key = self.key(credential, &format!("{path}.credentials[{index}]"));
             let mut members = filter_credential(credential, &cluster);
             if let (Some(key), Some((_, header))) = (key, provider) {
-                members.insert("headers".to_owned(), json!([{"name": header.0, "environment": key.0}]));
+                members.insert(
+                    "headers".to_owned(),
+                    json!([{"name": header.0, "environment": key.0}]),
+                );
                 keys.push(Key::new(key, header));
             }
             credentials.push(members.into());
@@ -122,15 +127,28 @@ impl<'p> Clusters<'p> {
     }
 
     fn cluster_of_replicas(&mut self, pool: &Pool, path: &str) -> Vec<Value> {
-        self.forbid(pool.upstream.is_some(), &format!("{path}.upstream"), "every replica has its own `endpoint`");
-        self.forbid(pool.key_header.is_some(), &format!("{path}.key_header"), "replicas get what the client sends");
+        self.forbid(
+            pool.upstream.is_some(),
+            &format!("{path}.upstream"),
+            "every replica has its own `endpoint`",
+        );
+        self.forbid(
+            pool.key_header.is_some(),
+            &format!("{path}.key_header"),
+            "replicas get what the client sends",
+        );
         let cluster = cluster_name(&pool.name);
         let mut credentials = Vec::new();
         for (index, credential) in pool.credentials.iter().enumerate() {
             let path = format!("{path}.credentials[{index}]");
-            self.forbid(credential.key.is_some(), &format!("{path}.key"), "replicas get what the client sends");
+            self.forbid(
+                credential.key.is_some(),
+                &format!("{path}.key"),
+                "replicas get what the client sends",
+            );
             let mut members = filter_credential(credential, &cluster);
-            if let Some(endpoint) = self.required(credential.endpoint, &format!("{path}.endpoint")) {
+            if let Some(endpoint) = self.required(credential.endpoint, &format!("{path}.endpoint"))
+            {
                 members.insert("endpoint".to_owned(), json!(endpoint));
             }
             credentials.push(members.into());
@@ -140,20 +158,29 @@ impl<'p> Clusters<'p> {
     }
 
     /// What all credentials of a pool need to reach its provider.
-    fn provider<'i>(&mut self, pool: &'i Pool, path: &str) -> Option<(&'i Upstream, &'i KeyHeader)> {
+    fn provider<'i>(
+        &mut self,
+        pool: &'i Pool,
+        path: &str,
+    ) -> Option<(&'i Upstream, &'i KeyHeader)> {
         let upstream = self.required(pool.upstream.as_ref(), &format!("{path}.upstream"));
         let header = self.required(pool.key_header.as_ref(), &format!("{path}.key_header"));
         upstream.zip(header)
     }
 
     fn key<'i>(&mut self, credential: &'i Credential, path: &str) -> Option<&'i Variable> {
-        self.forbid(credential.endpoint.is_some(), &format!("{path}.endpoint"), "the pool has an `upstream`");
+        self.forbid(
+            credential.endpoint.is_some(),
+            &format!("{path}.endpoint"),
+            "the pool has an `upstream`",
+        );
         self.required(credential.key.as_ref(), &format!("{path}.key"))
     }
 
     fn make(&mut self, cluster: Cluster, path: &str) {
         if self.made.iter().any(|made| made.name == cluster.name) {
-            self.problems.push(format!("{path}: another one is the cluster {:?} already", cluster.name));
+            self.problems
+                .push(format!("{path}: another one is the cluster {:?} already", cluster.name));
         }
         self.made.push(cluster);
     }
@@ -167,7 +194,8 @@ impl<'p> Clusters<'p> {
 
     fn forbid(&mut self, is_given: bool, path: &str, reason: &str) {
         if is_given {
-            self.problems.push(format!("{path}: has no meaning with --way {}: {reason}", self.way.as_str()));
+            self.problems
+                .push(format!("{path}: has no meaning with --way {}: {reason}", self.way.as_str()));
         }
     }
 }
@@ -180,7 +208,10 @@ impl Key {
 
 /// A credential as the filter is to know it, without what it carries.
 fn filter_credential(credential: &Credential, cluster: &str) -> Map<String, Value> {
-    let mut members = Map::from_iter([("id".to_owned(), json!(credential.id)), ("cluster".to_owned(), json!(cluster))]);
+    let mut members = Map::from_iter([
+        ("id".to_owned(), json!(credential.id)),
+        ("cluster".to_owned(), json!(cluster)),
+    ]);
     add(&mut members, "priority", &credential.priority);
     add(&mut members, "weight", &credential.weight);
     add(&mut members, "parent", &credential.parent);

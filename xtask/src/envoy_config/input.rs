@@ -63,7 +63,8 @@ pub(super) struct Credential {
     pub(super) endpoint: Option<SocketAddr>,
 }
 
-/// `http://127.0.0.1:18001` or `https://api.anthropic.com`: a host, its port, and whether TLS is spoken.
+/// `http://127.0.0.1:18001` or `https://api.anthropic.com`: a host, its port, and whether TLS is
+/// spoken.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Upstream {
@@ -83,8 +84,8 @@ pub(super) enum Host {
 #[serde(try_from = "String")]
 pub(super) struct KeyHeader(pub(super) String);
 
-/// The name of an environment variable. A key in its place would be written into a file, so what is no name is refused,
-/// and not shown.
+/// The name of an environment variable. A key in its place would be written into a file, so what is
+/// no name is refused, and not shown.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Variable(pub(super) String);
@@ -93,14 +94,18 @@ impl TryFrom<String> for Upstream {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        const EXPECTED: &str = "expected http or https, a host and perhaps a port, such as https://api.anthropic.com";
+        const EXPECTED: &str =
+            "expected http or https, a host and perhaps a port, such as https://api.anthropic.com";
         let uri: Uri = text.parse().map_err(|_| EXPECTED)?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
             _ => return Err(EXPECTED),
         };
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or(EXPECTED)?;
+        let authority = uri
+            .authority()
+            .filter(|authority| !authority.as_str().contains('@'))
+            .ok_or(EXPECTED)?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err("expected no path: that of a request goes on as it is");
         }
@@ -127,7 +132,8 @@ impl TryFrom<String> for KeyHeader {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| "expected the name of a request header")?;
+        let name = HeaderName::from_bytes(text.as_bytes())
+            .map_err(|_| "expected the name of a request header")?;
         Ok(Self(name.as_str().to_owned()))
     }
 }
@@ -178,7 +184,11 @@ mod tests {
     #[test]
     fn an_upstream_is_a_scheme_a_host_and_a_port() {
         let check = |text: &str, tls, host: Host, port| {
-            assert_eq!(Upstream::try_from(text.to_owned()), Ok(Upstream { tls, host, port }), "{text}");
+            assert_eq!(
+                Upstream::try_from(text.to_owned()),
+                Ok(Upstream { tls, host, port }),
+                "{text}"
+            );
         };
         let address = |text: &str| Host::Address(text.parse().unwrap());
         let name = |text: &str| Host::Name(text.to_owned());
@@ -216,7 +226,10 @@ mod tests {
     fn a_key_in_place_of_its_variable_is_refused_and_not_shown() {
         for text in ["sk-ant-1", "", "1A", "A KEY", "Bearer x"] {
             let problem = Variable::try_from(text.to_owned()).unwrap_err();
-            assert_eq!(problem, "expected the name of an environment variable that holds the key, not the key");
+            assert_eq!(
+                problem,
+                "expected the name of an environment variable that holds the key, not the key"
+            );
         }
         assert!(Variable::try_from("ANTHROPIC_A_KEY".to_owned()).is_ok());
     }

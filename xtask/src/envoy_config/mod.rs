@@ -1,10 +1,12 @@
 //! `cargo xtask envoy-config`: a complete configuration of Envoy from a list of pools.
 //!
-//! What has to fit together is a lot: names of clusters in the filter, in the route and among the secrets, the filter in
-//! the listener and again on every cluster, limits of bodies and of retries. Nobody should write that by hand for a
-//! second credential. The configurations that are shipped are printed by it, too, so that tests, demo and users have one.
+//! What has to fit together is a lot: names of clusters in the filter, in the route and among the
+//! secrets, the filter in the listener and again on every cluster, limits of bodies and of retries.
+//! Nobody should write that by hand for a second credential. The configurations that are shipped
+//! are printed by it, too, so that tests, demo and users have one.
 //!
-//! A configuration is only printed when the filter has accepted its part, and a real Envoy all of it.
+//! A configuration is only printed when the filter has accepted its part, and a real Envoy all of
+//! it.
 
 mod clusters;
 mod input;
@@ -60,10 +62,12 @@ impl EnvoyConfig {
     /// # Errors
     /// All that is wrong with it, each problem with its path.
     pub fn read(file: &Path, way: Way) -> Result<Self> {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.display().to_string();
-        Self::parse(&text, &name, way)
-            .map_err(|problems| anyhow!("{name} cannot be used:\n  {}", problems.to_string().replace('\n', "\n  ")))
+        Self::parse(&text, &name, way).map_err(|problems| {
+            anyhow!("{name} cannot be used:\n  {}", problems.to_string().replace('\n', "\n  "))
+        })
     }
 
     /// Reads pools. `name` is what the file is called in the command that is told to readers.
@@ -71,7 +75,8 @@ impl EnvoyConfig {
     /// # Errors
     /// All that is wrong, each problem with its path.
     pub fn parse(json: &str, name: &str, way: Way) -> Result<Self> {
-        let wiring = Wiring::new(deserialize(json)?, way).map_err(|problems| anyhow!("{}", problems.join("\n")))?;
+        let wiring = Wiring::new(deserialize(json)?, way)
+            .map_err(|problems| anyhow!("{}", problems.join("\n")))?;
         let mut command = format!("cargo xtask envoy-config {name}");
         if way != Way::Clusters {
             command.push_str(" --way ");

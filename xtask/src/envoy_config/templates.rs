@@ -3,14 +3,17 @@
 use anyhow::{Context, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, context};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, context,
+};
 use serde_json::Map;
 
 use super::wiring::Wiring;
 use super::yaml;
 use crate::envoy::Way;
 
-/// One for what all ways have in common, one for each way, and one for each idea that several ways share.
+/// One for what all ways have in common, one for each way, and one for each idea that several ways
+/// share.
 const TEMPLATES: [(&str, &str); 9] = [
     ("envoy.yaml", include_str!("templates/envoy.yaml")),
     ("clusters", include_str!("templates/clusters.yaml")),
@@ -29,14 +32,20 @@ pub(super) fn render(wiring: &Wiring, way: Way, command: &str) -> Result<String>
     let template = environment.get_template(way.as_str()).context("the templates are broken")?;
     let needs = one_line(&way.oldest_envoy().to_string());
     let fails_over = way != Way::NextRequest;
-    let context = context! { command => one_line(command), needs, fails_over, ..Value::from(Serde(wiring)) };
+    let context =
+        context! { command => one_line(command), needs, fails_over, ..Value::from(Serde(wiring)) };
     template.render(context).context("the templates are broken")
 }
 
 fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
-    environment
-        .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?);
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .keep_trailing_newline(true)
+            .build()?,
+    );
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::Custom("yaml".into()));
     environment.set_formatter(write_as_yaml);
@@ -46,7 +55,11 @@ fn environment() -> Result<Environment<'static>, Error> {
 }
 
 /// What stands between braces in a template: a value on one line, in quotes if need be.
-fn write_as_yaml(output: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+fn write_as_yaml(
+    output: &mut Output<'_>,
+    _: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), Error> {
     let text = match value.as_str() {
         Some(text) if value.is_safe() => text.to_owned(),
         _ if value.is_undefined() => return Err(ErrorKind::UndefinedError.into()),
@@ -66,7 +79,9 @@ fn unwritable(error: serde_json::Error) -> Error {
 
 /// Text for a comment, which ends with its line.
 fn one_line(text: &str) -> Value {
-    Value::from_safe_string(text.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " "))
+    Value::from_safe_string(
+        text.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " "),
+    )
 }
 
 #[cfg(test)]
@@ -84,7 +99,9 @@ mod tests {
     #[test]
     fn values_cannot_break_out_of_their_place() {
         let environment = environment().unwrap();
-        let render = |value: &str| environment.render_str("a: {b: {{ value }}}", context! { value }).unwrap();
+        let render = |value: &str| {
+            environment.render_str("a: {b: {{ value }}}", context! { value }).unwrap()
+        };
         assert_eq!(render("x-api-key"), "a: {b: x-api-key}");
         assert_eq!(render("x}\nadmin: y"), r#"a: {b: "x}\nadmin: y"}"#);
         assert!(environment.render_str("{{ nothing }}", ()).is_err());

@@ -34,10 +34,16 @@ impl EnvoyConfig {
         }
         let said = [output.stdout, output.stderr].concat();
         let log = String::from_utf8_lossy(&said).lines().map(str::to_owned).collect();
-        Err(Refusal { version: envoy.version, reason: "refuses this configuration".to_owned(), log }.into())
+        Err(Refusal {
+            version: envoy.version,
+            reason: "refuses this configuration".to_owned(),
+            log,
+        }
+        .into())
     }
 
-    /// The module may be meant for another machine, but its configuration is to be checked on this one.
+    /// The module may be meant for another machine, but its configuration is to be checked on this
+    /// one.
     fn yaml_with_module(&self, module: &Path) -> Result<String> {
         let module = module.to_str().context("the path of the module is not UTF-8")?;
         super::templates::render(&self.wiring.with_module(module), self.way, &self.command)

@@ -68,7 +68,11 @@ impl Wiring {
     pub(super) fn new(input: Input, way: Way) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut clusters = Clusters::new(way, &mut problems);
-        let pools = input.pools.iter().enumerate().map(|(index, pool)| clusters.pool(pool, &format!("pools[{index}]")));
+        let pools = input
+            .pools
+            .iter()
+            .enumerate()
+            .map(|(index, pool)| clusters.pool(pool, &format!("pools[{index}]")));
         let pools = pools.collect();
         let clusters = clusters.finish();
         let mut configuration = input.filter;
@@ -77,7 +81,8 @@ impl Wiring {
         }
         configuration.entry("routing").or_insert_with(|| json!({}));
         configuration.insert("pools".to_owned(), Value::Array(pools));
-        let config = parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
+        let config =
+            parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
         name_the_wires(&mut configuration, &config, way);
         Ok(Self {
             listener: input.listener.into(),
@@ -91,7 +96,10 @@ impl Wiring {
             named_upstreams: clusters.iter().any(Cluster::is_named),
             variables: variables(&clusters),
             clusters,
-            routing: Routing { header: config.routing.header, filter_state: config.routing.filter_state },
+            routing: Routing {
+                header: config.routing.header,
+                filter_state: config.routing.filter_state,
+            },
         })
     }
 
@@ -101,7 +109,8 @@ impl Wiring {
     }
 }
 
-/// Lets the filter read its configuration. Its paths are those of the input, but for the sections under `filter`.
+/// Lets the filter read its configuration. Its paths are those of the input, but for the sections
+/// under `filter`.
 fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Option<Config> {
     let json = Value::Object(configuration.clone()).to_string();
     let found = match Config::parse_with(json.as_bytes(), &|_| Some("stand-in".to_owned())) {
@@ -118,7 +127,8 @@ fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Opti
     None
 }
 
-/// Writes the names that Envoy and the filter have in common into the filter's configuration, so that it shows them.
+/// Writes the names that Envoy and the filter have in common into the filter's configuration, so
+/// that it shows them.
 fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, way: Way) {
     let Some(routing) = configuration.get_mut("routing").and_then(Value::as_object_mut) else {
         return;
@@ -134,11 +144,15 @@ fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, way: 
     }
 }
 
-/// The routing header stays inside, and so do clients' own keys, unless the replicas are to check them.
+/// The routing header stays inside, and so do clients' own keys, unless the replicas are to check
+/// them.
 fn removed_headers(config: &Config, pools: &[Pool], way: Way) -> Vec<String> {
     let mut headers = vec![config.routing.header.clone()];
     if way != Way::Replicas {
-        let of_pools = pools.iter().filter_map(|pool| pool.key_header.as_ref()).map(|header| header.0.as_str());
+        let of_pools = pools
+            .iter()
+            .filter_map(|pool| pool.key_header.as_ref())
+            .map(|header| header.0.as_str());
         for header in CLIENT_KEY_HEADERS.into_iter().chain(of_pools) {
             push_new(&mut headers, header);
         }
@@ -148,7 +162,10 @@ fn removed_headers(config: &Config, pools: &[Pool], way: Way) -> Vec<String> {
 
 fn variables(clusters: &[Cluster]) -> Vec<String> {
     let mut variables = Vec::new();
-    clusters.iter().flat_map(Cluster::variables).for_each(|variable| push_new(&mut variables, variable));
+    clusters
+        .iter()
+        .flat_map(Cluster::variables)
+        .for_each(|variable| push_new(&mut variables, variable));
     variables
 }
 

@@ -1,7 +1,8 @@
 //! Values as YAML, so that Envoy reads exactly what was meant.
 //!
-//! Text is left plain only where no reader of YAML, old or new, could take it for anything but text; all else is quoted
-//! as in JSON, which is YAML, too. What fits into a line stands on one line.
+//! Text is left plain only where no reader of YAML, old or new, could take it for anything but
+//! text; all else is quoted as in JSON, which is YAML, too. What fits into a line stands on one
+//! line.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -11,7 +12,8 @@ use serde_json::{Map, Value};
 const LINE_WIDTH: usize = 120;
 
 /// What YAML 1.1 and 1.2 take for something else than text, in lower case.
-const NOT_TEXT: [&str; 12] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity"];
+const NOT_TEXT: [&str; 12] =
+    ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity"];
 
 /// A value on one line.
 pub(super) fn flow(value: &Value) -> String {
@@ -24,8 +26,10 @@ pub(super) fn flow(value: &Value) -> String {
             format!("[{}]", elements.join(", "))
         }
         Value::Object(members) => {
-            let members: Vec<_> =
-                members.iter().map(|(key, value)| format!("{}: {}", text(key), flow(value))).collect();
+            let members: Vec<_> = members
+                .iter()
+                .map(|(key, value)| format!("{}: {}", text(key), flow(value)))
+                .collect();
             format!("{{{}}}", members.join(", "))
         }
     }
@@ -83,7 +87,8 @@ fn text(text: &str) -> String {
     flow(&Value::from(text))
 }
 
-/// As in JSON, and with escapes for the rest of what YAML 1.1 takes for the end of a line, or for nothing at all.
+/// As in JSON, and with escapes for the rest of what YAML 1.1 takes for the end of a line, or for
+/// nothing at all.
 fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     for c in Value::from(text).to_string().chars() {
@@ -98,7 +103,9 @@ fn quoted(text: &str) -> String {
 }
 
 fn is_plain(text: &str) -> bool {
-    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte));
+    let is_word = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte))
+    };
     match text.bytes().next() {
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'/') => {
             is_word(text) && !NOT_TEXT.contains(&text.to_ascii_lowercase().as_str())
@@ -173,15 +180,34 @@ mod tests {
         for text in texts {
             let document = json!({text: text, "list": [text, {text: [text]}], "long": [text, "-".repeat(LINE_WIDTH)]});
             for written in [flow(&document), block(document.as_object().unwrap(), 4)] {
-                assert_eq!(serde_saphyr::from_str::<Value>(&written).unwrap(), document, "{written}");
+                assert_eq!(
+                    serde_saphyr::from_str::<Value>(&written).unwrap(),
+                    document,
+                    "{written}"
+                );
             }
         }
     }
 
     #[test]
     fn only_plain_text_is_left_plain() {
-        let value = json!(["a-b", "/v1", "1h", "127.0.0.1", "127.0.0.1:80", "1", 1, true, "true", "A_KEY", "*"]);
-        assert_eq!(flow(&value), r#"[a-b, /v1, 1h, 127.0.0.1, "127.0.0.1:80", "1", 1, true, "true", A_KEY, "*"]"#);
+        let value = json!([
+            "a-b",
+            "/v1",
+            "1h",
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "1",
+            1,
+            true,
+            "true",
+            "A_KEY",
+            "*"
+        ]);
+        assert_eq!(
+            flow(&value),
+            r#"[a-b, /v1, 1h, 127.0.0.1, "127.0.0.1:80", "1", 1, true, "true", A_KEY, "*"]"#
+        );
     }
 
     #[test]

@@ -68,7 +68,9 @@ impl AccountState {
                 self.gemini_content(gemini::parse(model, true, body)?, framing, now)
             }
             Api::GeminiCountTokens => gemini::count_tokens(body).map(Answer::plain),
-            Api::Models | Api::OpenAiSocket => Err(ApiError::new(405, "This path takes no request with a body.")),
+            Api::Models | Api::OpenAiSocket => {
+                Err(ApiError::new(405, "This path takes no request with a body."))
+            }
         }
     }
 
@@ -84,7 +86,12 @@ impl AccountState {
     }
 
     /// Remembers what the answer leaves behind, when its first byte is about to leave.
-    pub(super) fn begin(&self, answer: &mut Answer, socket: Option<&mut ResponseStore>, now: Instant) {
+    pub(super) fn begin(
+        &self,
+        answer: &mut Answer,
+        socket: Option<&mut ResponseStore>,
+        now: Instant,
+    ) {
         locked(&self.cache).write(&answer.written, now);
         match (answer.remembered.take(), socket) {
             (Some(Remembered { response_id, conversation, store: true }), _) => {
@@ -112,13 +119,20 @@ impl AccountState {
         let (call, include_usage) = openai_chat::parse(body)?;
         let turn = self.turn(&call, now);
         let payload = match call.stream {
-            true => Payload::Events(Framing::DataUntilDone, openai_chat::chunks(&turn, include_usage)),
+            true => {
+                Payload::Events(Framing::DataUntilDone, openai_chat::chunks(&turn, include_usage))
+            }
             false => Payload::Json(openai_chat::completion(&turn)),
         };
         Ok(Answer::of(turn, call, payload))
     }
 
-    fn openai_response(&self, body: &Value, socket: Option<&ResponseStore>, now: Instant) -> Result<Answer, ApiError> {
+    fn openai_response(
+        &self,
+        body: &Value,
+        socket: Option<&ResponseStore>,
+        now: Instant,
+    ) -> Result<Answer, ApiError> {
         let call = self.parse_response(body, socket)?;
         let turn = self.turn(&call.call, now);
         let payload = match call.call.stream {
@@ -136,17 +150,27 @@ impl AccountState {
     fn openai_compaction(&self, body: &Value, now: Instant) -> Result<Answer, ApiError> {
         let call = self.parse_response(body, None)?;
         let turn = self.turn(&call.call, now);
-        let payload = Payload::Json(openai_responses::compaction(&call, &turn, body, &self.account.name));
+        let payload =
+            Payload::Json(openai_responses::compaction(&call, &turn, body, &self.account.name));
         Ok(Answer::of(turn, call.call, payload))
     }
 
-    fn parse_response(&self, body: &Value, socket: Option<&ResponseStore>) -> Result<ResponseCall, ApiError> {
+    fn parse_response(
+        &self,
+        body: &Value,
+        socket: Option<&ResponseStore>,
+    ) -> Result<ResponseCall, ApiError> {
         openai_responses::parse(body, &self.account.name, |id| {
             socket.and_then(|socket| socket.get(id)).or_else(|| locked(&self.responses).get(id))
         })
     }
 
-    fn gemini_content(&self, call: Call, framing: Framing, now: Instant) -> Result<Answer, ApiError> {
+    fn gemini_content(
+        &self,
+        call: Call,
+        framing: Framing,
+        now: Instant,
+    ) -> Result<Answer, ApiError> {
         let turn = self.turn(&call, now);
         let payload = match call.stream {
             true => Payload::Events(framing, gemini::chunks(&turn)),
@@ -174,6 +198,8 @@ pub(super) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
     match serde_json::from_slice(body) {
         Ok(object @ Value::Object(_)) => Ok(object),
         Ok(_) => Err(ApiError::invalid("The body of the request must be a JSON object.")),
-        Err(error) => Err(ApiError::invalid(format!("We could not parse the JSON body of your request: {error}"))),
+        Err(error) => Err(ApiError::invalid(format!(
+            "We could not parse the JSON body of your request: {error}"
+        ))),
     }
 }

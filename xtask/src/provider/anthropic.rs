@@ -1,7 +1,7 @@
 //! Anthropic Messages: `POST /v1/messages` and `/v1/messages/count_tokens`.
 //!
-//! The prompt is read in the order tools, system, messages. It is cached up to the blocks that carry `cache_control`,
-//! and for each of them looked up at this and the nineteen blocks before it.
+//! The prompt is read in the order tools, system, messages. It is cached up to the blocks that
+//! carry `cache_control`, and for each of them looked up at this and the nineteen blocks before it.
 
 use serde_json::{Value, json};
 
@@ -38,8 +38,11 @@ pub(super) fn account_for_writes(turn: &mut Turn, prefixes: &[Prefix]) {
         let Some(keep) = prefix.keep.filter(|_| prefix.tokens > reached) else {
             continue;
         };
-        let written =
-            if keep == ONE_HOUR { &mut turn.usage.written_1h_tokens } else { &mut turn.usage.written_5m_tokens };
+        let written = if keep == ONE_HOUR {
+            &mut turn.usage.written_1h_tokens
+        } else {
+            &mut turn.usage.written_5m_tokens
+        };
         *written += prefix.tokens - reached;
         reached = prefix.tokens;
     }
@@ -99,7 +102,8 @@ fn usage(turn: &Turn, output_tokens: u64) -> Value {
     usage
 }
 
-/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to the prompt.
+/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to
+/// the prompt.
 fn counts(turn: &Turn, output_tokens: u64) -> Value {
     let usage = turn.usage;
     let written = usage.written_5m_tokens + usage.written_1h_tokens;
@@ -118,7 +122,8 @@ fn stop_reason(turn: &Turn) -> &'static str {
 fn parse_prompt(body: &Value) -> Result<(String, Prompt), ApiError> {
     let model = required_string(body, "model")?;
     let messages = list(body, "messages")?.filter(|messages| !messages.is_empty());
-    let messages = messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
+    let messages =
+        messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
     let mut prompt = Prompt::default();
     if let Some(tools) = list(body, "tools")? {
         section(&mut prompt, "tools", tools)?;
@@ -190,7 +195,10 @@ mod tests {
 
         let mut turn = Turn::new(&call, 0);
         account_for_writes(&mut turn, &call.prefixes);
-        assert_eq!((turn.usage.written_1h_tokens, turn.usage.written_5m_tokens), (first[0], first[1] - first[0]));
+        assert_eq!(
+            (turn.usage.written_1h_tokens, turn.usage.written_5m_tokens),
+            (first[0], first[1] - first[0])
+        );
         assert_eq!(message(&turn)["usage"]["input_tokens"], call.prompt.tokens() - first[1]);
 
         let mut turn = Turn::new(&call, first[1]);
@@ -201,9 +209,15 @@ mod tests {
     #[test]
     fn cache_control_is_no_part_of_the_prefix() {
         let five = json!({"type": "ephemeral"});
-        let nested = |control: Value| json!({"type": "tool_result", "content": [text(10, control)]});
-        let marked = parse(&request(vec![text(2000, five.clone())], vec![nested(five.clone())])).unwrap();
-        let moved = parse(&request(vec![text(2000, Value::Null)], vec![nested(Value::Null), text(1, five)])).unwrap();
+        let nested =
+            |control: Value| json!({"type": "tool_result", "content": [text(10, control)]});
+        let marked =
+            parse(&request(vec![text(2000, five.clone())], vec![nested(five.clone())])).unwrap();
+        let moved = parse(&request(
+            vec![text(2000, Value::Null)],
+            vec![nested(Value::Null), text(1, five)],
+        ))
+        .unwrap();
         assert_eq!(marked.prefixes[0].hash, moved.prefixes[0].hash);
         assert_eq!(marked.prefixes[1].hash, moved.prefixes[1].hash);
         assert!(marked.prefixes[1].keep.is_some() && moved.prefixes[1].keep.is_none());
@@ -225,7 +239,10 @@ mod tests {
         refused(&request(vec![], vec![text(1, five.clone()); 5]), "maximum of 4");
         refused(&request(vec![text(1, five)], vec![text(1, hour)]), "1h");
         refused(&request(vec![text(1, json!({"type": "ephemeral", "ttl": "2h"}))], vec![]), "ttl");
-        refused(&json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}), "max_tokens");
+        refused(
+            &json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}),
+            "max_tokens",
+        );
         refused(&json!({"model": "m", "max_tokens": 1}), "messages");
         refused(&json!({"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}), "model");
     }

@@ -33,17 +33,25 @@ impl Api {
             (Vendor::Anthropic | Vendor::OpenAi, "/v1/models") => (Method::GET, Self::Models),
             (Vendor::Gemini, "/v1beta/models" | "/v1/models") => (Method::GET, Self::Models),
             (Vendor::Anthropic, "/v1/messages") => (Method::POST, Self::AnthropicMessages),
-            (Vendor::Anthropic, "/v1/messages/count_tokens") => (Method::POST, Self::AnthropicCountTokens),
+            (Vendor::Anthropic, "/v1/messages/count_tokens") => {
+                (Method::POST, Self::AnthropicCountTokens)
+            }
             (Vendor::OpenAi, "/v1/chat/completions") => (Method::POST, Self::OpenAiChat),
-            (Vendor::OpenAi, "/v1/responses") if method == Method::GET => (Method::GET, Self::OpenAiSocket),
+            (Vendor::OpenAi, "/v1/responses") if method == Method::GET => {
+                (Method::GET, Self::OpenAiSocket)
+            }
             (Vendor::OpenAi, "/v1/responses") => (Method::POST, Self::OpenAiResponses),
             (Vendor::OpenAi, "/v1/responses/compact") => (Method::POST, Self::OpenAiCompact),
-            (Vendor::Gemini, path) => (Method::POST, gemini(path, uri).ok_or_else(|| unknown(uri))?),
+            (Vendor::Gemini, path) => {
+                (Method::POST, gemini(path, uri).ok_or_else(|| unknown(uri))?)
+            }
             _ => return Err(unknown(uri)),
         };
         match *method == expected {
             true => Ok(api),
-            false => Err(ApiError::new(405, format!("{method} is not allowed here, {expected} is."))),
+            false => {
+                Err(ApiError::new(405, format!("{method} is not allowed here, {expected} is.")))
+            }
         }
     }
 }
@@ -80,12 +88,16 @@ pub(super) fn models(vendor: Vendor) -> Value {
 /// `/v1beta/models/{model}:{method}`, or the same under `/v1`. The colon may come escaped.
 fn gemini(path: &str, uri: &Uri) -> Option<Api> {
     let path = path.replace("%3A", ":").replace("%3a", ":");
-    let (model, method) =
-        path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"))?.rsplit_once(':')?;
+    let (model, method) = path
+        .strip_prefix("/v1beta/models/")
+        .or_else(|| path.strip_prefix("/v1/models/"))?
+        .rsplit_once(':')?;
     let model = Some(model).filter(|model| !model.is_empty() && !model.contains('/'))?.to_owned();
     match method {
         "generateContent" => Some(Api::GeminiGenerate { model }),
-        "streamGenerateContent" => Some(Api::GeminiStream { model, sse: query(uri, "alt") == Some("sse") }),
+        "streamGenerateContent" => {
+            Some(Api::GeminiStream { model, sse: query(uri, "alt") == Some("sse") })
+        }
         "countTokens" => Some(Api::GeminiCountTokens),
         _ => None,
     }
@@ -109,7 +121,12 @@ mod tests {
         let model = || "gemini-3.1-pro".to_owned();
         let generate = "/v1beta/models/gemini-3.1-pro:generateContent";
         let stream = "/v1beta/models/gemini-3.1-pro:streamGenerateContent";
-        check(Vendor::Anthropic, Method::POST, "/v1/messages?beta=true", Ok(Api::AnthropicMessages));
+        check(
+            Vendor::Anthropic,
+            Method::POST,
+            "/v1/messages?beta=true",
+            Ok(Api::AnthropicMessages),
+        );
         check(Vendor::OpenAi, Method::POST, "/v1/responses", Ok(Api::OpenAiResponses));
         check(Vendor::OpenAi, Method::GET, "/v1/responses", Ok(Api::OpenAiSocket));
         check(Vendor::OpenAi, Method::GET, "/v1/models", Ok(Api::Models));
@@ -117,7 +134,12 @@ mod tests {
         let expected = Api::GeminiGenerate { model: model() };
         check(Vendor::Gemini, Method::POST, &stable, Ok(expected));
         check(Vendor::Gemini, Method::POST, generate, Ok(Api::GeminiGenerate { model: model() }));
-        check(Vendor::Gemini, Method::POST, stream, Ok(Api::GeminiStream { model: model(), sse: false }));
+        check(
+            Vendor::Gemini,
+            Method::POST,
+            stream,
+            Ok(Api::GeminiStream { model: model(), sse: false }),
+        );
         let events = Api::GeminiStream { model: model(), sse: true };
         check(Vendor::Gemini, Method::POST, &format!("{stream}?key=k&alt=sse"), Ok(events));
     }

@@ -1,11 +1,14 @@
-//! One account's prompt cache: which prefixes of which prompts the provider has computed before, and until when.
+//! One account's prompt cache: which prefixes of which prompts the provider has computed before,
+//! and until when.
 //!
-//! A prefix is known by its chained hash alone ([`Prefix`], made in [`super::prompt`]), so equal beginnings meet
-//! whatever conversation they belong to, and no prompt is kept. The vendors differ in which prefixes they offer
-//! for reading and writing, and for how long; that is data in the `Prefix`, so this file knows no vendor.
+//! A prefix is known by its chained hash alone ([`Prefix`], made in [`super::prompt`]), so equal
+//! beginnings meet whatever conversation they belong to, and no prompt is kept. The vendors differ
+//! in which prefixes they offer for reading and writing, and for how long; that is data in the
+//! `Prefix`, so this file knows no vendor.
 //!
-//! Time is an argument of every call. Memory is bounded by a number of entries; when it is exceeded the entry unused
-//! for longest goes, and of one prompt its longest prefix first, so that what remains is still a usable beginning.
+//! Time is an argument of every call. Memory is bounded by a number of entries; when it is exceeded
+//! the entry unused for longest goes, and of one prompt its longest prefix first, so that what
+//! remains is still a usable beginning.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -36,7 +39,8 @@ struct Entry {
     keep: Duration,
 }
 
-/// Orders entries for eviction: longest unused first, then the longest prefix. The hash tells equals apart.
+/// Orders entries for eviction: longest unused first, then the longest prefix. The hash tells
+/// equals apart.
 type Rank = (Instant, Reverse<u64>, u64);
 
 impl PromptCache {
@@ -44,18 +48,22 @@ impl PromptCache {
         Self { entries: HashMap::new(), by_use: BTreeSet::new(), capacity }
     }
 
-    /// The tokens of the longest cached prefix, 0 if none. Being read refreshes it and the shorter ones on its way.
+    /// The tokens of the longest cached prefix, 0 if none. Being read refreshes it and the shorter
+    /// ones on its way.
     pub(super) fn read(&mut self, prefixes: &[Prefix], now: Instant) -> u64 {
-        let live: Vec<(&Prefix, Duration)> =
-            prefixes.iter().filter_map(|prefix| Some((prefix, self.live(prefix.hash, now)?))).collect();
+        let live: Vec<(&Prefix, Duration)> = prefixes
+            .iter()
+            .filter_map(|prefix| Some((prefix, self.live(prefix.hash, now)?)))
+            .collect();
         for (prefix, keep) in &live {
             self.put(prefix, *keep, now);
         }
         live.iter().map(|(prefix, _)| prefix.tokens).max().unwrap_or(0)
     }
 
-    /// Keeps the prefixes that this request may write. Apart from [`read`](Self::read), because a provider has
-    /// computed a prefix only when its answer begins: of two first requests at once, both miss.
+    /// Keeps the prefixes that this request may write. Apart from [`read`](Self::read), because a
+    /// provider has computed a prefix only when its answer begins: of two first requests at once,
+    /// both miss.
     pub(super) fn write(&mut self, prefixes: &[Prefix], now: Instant) {
         for prefix in prefixes {
             if let Some(keep) = prefix.keep {
@@ -97,7 +105,8 @@ mod tests {
         Prefix { hash, tokens, keep }
     }
 
-    /// Plays `(minute, written, read, expected tokens)` on one cache, reading before writing as a request does.
+    /// Plays `(minute, written, read, expected tokens)` on one cache, reading before writing as a
+    /// request does.
     fn check(capacity: usize, steps: &[(u32, &[Prefix], &[Prefix], u64)]) {
         let start = Instant::now();
         let mut cache = PromptCache::new(capacity);
@@ -134,7 +143,15 @@ mod tests {
     fn reading_refreshes_for_the_lifetime_it_was_written_with() {
         let five = [prefix(1, 2000, Some(5 * MINUTE))];
         let read = [prefix(1, 2000, None)];
-        check(9, &[(0, &five, &[], 0), (4, &[], &read, 2000), (8, &[], &read, 2000), (13, &[], &read, 0)]);
+        check(
+            9,
+            &[
+                (0, &five, &[], 0),
+                (4, &[], &read, 2000),
+                (8, &[], &read, 2000),
+                (13, &[], &read, 0),
+            ],
+        );
     }
 
     #[test]
@@ -154,6 +171,9 @@ mod tests {
     fn the_entry_unused_for_longest_is_evicted_and_of_one_prompt_the_longest() {
         let old = [prefix(1, 1024, Some(60 * MINUTE)), prefix(2, 1152, Some(60 * MINUTE))];
         let new = [prefix(3, 1024, Some(60 * MINUTE)), prefix(4, 1152, Some(60 * MINUTE))];
-        check(3, &[(0, &old, &[], 0), (1, &new, &[], 0), (2, &[], &old, 1024), (2, &[], &new, 1152)]);
+        check(
+            3,
+            &[(0, &old, &[], 0), (1, &new, &[], 0), (2, &[], &old, 1024), (2, &[], &new, 1152)],
+        );
     }
 }

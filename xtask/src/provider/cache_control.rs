@@ -22,12 +22,15 @@ pub(super) fn of(owner: &Value) -> Result<Option<Duration>, ApiError> {
         (Some("ephemeral"), Some("1h")) => Ok(Some(ONE_HOUR)),
         (Some("ephemeral"), Some("5m")) => Ok(Some(FIVE_MINUTES)),
         (Some("ephemeral"), None) if control["ttl"].is_null() => Ok(Some(FIVE_MINUTES)),
-        _ => Err(ApiError::invalid("cache_control: type `ephemeral` with a ttl of `5m` or `1h` is expected")),
+        _ => Err(ApiError::invalid(
+            "cache_control: type `ephemeral` with a ttl of `5m` or `1h` is expected",
+        )),
     }
 }
 
-/// A block without its `cache_control`, and the lifetime that was asked for. Clients move it from turn to turn, so it must
-/// not be part of what is compared. In the content of a tool result it marks the block that encloses it.
+/// A block without its `cache_control`, and the lifetime that was asked for. Clients move it from
+/// turn to turn, so it must not be part of what is compared. In the content of a tool result it
+/// marks the block that encloses it.
 pub(super) fn take(block: &Value) -> Result<(Value, Option<Duration>), ApiError> {
     let Value::Object(fields) = block else {
         return Ok((block.clone(), None));
@@ -57,12 +60,15 @@ pub(super) fn check(prompt: &Prompt) -> Result<(), ApiError> {
     let keeps: Vec<Duration> = prompt.keeps().collect();
     if keeps.len() > MAX_BREAKPOINTS {
         let found = keeps.len();
-        let message =
-            format!("A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}.");
+        let message = format!(
+            "A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}."
+        );
         return Err(ApiError::invalid(message));
     }
     if keeps.is_sorted_by(|earlier, later| earlier >= later) {
         return Ok(());
     }
-    Err(ApiError::invalid("a cache_control block with ttl `1h` must not come after one with ttl `5m`"))
+    Err(ApiError::invalid(
+        "a cache_control block with ttl `1h` must not come after one with ttl `5m`",
+    ))
 }

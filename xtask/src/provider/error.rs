@@ -9,7 +9,8 @@ use super::Vendor;
 pub(super) struct ApiError {
     pub(super) status: u16,
     pub(super) message: String,
-    /// OpenAI's machine-readable `code` and the parameter it is about; the others have no place for them.
+    /// OpenAI's machine-readable `code` and the parameter it is about; the others have no place for
+    /// them.
     pub(super) code: Option<&'static str>,
     pub(super) parameter: Option<&'static str>,
     /// Seconds.
@@ -38,7 +39,11 @@ impl ApiError {
     /// A status that a test or an `x-simulate` header asked for.
     pub(super) fn simulated(status: u16, retry_after: Option<u64>) -> Self {
         let code = (status == 429).then_some("rate_limit_exceeded");
-        Self { code, retry_after, ..Self::new(status, format!("Simulated fault: status {status}.")) }
+        Self {
+            code,
+            retry_after,
+            ..Self::new(status, format!("Simulated fault: status {status}."))
+        }
     }
 
     pub(super) fn about(self, parameter: &'static str, code: &'static str) -> Self {
@@ -123,10 +128,16 @@ mod tests {
     fn a_rate_limit_looks_like_each_vendors_own() {
         let error = ApiError::simulated(429, Some(7));
         let anthropic = error.json(Vendor::Anthropic, "req_1");
-        assert_eq!((&anthropic["type"], &anthropic["error"]["type"]), (&json!("error"), &json!("rate_limit_error")));
+        assert_eq!(
+            (&anthropic["type"], &anthropic["error"]["type"]),
+            (&json!("error"), &json!("rate_limit_error"))
+        );
         assert_eq!(error.json(Vendor::OpenAi, "req_1")["error"]["code"], "rate_limit_exceeded");
         let gemini = &error.json(Vendor::Gemini, "req_1")["error"];
-        assert_eq!((&gemini["code"], &gemini["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
+        assert_eq!(
+            (&gemini["code"], &gemini["status"]),
+            (&json!(429), &json!("RESOURCE_EXHAUSTED"))
+        );
         assert_eq!(gemini["details"][0]["retryDelay"], "7s");
     }
 

@@ -46,7 +46,11 @@ impl VendorServer {
 
     pub(super) fn of_replica(replica: &Replica, shared: Arc<Shared>) -> Self {
         let account = replica.account();
-        Self { vendor: account.vendor, accounts: Accounts::Only(Arc::new(AccountState::new(account))), shared }
+        Self {
+            vendor: account.vendor,
+            accounts: Accounts::Only(Arc::new(AccountState::new(account))),
+            shared,
+        }
     }
 
     /// The account that a request is for.
@@ -76,7 +80,12 @@ pub(super) async fn handle(
     let (mut response, usage) =
         answer.unwrap_or_else(|error| (respond::error(&server, &parts, &error, &request_id), None));
     server.shared.log.answered(record, name, response.status().as_u16(), usage);
-    respond::add_headers(server.vendor, name.unwrap_or("none"), &request_id, response.headers_mut());
+    respond::add_headers(
+        server.vendor,
+        name.unwrap_or("none"),
+        &request_id,
+        response.headers_mut(),
+    );
     response
 }
 
@@ -98,8 +107,12 @@ async fn exchange(
     };
     match fault {
         Some(Fault::Drop) => match connection.abort().await {},
-        Some(Fault::Status { status, retry_after }) => return Err(ApiError::simulated(status, retry_after)),
-        Some(Fault::UnsupportedModel) => return Err(ApiError::invalid("The requested model is not supported.")),
+        Some(Fault::Status { status, retry_after }) => {
+            return Err(ApiError::simulated(status, retry_after));
+        }
+        Some(Fault::UnsupportedModel) => {
+            return Err(ApiError::invalid("The requested model is not supported."));
+        }
         _ => {}
     }
     let api = Api::of(server.vendor, &parts.method, &parts.uri)?;
@@ -130,13 +143,18 @@ pub(super) fn cut(fault: &Option<Fault>) -> Option<usize> {
     }
 }
 
-/// The key a request carries. The vendor's own header comes first; a header sent twice is no key at all.
+/// The key a request carries. The vendor's own header comes first; a header sent twice is no key at
+/// all.
 fn key(vendor: Vendor, parts: &Parts) -> Option<&str> {
     let bearer = || single(&parts.headers, "authorization")?.strip_prefix("Bearer ");
     match vendor {
-        Vendor::Anthropic if parts.headers.contains_key("x-api-key") => single(&parts.headers, "x-api-key"),
+        Vendor::Anthropic if parts.headers.contains_key("x-api-key") => {
+            single(&parts.headers, "x-api-key")
+        }
         Vendor::Anthropic | Vendor::OpenAi => bearer(),
-        Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => single(&parts.headers, "x-goog-api-key"),
+        Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => {
+            single(&parts.headers, "x-goog-api-key")
+        }
         Vendor::Gemini => api::query(&parts.uri, "key"),
     }
 }
@@ -152,10 +170,13 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 async fn read(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::new(413, format!("The body of the request is longer than {MAX_BODY_BYTES} bytes.")))
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            413,
+            format!("The body of the request is longer than {MAX_BODY_BYTES} bytes."),
+        )),
+        Err(error) => {
+            Err(ApiError::invalid(format!("The body of the request could not be read: {error}")))
         }
-        Err(error) => Err(ApiError::invalid(format!("The body of the request could not be read: {error}"))),
     }
 }
 
@@ -167,8 +188,10 @@ async fn upgrade(
     fault: Option<Fault>,
 ) -> Result<Response<Body>, ApiError> {
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await;
-    let upgrade = upgrade.map_err(|_| ApiError::new(405, "GET is for WebSockets here; otherwise use POST."))?;
+    let upgrade = upgrade
+        .map_err(|_| ApiError::new(405, "GET is for WebSockets here; otherwise use POST."))?;
     let stop = connection.stop_signal();
     let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| websocket::serve(socket, server, account, cut(&fault), stop)))
+    Ok(upgrade
+        .on_upgrade(move |socket| websocket::serve(socket, server, account, cut(&fault), stop)))
 }

@@ -1,4 +1,5 @@
-//! Faults on request: from a test through [`Providers::fault`](super::Providers::fault), from curl through a header.
+//! Faults on request: from a test through [`Providers::fault`](super::Providers::fault), from curl
+//! through a header.
 //!
 //! The header is `x-simulate`, a list of settings parted by semicolons:
 //!
@@ -12,8 +13,9 @@
 //! | `drop` | closes the connection without a byte of an answer |
 //! | `cut=3` | closes it after three events of a stream, or in the middle of a plain answer |
 //!
-//! Exactly one effect per header; the header may be repeated, and the first that names the serving account counts.
-//! It passes through Envoy as any other header does. A header that makes no sense is answered with 400.
+//! Exactly one effect per header; the header may be repeated, and the first that names the serving
+//! account counts. It passes through Envoy as any other header does. A header that makes no sense
+//! is answered with 400.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -40,11 +42,11 @@ pub enum Fault {
     UnsupportedModel,
     /// The answer comes as always, but its first byte only after this time.
     SlowFirstByte(Duration),
-    /// The connection is closed when the request has been read, without a byte of an answer. On HTTP/2 this ends
-    /// all streams of the connection.
+    /// The connection is closed when the request has been read, without a byte of an answer. On
+    /// HTTP/2 this ends all streams of the connection.
     Drop,
-    /// The connection is closed after so many events of a stream (on HTTP/2: the stream is reset). An answer that is
-    /// not a stream is cut in its middle.
+    /// The connection is closed after so many events of a stream (on HTTP/2: the stream is reset).
+    /// An answer that is not a stream is cut in its middle.
     CutAfter(usize),
 }
 
@@ -109,8 +111,9 @@ impl Wish {
     fn parse(text: &str) -> Option<Self> {
         let (mut accounts, mut fault, mut seconds) = (Vec::new(), None, None);
         for setting in text.split(';').map(str::trim).filter(|setting| !setting.is_empty()) {
-            let (name, value) =
-                setting.split_once('=').map_or((setting, ""), |(name, value)| (name.trim(), value.trim()));
+            let (name, value) = setting
+                .split_once('=')
+                .map_or((setting, ""), |(name, value)| (name.trim(), value.trim()));
             let effect = match name {
                 "account" => {
                     accounts.extend(value.split(',').map(|name| name.trim().to_owned()));
@@ -160,14 +163,22 @@ mod tests {
         for value in header.split('|') {
             headers.append(FAULT_HEADER, value.parse().unwrap());
         }
-        assert_eq!(from_headers(&headers, account).map_err(|error| error.status), expected, "{header}");
+        assert_eq!(
+            from_headers(&headers, account).map_err(|error| error.status),
+            expected,
+            "{header}"
+        );
     }
 
     #[test]
     fn the_header_asks_for_one_fault() {
         check("status=429; retry-after=7", "any", Ok(Some(Fault::rate_limit(7))));
         check("status=529", "any", Ok(Some(Fault::Status { status: 529, retry_after: None })));
-        check("first-byte=1500ms", "any", Ok(Some(Fault::SlowFirstByte(Duration::from_millis(1500)))));
+        check(
+            "first-byte=1500ms",
+            "any",
+            Ok(Some(Fault::SlowFirstByte(Duration::from_millis(1500)))),
+        );
         check("first-byte=2s", "any", Ok(Some(Fault::SlowFirstByte(Duration::from_secs(2)))));
         check("unsupported-model", "any", Ok(Some(Fault::UnsupportedModel)));
         check("drop", "any", Ok(Some(Fault::Drop)));
@@ -183,9 +194,16 @@ mod tests {
 
     #[test]
     fn a_header_that_makes_no_sense_is_refused() {
-        for header in
-            ["", "status=200", "status=abc", "drop; cut=1", "drop; retry-after=1", "drop=1", "first-byte=2", "x=1"]
-        {
+        for header in [
+            "",
+            "status=200",
+            "status=abc",
+            "drop; cut=1",
+            "drop; retry-after=1",
+            "drop=1",
+            "first-byte=2",
+            "x=1",
+        ] {
             check(header, "any", Err(400));
         }
     }

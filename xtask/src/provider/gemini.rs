@@ -1,7 +1,8 @@
-//! Gemini: `POST /v1beta/models/{model}:generateContent`, `:streamGenerateContent` and `:countTokens`, also under `/v1`.
+//! Gemini: `POST /v1beta/models/{model}:generateContent`, `:streamGenerateContent` and
+//! `:countTokens`, also under `/v1`.
 //!
-//! Caching is implicit. Its minimum is published; a lifetime of five minutes, a grain of 128 tokens and the order system
-//! instruction, tools, contents are assumed.
+//! Caching is implicit. Its minimum is published; a lifetime of five minutes, a grain of 128 tokens
+//! and the order system instruction, tools, contents are assumed.
 
 use std::time::Duration;
 
@@ -20,11 +21,15 @@ const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// Reads a request; `stream` is said by the path.
 pub(super) fn parse(model: &str, stream: bool, body: &Value) -> Result<Call, ApiError> {
     if !body["cachedContent"].is_null() {
-        return Err(ApiError::new(403, "CachedContent not found (or permission denied): none is simulated."));
+        return Err(ApiError::new(
+            403,
+            "CachedContent not found (or permission denied): none is simulated.",
+        ));
     }
     let prompt = parse_prompt(body)?;
     let config = either(body, "generationConfig", "generation_config");
-    let max_output_tokens = integer(config, "maxOutputTokens")?.or(integer(config, "max_output_tokens")?);
+    let max_output_tokens =
+        integer(config, "maxOutputTokens")?.or(integer(config, "max_output_tokens")?);
     let prefixes = prompt.steps(model, MINIMUM_TOKENS, STEP_TOKENS, LIFETIME);
     Ok(Call { model: model.to_owned(), prompt, prefixes, stream, max_output_tokens })
 }
@@ -41,7 +46,8 @@ pub(super) fn response(turn: &Turn) -> Value {
     chunk(turn, &turn.text, Some(turn.usage.output_tokens))
 }
 
-/// The answer as a list of partial responses. Only the last says why it ended and how long the answer was.
+/// The answer as a list of partial responses. Only the last says why it ended and how long the
+/// answer was.
 pub(super) fn chunks(turn: &Turn) -> Vec<Value> {
     let pieces = turn.pieces();
     let last = pieces.len() - 1;
@@ -50,7 +56,8 @@ pub(super) fn chunks(turn: &Turn) -> Vec<Value> {
 }
 
 fn chunk(turn: &Turn, text: &str, output_tokens: Option<u64>) -> Value {
-    let mut candidate = json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
+    let mut candidate =
+        json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
     if output_tokens.is_some() {
         candidate["finishReason"] = json!(if turn.truncated { "MAX_TOKENS" } else { "STOP" });
     }
@@ -78,7 +85,8 @@ fn usage(turn: &Turn, output_tokens: Option<u64>) -> Value {
 
 fn parse_prompt(body: &Value) -> Result<Prompt, ApiError> {
     let contents = list(body, "contents")?.filter(|contents| !contents.is_empty());
-    let contents = contents.ok_or_else(|| missing_or(body, "contents", "contents is not specified"))?;
+    let contents =
+        contents.ok_or_else(|| missing_or(body, "contents", "contents is not specified"))?;
     let mut prompt = Prompt::default();
     let system = either(body, "systemInstruction", "system_instruction");
     if !system.is_null() {
@@ -108,8 +116,11 @@ mod tests {
         let call = parse("m", true, &json!({"contents": [{"parts": [{"text": "x"}]}]})).unwrap();
         let turn = Turn::new(&call, 0);
         let chunks = chunks(&turn);
-        let ends: Vec<bool> = chunks.iter().map(|chunk| !chunk["candidates"][0]["finishReason"].is_null()).collect();
-        assert!(ends.len() > 1 && ends.iter().filter(|end| **end).count() == 1 && ends[ends.len() - 1]);
+        let ends: Vec<bool> =
+            chunks.iter().map(|chunk| !chunk["candidates"][0]["finishReason"].is_null()).collect();
+        assert!(
+            ends.len() > 1 && ends.iter().filter(|end| **end).count() == 1 && ends[ends.len() - 1]
+        );
         assert!(chunks[0]["usageMetadata"].get("cachedContentTokenCount").is_none());
     }
 
@@ -126,7 +137,9 @@ mod tests {
         assert_eq!(refused(json!({})), 400);
         assert_eq!(refused(json!({"contents": [{"role": "user"}]})), 400);
         assert_eq!(
-            refused(json!({"contents": [{"parts": [{"text": "x"}]}], "cachedContent": "cachedContents/1"})),
+            refused(
+                json!({"contents": [{"parts": [{"text": "x"}]}], "cachedContent": "cachedContents/1"})
+            ),
             403
         );
     }

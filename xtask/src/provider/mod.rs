@@ -1,31 +1,39 @@
 //! Simulated LLM providers: what the tests, the demo, the benchmarks and docker-compose talk to.
 //!
-//! One HTTP server per vendor, each with several accounts that are told apart by their API keys. The names are those of
-//! `envoy.yaml`, where every account is a cluster of its own. On request also self-hosted replicas, a server each, which
-//! are accounts, too, but take any key: those of `examples/replicas.yaml`.
+//! One HTTP server per vendor, each with several accounts that are told apart by their API keys.
+//! The names are those of `envoy.yaml`, where every account is a cluster of its own. On request
+//! also self-hosted replicas, a server each, which are accounts, too, but take any key: those of
+//! `examples/replicas.yaml`.
 //!
 //! **Simulated**, in the shapes that the vendors' own SDKs read:
-//! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also compact, and over a
-//!   WebSocket); Gemini generateContent, streamGenerateContent and countTokens; lists of models. Plain JSON and
-//!   streams in each vendor's own events, errors in its own JSON, over HTTP/1.1 and HTTP/2 without TLS;
-//! - one prompt cache per account and model, and the `usage` that follows from it. A hit is a real one: the same
-//!   beginning, long enough, not too old, sent to this account before (`cache.rs`, `prompt.rs`);
+//! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also
+//!   compact, and over a WebSocket); Gemini generateContent, streamGenerateContent and countTokens;
+//!   lists of models. Plain JSON and streams in each vendor's own events, errors in its own JSON,
+//!   over HTTP/1.1 and HTTP/2 without TLS;
+//! - one prompt cache per account and model, and the `usage` that follows from it. A hit is a real
+//!   one: the same beginning, long enough, not too old, sent to this account before (`cache.rs`,
+//!   `prompt.rs`);
 //! - state that ties a conversation to an account: `previous_response_id`, compacted items;
-//! - faults when asked for, by a test or by a header `x-simulate: account=anthropic-a; status=429; retry-after=7`
-//!   (`fault.rs` lists them all), and a record of what arrived.
+//! - faults when asked for, by a test or by a header `x-simulate: account=anthropic-a; status=429;
+//!   retry-after=7` (`fault.rs` lists them all), and a record of what arrived.
 //!
 //! **Not simulated:**
-//! - a model: the answer is two sentences chosen by a hash of the prompt, the same on every account; no tools are called,
-//!   nothing is reasoned, any model name is taken, and only the limit of output tokens has an effect on the answer;
+//! - a model: the answer is two sentences chosen by a hash of the prompt, the same on every
+//!   account; no tools are called, nothing is reasoned, any model name is taken, and only the limit
+//!   of output tokens has an effect on the answer;
 //! - a tokenizer: four bytes are one token, also of images and other attachments;
-//! - time and load: answers come at once, caches never overflow to another machine, an account never is rate limited by
-//!   itself. `prompt_cache_key` therefore has no effect, nor has a `tool_choice` or `thinking` that would empty a
-//!   real Anthropic cache in part. Minimum lengths do not depend on the model; lifetimes are those in the vendor's file;
-//! - customers with several keys: every account is a workspace, an organization and a project of its own;
-//! - the caching of answers: a prefix is cached when it has been part of a prompt, not when it has been generated;
-//! - the checking of requests beyond JSON, required fields and the rules of `cache_control`; `anthropic-version` may be
-//!   absent. Compressed requests, files, batches, stored `conversation`s, Gemini's `cachedContents`. A wrong key
-//!   is 401 everywhere, also on Gemini, which in life says 400 or 403.
+//! - time and load: answers come at once, caches never overflow to another machine, an account
+//!   never is rate limited by itself. `prompt_cache_key` therefore has no effect, nor has a
+//!   `tool_choice` or `thinking` that would empty a real Anthropic cache in part. Minimum lengths
+//!   do not depend on the model; lifetimes are those in the vendor's file;
+//! - customers with several keys: every account is a workspace, an organization and a project of
+//!   its own;
+//! - the caching of answers: a prefix is cached when it has been part of a prompt, not when it has
+//!   been generated;
+//! - the checking of requests beyond JSON, required fields and the rules of `cache_control`;
+//!   `anthropic-version` may be absent. Compressed requests, files, batches, stored
+//!   `conversation`s, Gemini's `cachedContents`. A wrong key is 401 everywhere, also on Gemini,
+//!   which in life says 400 or 403.
 //!
 //! Every answer says in `x-simulated-account` who served it (`none` if the key was not known).
 
@@ -84,7 +92,11 @@ pub struct Config {
 impl Default for Config {
     /// The accounts of `envoy.yaml` on free ports.
     fn default() -> Self {
-        Self { addresses: Addresses::any(), accounts: Providers::demo_accounts(), replicas: Vec::new() }
+        Self {
+            addresses: Addresses::any(),
+            accounts: Providers::demo_accounts(),
+            replicas: Vec::new(),
+        }
     }
 }
 
@@ -110,7 +122,9 @@ impl Providers {
     pub fn demo_accounts() -> Vec<Account> {
         [(Vendor::Anthropic, "abc"), (Vendor::OpenAi, "ab"), (Vendor::Gemini, "ab")]
             .into_iter()
-            .flat_map(|(vendor, letters)| letters.chars().map(move |letter| Account::demo(vendor, letter)))
+            .flat_map(|(vendor, letters)| {
+                letters.chars().map(move |letter| Account::demo(vendor, letter))
+            })
             .collect()
     }
 
@@ -155,10 +169,14 @@ impl Providers {
         accounts.chain(self.replicas.iter().map(|replica| &replica.name))
     }
 
-    /// Makes the next `times` requests to an account or a replica go wrong, or all until [`clear_faults`](Self::clear_faults). Faults
-    /// for one account are used up in the order in which they were asked for.
+    /// Makes the next `times` requests to an account or a replica go wrong, or all until
+    /// [`clear_faults`](Self::clear_faults). Faults for one account are used up in the order in
+    /// which they were asked for.
     pub fn fault(&self, account: &str, fault: Fault, times: Option<u32>) -> Result<()> {
-        ensure!(self.names().any(|known| known == account), "no simulated account is called `{account}`");
+        ensure!(
+            self.names().any(|known| known == account),
+            "no simulated account is called `{account}`"
+        );
         self.shared.faults.add(account, fault, times);
         Ok(())
     }
@@ -178,14 +196,17 @@ impl Providers {
         self.shared.log.clear();
     }
 
-    /// Sums per account since the start, by the account's name; zero for an account that nobody asked.
+    /// Sums per account since the start, by the account's name; zero for an account that nobody
+    /// asked.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
-        let mut totals: BTreeMap<_, _> = self.names().map(|name| (name.clone(), Totals::default())).collect();
+        let mut totals: BTreeMap<_, _> =
+            self.names().map(|name| (name.clone(), Totals::default())).collect();
         totals.extend(self.shared.log.totals());
         totals
     }
 
-    /// Accepts nothing new, lets answers under way finish for a few seconds, and returns when all connections are closed.
+    /// Accepts nothing new, lets answers under way finish for a few seconds, and returns when all
+    /// connections are closed.
     pub async fn stop(self) {
         self.stop.stop().await;
     }
@@ -196,8 +217,13 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
     let providers = Providers::start(Config { addresses, ..Config::default() }).await?;
     for vendor in Vendor::ALL {
         let names = providers.accounts().iter().filter(|account| account.vendor == vendor);
-        let names: Vec<String> = names.map(|account| format!("{} (key {})", account.name, account.key)).collect();
-        println!("simulated {vendor} on http://{}: {}", providers.address(vendor), names.join(", "));
+        let names: Vec<String> =
+            names.map(|account| format!("{} (key {})", account.name, account.key)).collect();
+        println!(
+            "simulated {vendor} on http://{}: {}",
+            providers.address(vendor),
+            names.join(", ")
+        );
     }
     signals::asked_to_end().await?;
     providers.stop().await;
@@ -207,12 +233,14 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
 /// Binds an address, and writes the port into it that was free.
 async fn listen(address: &mut SocketAddr, name: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(*address).await;
-    let listener = listener.with_context(|| format!("cannot listen on {address} for simulated {name}"))?;
+    let listener =
+        listener.with_context(|| format!("cannot listen on {address} for simulated {name}"))?;
     *address = listener.local_addr().context("the address of a listener")?;
     Ok(listener)
 }
 
-/// A lock that a panic elsewhere does not poison: everything behind these locks is good after every statement.
+/// A lock that a panic elsewhere does not poison: everything behind these locks is good after every
+/// statement.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,11 +15,13 @@ const STEP_TOKENS: usize = 128;
 /// The real one is five to ten minutes without use, and an hour at most.
 const IDLE: Duration = Duration::from_secs(10 * 60);
 
-/// Reads a request for a completion. The flag says whether a stream is to end with a chunk of usage.
+/// Reads a request for a completion. The flag says whether a stream is to end with a chunk of
+/// usage.
 pub(super) fn parse(body: &Value) -> Result<(Call, bool), ApiError> {
     let model = required_string(body, "model")?;
     let messages = list(body, "messages")?.filter(|messages| !messages.is_empty());
-    let messages = messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
+    let messages =
+        messages.ok_or_else(|| missing_or(body, "messages", "at least one message is required"))?;
     let mut prompt = Prompt::default();
     preamble(&mut prompt, &body["response_format"], list(body, "tools")?);
     for message in messages {
@@ -29,12 +31,14 @@ pub(super) fn parse(body: &Value) -> Result<(Call, bool), ApiError> {
     let prefixes = prefixes(&prompt, &model);
     let stream = boolean(body, "stream")?;
     // The older name is still what many clients send.
-    let max_output_tokens = integer(body, "max_completion_tokens")?.or(integer(body, "max_tokens")?);
+    let max_output_tokens =
+        integer(body, "max_completion_tokens")?.or(integer(body, "max_tokens")?);
     let include_usage = boolean(&body["stream_options"], "include_usage")?;
     Ok((Call { model, prompt, prefixes, stream, max_output_tokens }, include_usage))
 }
 
-/// What stands before the messages: the schema of the answer, then the tools. Shared with the Responses API.
+/// What stands before the messages: the schema of the answer, then the tools. Shared with the
+/// Responses API.
 pub(super) fn preamble(prompt: &mut Prompt, format: &Value, tools: Option<&[Value]>) {
     if !format.is_null() {
         prompt.open("format");
@@ -53,7 +57,8 @@ pub(super) fn prefixes(prompt: &Prompt, model: &str) -> Vec<Prefix> {
 
 /// The answer in one piece.
 pub(super) fn completion(turn: &Turn) -> Value {
-    let message = json!({"role": "assistant", "content": turn.text, "refusal": null, "annotations": []});
+    let message =
+        json!({"role": "assistant", "content": turn.text, "refusal": null, "annotations": []});
     let reason = finish_reason(turn);
     let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": reason});
     json!({
@@ -86,10 +91,12 @@ pub(super) fn chunks(turn: &Turn, include_usage: bool) -> Vec<Value> {
         chunk
     };
     let choice = |delta: Value, finish_reason: Option<&str>| {
-        let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+        let choice =
+            json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
         chunk(json!([choice]), Value::Null)
     };
-    let mut chunks = vec![choice(json!({"role": "assistant", "content": "", "refusal": null}), None)];
+    let mut chunks =
+        vec![choice(json!({"role": "assistant", "content": "", "refusal": null}), None)];
     chunks.extend(turn.pieces().into_iter().map(|piece| choice(json!({"content": piece}), None)));
     chunks.push(choice(json!({}), Some(finish_reason(turn))));
     if include_usage {
@@ -118,14 +125,16 @@ fn finish_reason(turn: &Turn) -> &'static str {
     if turn.truncated { "length" } else { "stop" }
 }
 
-/// Tool calls, names and the like. Clients echo the answer's `refusal` and `annotations`, which the model never read.
+/// Tool calls, names and the like. Clients echo the answer's `refusal` and `annotations`, which the
+/// model never read.
 fn other_fields(prompt: &mut Prompt, message: &Value) {
     let others: Map<String, Value> = message
         .as_object()
         .into_iter()
         .flatten()
         .filter(|(name, value)| {
-            !matches!(name.as_str(), "role" | "content" | "refusal" | "annotations" | "audio") && !value.is_null()
+            !matches!(name.as_str(), "role" | "content" | "refusal" | "annotations" | "audio")
+                && !value.is_null()
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
@@ -148,14 +157,16 @@ mod tests {
         let turn = Turn::new(&first, 0);
         let echoed = completion(&turn)["choices"][0]["message"].clone();
         let second = parsed(json!([{"role": "user", "content": "x".repeat(8000)}, echoed]));
-        assert_eq!(second.prompt.text(), format!("{}\u{1e}assistant\u{1f}{}", first.prompt.text(), turn.text));
+        assert_eq!(
+            second.prompt.text(),
+            format!("{}\u{1e}assistant\u{1f}{}", first.prompt.text(), turn.text)
+        );
         assert_eq!(second.prefixes[..first.prefixes.len()], first.prefixes);
     }
 
     #[test]
     fn tool_calls_are_part_of_the_prompt() {
-        let calls =
-            |name: &str| json!([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": name}}]}]);
+        let calls = |name: &str| json!([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": name}}]}]);
         assert_ne!(parsed(calls("a")).prompt.text(), parsed(calls("b")).prompt.text());
     }
 

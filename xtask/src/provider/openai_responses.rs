@@ -1,7 +1,9 @@
-//! OpenAI Responses: `POST /v1/responses` and `/v1/responses/compact`. [`super::websocket`] speaks the same over a socket.
+//! OpenAI Responses: `POST /v1/responses` and `/v1/responses/compact`. [`super::websocket`] speaks
+//! the same over a socket.
 //!
-//! A response that may be stored is remembered by the account that made it (its input and its output, not its
-//! instructions or tools, as in life), so that `previous_response_id` continues it there and is unknown elsewhere.
+//! A response that may be stored is remembered by the account that made it (its input and its
+//! output, not its instructions or tools, as in life), so that `previous_response_id` continues it
+//! there and is unknown elsewhere.
 
 use std::sync::Arc;
 
@@ -25,7 +27,8 @@ pub(super) struct ResponseCall {
     conversation_start: usize,
 }
 
-/// Reads a request. `account` is who serves it, `stored` finds the conversation of an earlier response of this account.
+/// Reads a request. `account` is who serves it, `stored` finds the conversation of an earlier
+/// response of this account.
 pub(super) fn parse(
     body: &Value,
     account: &str,
@@ -66,7 +69,9 @@ impl ResponseCall {
     /// The conversation with the answer, as a later request continues it.
     pub(super) fn conversation(&self, turn: &Turn) -> Arc<str> {
         let mut conversation = Prompt::default();
-        conversation.append_rendered(self.call.prompt.text().get(self.conversation_start..).unwrap_or_default());
+        conversation.append_rendered(
+            self.call.prompt.text().get(self.conversation_start..).unwrap_or_default(),
+        );
         if self.generate {
             conversation.message("assistant", &json!(turn.text));
         }
@@ -156,7 +161,8 @@ fn user_message(item: &Value) -> Option<Value> {
         Value::String(text) => json!([{"type": "input_text", "text": text}]),
         list => list.clone(),
     };
-    let message = json!({"type": "message", "role": "user", "status": "completed", "content": content});
+    let message =
+        json!({"type": "message", "role": "user", "status": "completed", "content": content});
     (item["role"] == "user").then_some(message)
 }
 
@@ -180,13 +186,14 @@ fn read_input(prompt: &mut Prompt, body: &Value, account: &str) -> Result<(), Ap
     Ok(())
 }
 
-/// Encrypted items can be read by the organization that made them only. Those of unknown origin are let through, so that
-/// recorded traffic can be replayed.
+/// Encrypted items can be read by the organization that made them only. Those of unknown origin are
+/// let through, so that recorded traffic can be replayed.
 fn check_encryption(item: &Value, account: &str) -> Result<(), ApiError> {
     let maker = item["encrypted_content"].as_str().and_then(|text| text.strip_prefix(ENCRYPTED_BY));
     match maker.and_then(|rest| rest.split(':').next()) {
         Some(maker) if maker != account => {
-            let message = "Encrypted content organization_id did not match the target organization.";
+            let message =
+                "Encrypted content organization_id did not match the target organization.";
             Err(ApiError::invalid(message).about("input", "invalid_encrypted_content"))
         }
         _ => Ok(()),
@@ -208,9 +215,15 @@ fn output_events(turn: &Turn) -> Vec<Value> {
     let item = |kind: &str, item: Value| json!({"type": kind, "output_index": 0, "item": item});
     let mut started = output_item(turn, "in_progress");
     started["content"] = json!([]);
-    let mut events =
-        vec![item("response.output_item.added", started), at("response.content_part.added", "part", output_text(""))];
-    events.extend(turn.pieces().into_iter().map(|piece| at("response.output_text.delta", "delta", json!(piece))));
+    let mut events = vec![
+        item("response.output_item.added", started),
+        at("response.content_part.added", "part", output_text("")),
+    ];
+    events.extend(
+        turn.pieces()
+            .into_iter()
+            .map(|piece| at("response.output_text.delta", "delta", json!(piece))),
+    );
     events.extend([
         at("response.output_text.done", "text", json!(turn.text)),
         at("response.content_part.done", "part", output_text(&turn.text)),
@@ -259,8 +272,10 @@ mod tests {
         let turn = Turn::new(&first.call, 0);
         store.insert(response_id(&turn), first.conversation(&turn));
 
-        let continued = json!({"model": "m", "input": "and?", "previous_response_id": response_id(&turn)});
-        let mut input = vec![json!({"role": "user", "content": [{"type": "input_text", "text": "hello"}]})];
+        let continued =
+            json!({"model": "m", "input": "and?", "previous_response_id": response_id(&turn)});
+        let mut input =
+            vec![json!({"role": "user", "content": [{"type": "input_text", "text": "hello"}]})];
         input.extend(first.response(&turn)["output"].as_array().unwrap().clone());
         input.push(json!({"type": "message", "role": "user", "content": "and?"}));
         let complete = json!({"model": "m", "input": input});
@@ -286,14 +301,22 @@ mod tests {
         assert_eq!(compacted["output"][0]["content"][0]["text"], "x");
         let next = json!({"model": "m", "input": compacted["output"]});
         assert!(parse(&next, "a", |_| None).is_ok());
-        assert_eq!(parse(&next, "b", |_| None).unwrap_err().code, Some("invalid_encrypted_content"));
+        assert_eq!(
+            parse(&next, "b", |_| None).unwrap_err().code,
+            Some("invalid_encrypted_content")
+        );
     }
 
     #[test]
     fn a_request_that_only_warms_the_cache_has_no_output() {
-        let call = parsed(&json!({"model": "m", "input": [], "generate": false}), &ResponseStore::default()).unwrap();
+        let call = parsed(
+            &json!({"model": "m", "input": [], "generate": false}),
+            &ResponseStore::default(),
+        )
+        .unwrap();
         let turn = Turn::new(&call.call, 0);
-        let kinds: Vec<Value> = call.events(&turn).into_iter().map(|event| event["type"].clone()).collect();
+        let kinds: Vec<Value> =
+            call.events(&turn).into_iter().map(|event| event["type"].clone()).collect();
         assert_eq!(kinds, ["response.created", "response.in_progress", "response.completed"]);
         assert_eq!(call.response(&turn)["output"], json!([]));
     }

@@ -1,13 +1,15 @@
-//! The canonical form of a prompt: what a tokenizer would read, in the order in which the vendor's model reads it.
+//! The canonical form of a prompt: what a tokenizer would read, in the order in which the vendor's
+//! model reads it.
 //!
-//! Every part of a request becomes a block of text: a text part as it is, anything else (a tool, a tool call, an image)
-//! as its compact JSON with the keys in the client's order. Roles stand between control characters, so that
-//! `("user", "ab")` and `("user", "a"), ("user", "b")` differ. **Four bytes of this text are one token.** That
-//! is wrong for every real tokenizer by some tens of percent and the same for all of them, which is what comparing needs.
+//! Every part of a request becomes a block of text: a text part as it is, anything else (a tool, a
+//! tool call, an image) as its compact JSON with the keys in the client's order. Roles stand
+//! between control characters, so that `("user", "ab")` and `("user", "a"), ("user", "b")` differ.
+//! **Four bytes of this text are one token.** That is wrong for every real tokenizer by some tens
+//! of percent and the same for all of them, which is what comparing needs.
 //!
-//! A prefix is identified by a chained hash: the hash of a block covers the hash of everything before it, and the chain
-//! starts from the model, because no provider shares a cache between models. 64 bits are enough here: a collision
-//! costs a wrong number in `usage`.
+//! A prefix is identified by a chained hash: the hash of a block covers the hash of everything
+//! before it, and the chain starts from the model, because no provider shares a cache between
+//! models. 64 bits are enough here: a collision costs a wrong number in `usage`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -88,11 +90,19 @@ impl Prompt {
         self.blocks.iter().filter_map(|block| block.keep)
     }
 
-    /// Automatic caching: prefixes that end on a multiple of `step` tokens, from `minimum` tokens on.
-    pub(super) fn steps(&self, model: &str, minimum: u64, step: usize, keep: Duration) -> Vec<Prefix> {
+    /// Automatic caching: prefixes that end on a multiple of `step` tokens, from `minimum` tokens
+    /// on.
+    pub(super) fn steps(
+        &self,
+        model: &str,
+        minimum: u64,
+        step: usize,
+        keep: Duration,
+    ) -> Vec<Prefix> {
         let mut chain = start(model);
         let mut prefixes = Vec::new();
-        for (index, bytes) in self.text.as_bytes().chunks_exact(step * BYTES_PER_TOKEN).enumerate() {
+        for (index, bytes) in self.text.as_bytes().chunks_exact(step * BYTES_PER_TOKEN).enumerate()
+        {
             chain = link(chain, bytes);
             let tokens = ((index + 1) * step) as u64;
             if tokens >= minimum {
@@ -102,8 +112,8 @@ impl Prompt {
         prefixes
     }
 
-    /// Caching on request: prefixes that end with a marked block, to be written, and for each the block ends
-    /// shortly before it (`look_back` in all), to be read.
+    /// Caching on request: prefixes that end with a marked block, to be written, and for each the
+    /// block ends shortly before it (`look_back` in all), to be read.
     pub(super) fn marked(&self, model: &str, minimum: u64, look_back: usize) -> Vec<Prefix> {
         let mut chain = start(model);
         let mut begin = 0;
@@ -111,7 +121,8 @@ impl Prompt {
         for (index, block) in self.blocks.iter().enumerate() {
             let text = self.text.get(begin..block.end).unwrap_or_default();
             (chain, begin) = (link(chain, text.as_bytes()), block.end);
-            let near_a_mark = self.blocks.iter().skip(index).take(look_back).any(|block| block.keep.is_some());
+            let near_a_mark =
+                self.blocks.iter().skip(index).take(look_back).any(|block| block.keep.is_some());
             if near_a_mark && tokens(block.end) >= minimum {
                 prefixes.push(Prefix { hash: chain, tokens: tokens(block.end), keep: block.keep });
             }
@@ -128,9 +139,12 @@ pub(super) fn tokens(bytes: usize) -> u64 {
 fn plain_text(part: &Value) -> Option<&str> {
     match part {
         Value::String(text) => Some(text),
-        // A bare string and a lone text part mean the same to every vendor, with or without these companions.
+        // A bare string and a lone text part mean the same to every vendor, with or without these
+        // companions.
         Value::Object(fields) => {
-            let lone = fields.keys().all(|key| matches!(key.as_str(), "type" | "text" | "annotations" | "logprobs"));
+            let lone = fields
+                .keys()
+                .all(|key| matches!(key.as_str(), "type" | "text" | "annotations" | "logprobs"));
             fields.get("text").filter(|_| lone)?.as_str()
         }
         _ => None,
@@ -171,7 +185,10 @@ mod tests {
         for part in [json!({"type": "text", "text": "hello"}), json!({"text": "hello"})] {
             assert_eq!(prompt(&[("user", json!([part]))]).text(), text.text());
         }
-        assert_ne!(prompt(&[("user", json!([{"text": "hello", "thoughtSignature": "x"}]))]).text(), text.text());
+        assert_ne!(
+            prompt(&[("user", json!([{"text": "hello", "thoughtSignature": "x"}]))]).text(),
+            text.text()
+        );
     }
 
     #[test]
@@ -184,13 +201,17 @@ mod tests {
     fn steps_begin_at_the_minimum_and_chain() {
         let long = "x".repeat(4 * 1400);
         let first = prompt(&[("user", json!(long))]).steps("m", 1024, 128, KEEP);
-        assert_eq!(first.iter().map(|prefix| prefix.tokens).collect::<Vec<_>>(), [1024, 1152, 1280]);
+        assert_eq!(
+            first.iter().map(|prefix| prefix.tokens).collect::<Vec<_>>(),
+            [1024, 1152, 1280]
+        );
 
         let second = prompt(&[("user", json!(long)), ("assistant", json!("y".repeat(4 * 128)))]);
         assert_eq!(hashes(&second.steps("m", 1024, 128, KEEP))[..3], hashes(&first));
         assert_ne!(hashes(&second.steps("another model", 1024, 128, KEEP))[0], hashes(&first)[0]);
 
-        let changed = prompt(&[("system", json!("new")), ("user", json!(long))]).steps("m", 1024, 128, KEEP);
+        let changed =
+            prompt(&[("system", json!("new")), ("user", json!(long))]).steps("m", 1024, 128, KEEP);
         assert!(hashes(&changed).iter().all(|hash| !hashes(&first).contains(hash)));
     }
 
@@ -204,7 +225,8 @@ mod tests {
             }
         }
         let prefixes = prompt.marked("m", 1024, 20);
-        // Block 9 is the first with 1,024 tokens; 25 blocks end at or before the mark, the last 20 count.
+        // Block 9 is the first with 1,024 tokens; 25 blocks end at or before the mark, the last 20
+        // count.
         assert_eq!(prefixes.len(), 15);
         assert_eq!(prefixes.iter().filter(|prefix| prefix.keep.is_some()).count(), 1);
         assert_eq!(prefixes.last().and_then(|prefix| prefix.keep), Some(KEEP));

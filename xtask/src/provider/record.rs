@@ -23,11 +23,13 @@ pub struct RequestRecord {
     pub method: Method,
     /// With the query.
     pub path: String,
-    /// All of them, keys included (these keys are worth nothing); empty for a message on a WebSocket.
+    /// All of them, keys included (these keys are worth nothing); empty for a message on a
+    /// WebSocket.
     pub headers: HeaderMap,
     /// In bytes.
     pub body_length: usize,
-    /// `None` while there is no answer, and for good if the connection was dropped or the client left first.
+    /// `None` while there is no answer, and for good if the connection was dropped or the client
+    /// left first.
     pub status: Option<u16>,
     /// Of answers that a model made.
     pub usage: Option<Usage>,
@@ -36,7 +38,8 @@ pub struct RequestRecord {
 /// Sums over everything an account was asked since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Requests with the account's key, whatever became of them; a WebSocket counts by its messages and its handshake.
+    /// Requests with the account's key, whatever became of them; a WebSocket counts by its messages
+    /// and its handshake.
     pub requests: u64,
     /// Tokens of the prompts, cached or not.
     pub prompt_tokens: u64,
@@ -69,7 +72,10 @@ impl RequestLog {
             vendor,
             account: account.map(str::to_owned),
             method: parts.method.clone(),
-            path: parts.uri.path_and_query().map_or_else(|| parts.uri.to_string(), ToString::to_string),
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or_else(|| parts.uri.to_string(), ToString::to_string),
             headers: parts.headers.clone(),
             body_length: 0,
             status: None,
@@ -94,8 +100,15 @@ impl RequestLog {
         locked(&self.0).update(id, |record| record.body_length = length);
     }
 
-    /// Called before the first byte of the answer leaves, so that who has the answer finds it in the log.
-    pub(super) fn answered(&self, id: RecordId, account: Option<&str>, status: u16, usage: Option<Usage>) {
+    /// Called before the first byte of the answer leaves, so that who has the answer finds it in
+    /// the log.
+    pub(super) fn answered(
+        &self,
+        id: RecordId,
+        account: Option<&str>,
+        status: u16,
+        usage: Option<Usage>,
+    ) {
         let mut log = locked(&self.0);
         log.update(id, |record| (record.status, record.usage) = (Some(status), usage));
         if let (Some(account), Some(usage)) = (account, usage) {
@@ -152,7 +165,8 @@ mod tests {
         let log = RequestLog::default();
         let forgotten = log.push(record("first"));
         let newest = (0..LOG_CAPACITY).map(|_| log.push(record("later"))).last().unwrap();
-        let usage = Usage { prompt_tokens: 10, cached_tokens: 4, output_tokens: 1, ..Usage::default() };
+        let usage =
+            Usage { prompt_tokens: 10, cached_tokens: 4, output_tokens: 1, ..Usage::default() };
         log.answered(forgotten, Some("a"), 200, Some(usage));
         log.answered(newest, Some("a"), 200, Some(usage));
 
@@ -161,7 +175,10 @@ mod tests {
         assert!(records.iter().all(|record| record.path == "later"));
         assert_eq!(records.iter().filter(|record| record.status == Some(200)).count(), 1);
         let requests = LOG_CAPACITY as u64 + 1;
-        assert_eq!(log.totals()["a"], Totals { requests, prompt_tokens: 20, cached_tokens: 8, output_tokens: 2 });
+        assert_eq!(
+            log.totals()["a"],
+            Totals { requests, prompt_tokens: 20, cached_tokens: 8, output_tokens: 2 }
+        );
     }
 
     #[test]

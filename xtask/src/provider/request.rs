@@ -1,18 +1,28 @@
-//! Reading fields of a JSON request: absent and `null` are the same, a wrong type is the client's error.
+//! Reading fields of a JSON request: absent and `null` are the same, a wrong type is the client's
+//! error.
 
 use serde_json::Value;
 
 use super::error::ApiError;
 
 pub(super) fn required_string(owner: &Value, name: &'static str) -> Result<String, ApiError> {
-    string(owner, name)?.filter(|text| !text.is_empty()).map(str::to_owned).ok_or_else(|| ApiError::missing(name))
+    string(owner, name)?
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+        .ok_or_else(|| ApiError::missing(name))
 }
 
-pub(super) fn string<'a>(owner: &'a Value, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+pub(super) fn string<'a>(
+    owner: &'a Value,
+    name: &'static str,
+) -> Result<Option<&'a str>, ApiError> {
     typed(owner, name, "a string", Value::as_str)
 }
 
-pub(super) fn list<'a>(owner: &'a Value, name: &'static str) -> Result<Option<&'a [Value]>, ApiError> {
+pub(super) fn list<'a>(
+    owner: &'a Value,
+    name: &'static str,
+) -> Result<Option<&'a [Value]>, ApiError> {
     typed(owner, name, "a list", |value| value.as_array().map(Vec::as_slice))
 }
 
@@ -25,7 +35,11 @@ pub(super) fn boolean(owner: &Value, name: &'static str) -> Result<bool, ApiErro
     boolean_or(owner, name, false)
 }
 
-pub(super) fn boolean_or(owner: &Value, name: &'static str, default: bool) -> Result<bool, ApiError> {
+pub(super) fn boolean_or(
+    owner: &Value,
+    name: &'static str,
+    default: bool,
+) -> Result<bool, ApiError> {
     Ok(typed(owner, name, "true or false", Value::as_bool)?.unwrap_or(default))
 }
 
@@ -47,6 +61,7 @@ fn typed<'a, T>(
     match (value.is_null(), read(value)) {
         (true, _) => Ok(None),
         (false, Some(value)) => Ok(Some(value)),
-        (false, None) => Err(ApiError::invalid(format!("{name}: {expected} is expected")).about(name, "invalid_type")),
+        (false, None) => Err(ApiError::invalid(format!("{name}: {expected} is expected"))
+            .about(name, "invalid_type")),
     }
 }

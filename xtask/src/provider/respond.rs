@@ -26,11 +26,18 @@ pub(super) fn answer(payload: Payload, cut: Option<usize>) -> Response<Body> {
 }
 
 /// An error in the form in which this request expects its answer.
-pub(super) fn error(server: &VendorServer, parts: &Parts, error: &ApiError, request_id: &str) -> Response<Body> {
+pub(super) fn error(
+    server: &VendorServer,
+    parts: &Parts,
+    error: &ApiError,
+    request_id: &str,
+) -> Response<Body> {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = error.json(server.vendor, request_id);
     // A client that waits for an array gets one.
-    if let Ok(Api::GeminiStream { sse: false, .. }) = Api::of(server.vendor, &parts.method, &parts.uri) {
+    if let Ok(Api::GeminiStream { sse: false, .. }) =
+        Api::of(server.vendor, &parts.method, &parts.uri)
+    {
         body = Value::Array(vec![body]);
     }
     let mut response = json_response(status, &body, false);
@@ -41,7 +48,12 @@ pub(super) fn error(server: &VendorServer, parts: &Parts, error: &ApiError, requ
 }
 
 /// The headers of every answer.
-pub(super) fn add_headers(vendor: Vendor, account: &str, request_id: &str, headers: &mut HeaderMap) {
+pub(super) fn add_headers(
+    vendor: Vendor,
+    account: &str,
+    request_id: &str,
+    headers: &mut HeaderMap,
+) {
     let mut add = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
@@ -60,12 +72,16 @@ fn json_response(status: StatusCode, value: &Value, broken: bool) -> Response<Bo
     let text = value.to_string();
     let length = HeaderValue::from(text.len());
     let body = match text.split_at_checked(text.len() / 2) {
-        Some((first, rest)) if broken => stream::body(vec![first.to_owned(), rest.to_owned()], Some(1)),
+        Some((first, rest)) if broken => {
+            stream::body(vec![first.to_owned(), rest.to_owned()], Some(1))
+        }
         _ => Body::from(text),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_LENGTH, length);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// The responses an account (or one WebSocket) remembers; the oldest go when there are too many or too long ones.
+/// The responses an account (or one WebSocket) remembers; the oldest go when there are too many or
+/// too long ones.
 #[derive(Debug, Default)]
 pub(super) struct ResponseStore {
     conversations: HashMap<String, Arc<str>>,
@@ -27,7 +28,8 @@ impl ResponseStore {
         while self.oldest_first.len() > 1
             && (self.oldest_first.len() > Self::MAX_RESPONSES || self.bytes > Self::MAX_BYTES)
         {
-            let oldest = self.oldest_first.pop_front().and_then(|id| self.conversations.remove(&id));
+            let oldest =
+                self.oldest_first.pop_front().and_then(|id| self.conversations.remove(&id));
             self.bytes -= oldest.map_or(0, |conversation| conversation.len());
         }
     }

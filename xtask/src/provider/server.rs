@@ -1,7 +1,8 @@
-//! The sockets: accepting, one task per connection, closing in an orderly way or, for a fault, rudely.
+//! The sockets: accepting, one task per connection, closing in an orderly way or, for a fault,
+//! rudely.
 //!
-//! hyper is used without `axum::serve`, because a simulated drop must really close its TCP connection: the task that owns
-//! the socket has to hear of it.
+//! hyper is used without `axum::serve`, because a simulated drop must really close its TCP
+//! connection: the task that owns the socket has to hear of it.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -22,7 +23,8 @@ use super::exchange::{self, VendorServer};
 
 /// How long answers under way may take when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
-/// A pause when accepting fails, which it does at once and again when there are no file descriptors left.
+/// A pause when accepting fails, which it does at once and again when there are no file descriptors
+/// left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// The sending end of the wish to stop. Every task holds a receiving end as long as it lives.
@@ -42,7 +44,8 @@ impl Stop {
         StopSignal(self.0.subscribe())
     }
 
-    /// Returns when all tasks have ended. They bound themselves by the grace; a client that reads nothing is left.
+    /// Returns when all tasks have ended. They bound themselves by the grace; a client that reads
+    /// nothing is left.
     pub(super) async fn stop(self) {
         self.0.send_replace(true);
         let _ = timeout(2 * GRACE, self.0.closed()).await;
@@ -91,12 +94,14 @@ pub(super) async fn accept(listener: TcpListener, server: Arc<VendorServer>, mut
 }
 
 async fn serve(stream: TcpStream, server: Arc<VendorServer>, mut stop: StopSignal) {
-    // Without it an event would wait for the acknowledgement of the one before. A socket that refuses is closed already.
+    // Without it an event would wait for the acknowledgement of the one before. A socket that
+    // refuses is closed already.
     let _ = stream.set_nodelay(true);
     let abort = Arc::new(Notify::new());
     let connection = Connection { abort: Arc::clone(&abort), stop: stop.clone() };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let answer = exchange::handle(Arc::clone(&server), connection.clone(), request.map(Body::new));
+        let answer =
+            exchange::handle(Arc::clone(&server), connection.clone(), request.map(Body::new));
         async { Ok::<_, Infallible>(answer.await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());

@@ -38,7 +38,9 @@ impl Framing {
     /// The pieces of the body, one per event and one for what closes the stream.
     pub(super) fn frames(self, events: &[Value]) -> Vec<String> {
         let frame = |(index, event): (usize, &Value)| match self {
-            Self::NamedEvents => format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default()),
+            Self::NamedEvents => {
+                format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
+            }
             Self::DataUntilDone => format!("data: {event}\n\n"),
             Self::GoogleEvents => format!("data: {event}\r\n\r\n"),
             Self::GoogleArray if index == 0 => format!("[{event}"),
@@ -56,12 +58,14 @@ impl Framing {
 /// A body of these frames, which breaks after the first `cut` of them if there are more.
 pub(super) fn body(frames: Vec<String>, cut: Option<usize>) -> Body {
     let broken = cut.is_some_and(|cut| cut < frames.len());
-    let frames = frames.into_iter().take(cut.unwrap_or(usize::MAX)).map(|frame| Ok(Bytes::from(frame)));
+    let frames =
+        frames.into_iter().take(cut.unwrap_or(usize::MAX)).map(|frame| Ok(Bytes::from(frame)));
     let frames = stream::iter(frames);
     if !broken {
         return Body::from_stream(frames);
     }
-    // An error ends the connection at once, with what has not been flushed: hyper flushes when the body has to wait.
+    // An error ends the connection at once, with what has not been flushed: hyper flushes when the
+    // body has to wait.
     let end = stream::once(async {
         tokio::task::yield_now().await;
         Err(io::Error::other("simulated cut"))
@@ -76,14 +80,26 @@ mod tests {
     use super::*;
 
     fn check(framing: Framing, expected: &str) {
-        assert_eq!(framing.frames(&[json!({"type": "a"}), json!({"type": "b"})]).concat(), expected);
+        assert_eq!(
+            framing.frames(&[json!({"type": "a"}), json!({"type": "b"})]).concat(),
+            expected
+        );
     }
 
     #[test]
     fn each_vendor_writes_its_stream_in_its_own_way() {
-        check(Framing::NamedEvents, "event: a\ndata: {\"type\":\"a\"}\n\nevent: b\ndata: {\"type\":\"b\"}\n\n");
-        check(Framing::DataUntilDone, "data: {\"type\":\"a\"}\n\ndata: {\"type\":\"b\"}\n\ndata: [DONE]\n\n");
-        check(Framing::GoogleEvents, "data: {\"type\":\"a\"}\r\n\r\ndata: {\"type\":\"b\"}\r\n\r\n");
+        check(
+            Framing::NamedEvents,
+            "event: a\ndata: {\"type\":\"a\"}\n\nevent: b\ndata: {\"type\":\"b\"}\n\n",
+        );
+        check(
+            Framing::DataUntilDone,
+            "data: {\"type\":\"a\"}\n\ndata: {\"type\":\"b\"}\n\ndata: [DONE]\n\n",
+        );
+        check(
+            Framing::GoogleEvents,
+            "data: {\"type\":\"a\"}\r\n\r\ndata: {\"type\":\"b\"}\r\n\r\n",
+        );
         check(Framing::GoogleArray, "[{\"type\":\"a\"},\r\n{\"type\":\"b\"}]");
     }
 }

@@ -1,4 +1,5 @@
-//! What the model "says": a text made from the prompt, and the token counts that the vendor reports with it.
+//! What the model "says": a text made from the prompt, and the token counts that the vendor reports
+//! with it.
 
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::OnceLock;
@@ -8,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::cache::Prefix;
 use super::prompt::{self, Prompt};
 
-/// Token counts of one answer, in no vendor's names. The vendors' own `usage` objects are made from it.
+/// Token counts of one answer, in no vendor's names. The vendors' own `usage` objects are made from
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The whole prompt, cached or not.
@@ -58,13 +60,24 @@ impl Turn {
             output_tokens: prompt::tokens(text.len()),
             ..Usage::default()
         };
-        Self { id: fresh_id(), model: call.model.clone(), created: unix_seconds(), text, truncated, usage }
+        Self {
+            id: fresh_id(),
+            model: call.model.clone(),
+            created: unix_seconds(),
+            text,
+            truncated,
+            usage,
+        }
     }
 
     /// The text in the pieces in which it is streamed: a few words each, at least one piece.
     pub(super) fn pieces(&self) -> Vec<String> {
         let words: Vec<&str> = self.text.split_inclusive(' ').collect();
-        if words.is_empty() { vec![String::new()] } else { words.chunks(3).map(|chunk| chunk.concat()).collect() }
+        if words.is_empty() {
+            vec![String::new()]
+        } else {
+            words.chunks(3).map(|chunk| chunk.concat()).collect()
+        }
     }
 }
 
@@ -99,13 +112,15 @@ const PROPOSALS: [&str; 4] = [
     "The safest way is to pass the value in as an argument.",
 ];
 
-/// Two sentences chosen by the prompt and nothing else: the same request is answered alike by every account, so that
-/// a conversation replayed over other accounts stays the same conversation.
+/// Two sentences chosen by the prompt and nothing else: the same request is answered alike by every
+/// account, so that a conversation replayed over other accounts stays the same conversation.
 fn sentences(call: &Call) -> String {
     let mut hasher = DefaultHasher::new();
     (&call.model, call.prompt.text()).hash(&mut hasher);
     let hash = hasher.finish();
-    let pick = |list: &[&'static str; 4], bits: u64| list.get((bits % 4) as usize).copied().unwrap_or_default();
+    let pick = |list: &[&'static str; 4], bits: u64| {
+        list.get((bits % 4) as usize).copied().unwrap_or_default()
+    };
     format!("{} (note {:04x}). {}", pick(&FINDINGS, hash), hash >> 48, pick(&PROPOSALS, hash >> 8))
 }
 
@@ -129,7 +144,10 @@ mod tests {
     fn turn(text: &str, max_output_tokens: Option<u64>) -> Turn {
         let mut prompt = Prompt::default();
         prompt.message("user", &json!(text));
-        Turn::new(&Call { model: "m".into(), prompt, prefixes: vec![], stream: false, max_output_tokens }, 0)
+        Turn::new(
+            &Call { model: "m".into(), prompt, prefixes: vec![], stream: false, max_output_tokens },
+            0,
+        )
     }
 
     #[test]

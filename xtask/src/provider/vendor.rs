@@ -56,11 +56,15 @@ impl Account {
             Vendor::OpenAi => "sk",
             Vendor::Gemini => "AIza",
         };
-        Self { vendor, name: format!("{vendor}-{letter}"), key: format!("{prefix}-simulated-{letter}") }
+        Self {
+            vendor,
+            name: format!("{vendor}-{letter}"),
+            key: format!("{prefix}-simulated-{letter}"),
+        }
     }
 
-    /// The environment variable from which `envoy.yaml` takes this account's secret, and its value: the whole value of
-    /// the header that carries the key.
+    /// The environment variable from which `envoy.yaml` takes this account's secret, and its value:
+    /// the whole value of the header that carries the key.
     pub fn environment(&self) -> (String, String) {
         let name = self.name.to_uppercase().replace('-', "_");
         match self.vendor {
@@ -70,7 +74,8 @@ impl Account {
     }
 }
 
-/// A self-hosted replica: a server of its own, with one prompt cache, that speaks OpenAI's API and takes any key or none.
+/// A self-hosted replica: a server of its own, with one prompt cache, that speaks OpenAI's API and
+/// takes any key or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     /// Unique among replicas and accounts.
@@ -153,11 +158,23 @@ impl Default for Addresses {
 pub(super) fn check(accounts: &[Account], replicas: &[Replica]) -> Result<()> {
     let (mut names, mut keys) = (HashSet::new(), HashSet::new());
     for replica in replicas {
-        ensure!(names.insert(&replica.name), "two simulated replicas are called `{}`", replica.name);
+        ensure!(
+            names.insert(&replica.name),
+            "two simulated replicas are called `{}`",
+            replica.name
+        );
     }
     for account in accounts {
-        ensure!(names.insert(&account.name), "two simulated accounts are called `{}`", account.name);
-        ensure!(keys.insert((account.vendor, &account.key)), "`{}` has the key of another account", account.name);
+        ensure!(
+            names.insert(&account.name),
+            "two simulated accounts are called `{}`",
+            account.name
+        );
+        ensure!(
+            keys.insert((account.vendor, &account.key)),
+            "`{}` has the key of another account",
+            account.name
+        );
     }
     Ok(())
 }
@@ -179,7 +196,9 @@ mod tests {
             assert!(value.ends_with(&account.key));
         }
         for vendor in Vendor::ALL {
-            assert!(yaml.contains(&format!("port_value: {}", Addresses::default().of(vendor).port())));
+            assert!(
+                yaml.contains(&format!("port_value: {}", Addresses::default().of(vendor).port()))
+            );
         }
     }
 
@@ -187,7 +206,10 @@ mod tests {
     fn the_demo_replicas_are_those_of_the_example() {
         let yaml = include_str!("../../../examples/replicas.yaml");
         for replica in Replica::demo() {
-            let credential = format!("{{id: {}, cluster: replicas, endpoint: \"{}\"}}", replica.name, replica.address);
+            let credential = format!(
+                "{{id: {}, cluster: replicas, endpoint: \"{}\"}}",
+                replica.name, replica.address
+            );
             assert!(yaml.contains(&credential), "{credential}");
         }
     }
@@ -196,7 +218,8 @@ mod tests {
     fn accounts_that_cannot_be_told_apart_are_refused() {
         let account = Account::demo(Vendor::OpenAi, 'a');
         let same_key = Account { name: "other".into(), ..account.clone() };
-        let same_name = Replica { name: account.name.clone(), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let same_name =
+            Replica { name: account.name.clone(), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         assert!(check(&[account.clone(), account.clone()], &[]).is_err());
         assert!(check(&[account.clone(), same_key], &[]).is_err());
         assert!(check(&[account], std::slice::from_ref(&same_name)).is_err());

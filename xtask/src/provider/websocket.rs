@@ -1,9 +1,10 @@
-//! The Responses API over a WebSocket: every text message `response.create` is a request, every event of its answer a
-//! text message. Responses with `store: false` are known on their socket only.
+//! The Responses API over a WebSocket: every text message `response.create` is a request, every
+//! event of its answer a text message. Responses with `store: false` are known on their socket
+//! only.
 //!
-//! Faults work on the handshake as on any request, and then on each message: a status becomes an `error` event, a drop or
-//! a cut closes the TCP connection without a closing handshake. A cut asked for in the handshake waits for the first
-//! message. Messages are not compressed.
+//! Faults work on the handshake as on any request, and then on each message: a status becomes an
+//! `error` event, a drop or a cut closes the TCP connection without a closing handshake. A cut
+//! asked for in the handshake waits for the first message. Messages are not compressed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -67,7 +68,9 @@ impl Session {
         let fault = fault.or_else(|| self.server.shared.faults.take(&self.account.account.name));
         let answer = match fault {
             Some(Fault::Drop) => return Err(Ended),
-            Some(Fault::Status { status, retry_after }) => Err(ApiError::simulated(status, retry_after)),
+            Some(Fault::Status { status, retry_after }) => {
+                Err(ApiError::simulated(status, retry_after))
+            }
             _ => self.answer(text),
         };
         let mut answer = match answer {
@@ -76,7 +79,12 @@ impl Session {
         };
         wait_as_asked(&fault).await;
         self.account.begin(&mut answer, Some(&mut self.responses), Instant::now());
-        self.server.shared.log.answered(record, Some(&self.account.account.name), 200, answer.usage);
+        self.server.shared.log.answered(
+            record,
+            Some(&self.account.account.name),
+            200,
+            answer.usage,
+        );
         let Payload::Events(_, events) = answer.payload else {
             return Err(Ended);
         };
@@ -97,7 +105,12 @@ impl Session {
 
     async fn refuse(&mut self, record: RecordId, error: &ApiError) -> Result<(), Ended> {
         let vendor = self.server.vendor;
-        self.server.shared.log.answered(record, Some(&self.account.account.name), error.status, None);
+        self.server.shared.log.answered(
+            record,
+            Some(&self.account.account.name),
+            error.status,
+            None,
+        );
         let mut event = error.json(vendor, "");
         event["type"] = json!("error");
         event["status"] = json!(error.status);

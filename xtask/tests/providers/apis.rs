@@ -32,7 +32,10 @@ async fn anthropic_messages() {
     assert_eq!((plain.status, plain.account()), (200, "anthropic-a"));
     assert!(plain.header("request-id").is_some_and(|id| id.starts_with("req_")));
     let message = plain.json();
-    assert_eq!((&message["type"], &message["stop_reason"]), (&json!("message"), &json!("end_turn")));
+    assert_eq!(
+        (&message["type"], &message["stop_reason"]),
+        (&json!("message"), &json!("end_turn"))
+    );
 
     let stream = world.post("anthropic-a", "/v1/messages", &streamed(body)).await;
     assert_eq!(stream.header("content-type"), Some("text/event-stream; charset=utf-8"));
@@ -74,13 +77,19 @@ async fn openai_chat_completions() {
     let world = World::start().await;
     let mut body = chat(json!([{"role": "user", "content": "hello"}]));
     let plain = world.post("openai-a", "/v1/chat/completions", &body).await.json();
-    assert_eq!((&plain["object"], &plain["choices"][0]["finish_reason"]), (&json!("chat.completion"), &json!("stop")));
+    assert_eq!(
+        (&plain["object"], &plain["choices"][0]["finish_reason"]),
+        (&json!("chat.completion"), &json!("stop"))
+    );
 
     body["stream_options"] = json!({"include_usage": true});
     let stream = world.post("openai-a", "/v1/chat/completions", &streamed(body)).await;
     assert!(stream.text.ends_with("data: [DONE]\n\n"));
     let data = stream.data();
-    assert_eq!(concat(&data, "/choices/0/delta/content"), plain["choices"][0]["message"]["content"].as_str().unwrap());
+    assert_eq!(
+        concat(&data, "/choices/0/delta/content"),
+        plain["choices"][0]["message"]["content"].as_str().unwrap()
+    );
     assert_eq!(data.last().unwrap()["usage"], plain["usage"]);
     world.providers.stop().await;
 }
@@ -123,11 +132,15 @@ async fn a_previous_response_is_known_to_the_account_that_made_it() {
     next["previous_response_id"] = first["id"].clone();
     assert_eq!(world.post("openai-a", "/v1/responses", &next).await.status, 200);
     let elsewhere = world.post("openai-b", "/v1/responses", &next).await;
-    assert_eq!((elsewhere.status, &elsewhere.json()["error"]["code"]), (400, &json!("previous_response_not_found")));
+    assert_eq!(
+        (elsewhere.status, &elsewhere.json()["error"]["code"]),
+        (400, &json!("previous_response_not_found"))
+    );
 
     let mut unstored = responses(json!("hello"));
     unstored["store"] = json!(false);
-    next["previous_response_id"] = world.post("openai-a", "/v1/responses", &unstored).await.json()["id"].clone();
+    next["previous_response_id"] =
+        world.post("openai-a", "/v1/responses", &unstored).await.json()["id"].clone();
     assert_eq!(world.post("openai-a", "/v1/responses", &next).await.status, 400);
     world.providers.stop().await;
 }
@@ -141,7 +154,10 @@ async fn openai_compaction() {
     let next = responses(compacted["output"].clone());
     assert_eq!(world.post("openai-a", "/v1/responses", &next).await.status, 200);
     let elsewhere = world.post("openai-b", "/v1/responses", &next).await;
-    assert_eq!((elsewhere.status, &elsewhere.json()["error"]["code"]), (400, &json!("invalid_encrypted_content")));
+    assert_eq!(
+        (elsewhere.status, &elsewhere.json()["error"]["code"]),
+        (400, &json!("invalid_encrypted_content"))
+    );
     world.providers.stop().await;
 }
 
@@ -181,7 +197,8 @@ async fn every_vendor_lists_models() {
     ] {
         let account = world.account(account);
         let (name, key) = key_header(&account);
-        let reply = world.send(account.vendor, Method::GET, path, &[(name, &key)], "").await.unwrap();
+        let reply =
+            world.send(account.vendor, Method::GET, path, &[(name, &key)], "").await.unwrap();
         assert!(reply.status == 200 && reply.json().pointer(pointer).is_some(), "{reply:?}");
     }
     world.providers.stop().await;
@@ -203,9 +220,11 @@ async fn a_body_may_have_64_mib_and_no_more() {
     let key = key_header(&world.account("openai-a")).1;
     let empty = chat(json!([{"role": "user", "content": ""}])).to_string().len();
     for (length, expected) in [(64 << 20, 200), ((64 << 20) + 1, 413)] {
-        let body = chat(json!([{"role": "user", "content": "x".repeat(length - empty)}])).to_string();
+        let body =
+            chat(json!([{"role": "user", "content": "x".repeat(length - empty)}])).to_string();
         let headers = [("authorization", key.as_str())];
-        let reply = world.send(Vendor::OpenAi, Method::POST, "/v1/chat/completions", &headers, body).await;
+        let reply =
+            world.send(Vendor::OpenAi, Method::POST, "/v1/chat/completions", &headers, body).await;
         // The server may close the connection while the client is still writing what is too much.
         assert_eq!(reply.map_or(413, |reply| reply.status), expected);
     }

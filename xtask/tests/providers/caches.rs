@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::client::{World, anthropic, chat, gemini, responses, text};
 
-/// Plays three turns on `a` and then the third on `b`. `turn` makes the body from the messages so far, `said` reads the
-/// assistant's message from an answer, `cached` the cached tokens and the whole prompt.
+/// Plays three turns on `a` and then the third on `b`. `turn` makes the body from the messages so
+/// far, `said` reads the assistant's message from an answer, `cached` the cached tokens and the
+/// whole prompt.
 struct Conversation {
     accounts: [&'static str; 2],
     path: &'static str,
@@ -35,7 +36,10 @@ impl Conversation {
         assert_eq!(cached[0], 0, "{}", self.path);
         assert!(cached[0] < cached[1] && cached[1] < cached[2], "{}: {cached:?}", self.path);
         // All of the turn before it, but for what is shorter than a step.
-        assert!(cached[2] <= prompts[1] && prompts[1] - cached[2] < 128, "{cached:?} of {prompts:?}");
+        assert!(
+            cached[2] <= prompts[1] && prompts[1] - cached[2] < 128,
+            "{cached:?} of {prompts:?}"
+        );
 
         let elsewhere = world.post(b, self.path, &(self.turn)(json!(messages))).await.json();
         assert_eq!((self.cached)(&elsewhere).0, 0, "{}", self.path);
@@ -57,11 +61,13 @@ fn count(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// As Claude Code does: a breakpoint after the system prompt, another that moves with the last message.
+/// As Claude Code does: a breakpoint after the system prompt, another that moves with the last
+/// message.
 fn anthropic_turn(mut messages: Value) -> Value {
     let last = messages.as_array_mut().unwrap().last_mut().unwrap();
     let text = last["content"].clone();
-    last["content"] = json!([{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]);
+    last["content"] =
+        json!([{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]);
     anthropic(messages)
 }
 
@@ -88,7 +94,10 @@ async fn openai_chat_caches_by_itself() {
         accounts: ["openai-a", "openai-b"],
         path: "/v1/chat/completions",
         turn: |mut messages| {
-            messages.as_array_mut().unwrap().insert(0, json!({"role": "system", "content": text(1500)}));
+            messages
+                .as_array_mut()
+                .unwrap()
+                .insert(0, json!({"role": "system", "content": text(1500)}));
             chat(messages)
         },
         user,
@@ -111,7 +120,10 @@ async fn openai_responses_cache_by_themselves() {
         user,
         said: |answer| answer["output"][0].clone(),
         cached: |answer| {
-            (count(answer, "/usage/input_tokens_details/cached_tokens"), count(answer, "/usage/input_tokens"))
+            (
+                count(answer, "/usage/input_tokens_details/cached_tokens"),
+                count(answer, "/usage/input_tokens"),
+            )
         },
     };
     conversation.check().await;
@@ -126,7 +138,10 @@ async fn gemini_caches_by_itself() {
         user: |text| json!({"role": "user", "parts": [{"text": text}]}),
         said: |answer| answer["candidates"][0]["content"].clone(),
         cached: |answer| {
-            (count(answer, "/usageMetadata/cachedContentTokenCount"), count(answer, "/usageMetadata/promptTokenCount"))
+            (
+                count(answer, "/usageMetadata/cachedContentTokenCount"),
+                count(answer, "/usageMetadata/promptTokenCount"),
+            )
         },
     };
     conversation.check().await;

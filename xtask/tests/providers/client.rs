@@ -48,10 +48,17 @@ impl World {
         reply
     }
 
-    pub async fn try_post(&self, account: &str, path: &str, body: &Value, more: &[(&str, &str)]) -> Result<Reply> {
+    pub async fn try_post(
+        &self,
+        account: &str,
+        path: &str,
+        body: &Value,
+        more: &[(&str, &str)],
+    ) -> Result<Reply> {
         let account = self.account(account);
         let (name, value) = key_header(&account);
-        let headers: Vec<_> = [(name, value.as_str())].into_iter().chain(more.iter().copied()).collect();
+        let headers: Vec<_> =
+            [(name, value.as_str())].into_iter().chain(more.iter().copied()).collect();
         self.send(account.vendor, Method::POST, path, &headers, body.to_string()).await
     }
 
@@ -70,7 +77,11 @@ impl World {
         let account = self.account(account);
         let (name, value) = key_header(&account);
         let body = body.to_string().into();
-        receive(&self.http2, self.request(account.vendor, Method::POST, path, &[(name, &value)], body)).await
+        receive(
+            &self.http2,
+            self.request(account.vendor, Method::POST, path, &[(name, &value)], body),
+        )
+        .await
     }
 
     /// Waits until the server has read the body of a first request.
@@ -89,7 +100,8 @@ impl World {
         body: Bytes,
     ) -> Request<Full<Bytes>> {
         let uri = format!("http://{}{path}", self.providers.address(vendor));
-        let mut request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+        let mut request =
+            Request::builder().method(method).uri(uri).header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -97,7 +109,10 @@ impl World {
     }
 }
 
-async fn receive(client: &Legacy<HttpConnector, Full<Bytes>>, request: Request<Full<Bytes>>) -> Result<Reply> {
+async fn receive(
+    client: &Legacy<HttpConnector, Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Reply> {
     let response = client.request(request).await.context("no answer")?;
     let (parts, mut body) = response.into_parts();
     let (mut bytes, mut complete) = (Vec::new(), true);
@@ -131,9 +146,16 @@ impl Reply {
     pub fn events(&self) -> Vec<(String, String)> {
         let text = self.text.replace("\r\n", "\n");
         let field = |event: &str, name: &str| {
-            event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+            event
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
         };
-        text.split_terminator("\n\n").map(|event| (field(event, "event:"), field(event, "data:"))).collect()
+        text.split_terminator("\n\n")
+            .map(|event| (field(event, "event:"), field(event, "data:")))
+            .collect()
     }
 
     /// The data of the events, without a closing `[DONE]`.
@@ -158,7 +180,8 @@ pub fn text(tokens: usize) -> String {
 }
 
 pub fn anthropic(messages: Value) -> Value {
-    let system = json!([{"type": "text", "text": text(1500), "cache_control": {"type": "ephemeral"}}]);
+    let system =
+        json!([{"type": "text", "text": text(1500), "cache_control": {"type": "ephemeral"}}]);
     json!({"model": "claude-sonnet-5", "max_tokens": 1000, "system": system, "messages": messages})
 }
 

@@ -24,7 +24,10 @@ async fn a_rate_limit_is_answered_as_often_as_asked_for() {
     world.providers.fault("anthropic-a", Fault::rate_limit(7), Some(2)).unwrap();
     for _ in 0..2 {
         let reply = world.post("anthropic-a", "/v1/messages", &message()).await;
-        assert_eq!((reply.status, reply.header("retry-after"), reply.account()), (429, Some("7"), "anthropic-a"));
+        assert_eq!(
+            (reply.status, reply.header("retry-after"), reply.account()),
+            (429, Some("7"), "anthropic-a")
+        );
         assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
         assert_eq!(world.post("anthropic-b", "/v1/messages", &message()).await.status, 200);
     }
@@ -35,7 +38,10 @@ async fn a_rate_limit_is_answered_as_often_as_asked_for() {
 #[tokio::test]
 async fn a_refused_request_leaves_nothing_in_the_cache() {
     let world = World::start().await;
-    world.providers.fault("openai-a", Fault::Status { status: 500, retry_after: None }, Some(1)).unwrap();
+    world
+        .providers
+        .fault("openai-a", Fault::Status { status: 500, retry_after: None }, Some(1))
+        .unwrap();
     let body = responses(json!("hello"));
     let reply = world.post("openai-a", "/v1/responses", &body).await;
     assert_eq!((reply.status, &reply.json()["error"]["type"]), (500, &json!("server_error")));
@@ -50,7 +56,10 @@ async fn faults_can_be_cleared_and_need_a_known_account() {
     assert!(world.providers.fault("nobody", Fault::Drop, None).is_err());
     world.providers.fault("openai-a", Fault::rate_limit(1), None).unwrap();
     world.providers.clear_faults();
-    assert_eq!(world.post("openai-a", "/v1/responses", &responses(json!("hello"))).await.status, 200);
+    assert_eq!(
+        world.post("openai-a", "/v1/responses", &responses(json!("hello"))).await.status,
+        200
+    );
     world.providers.stop().await;
 }
 
@@ -76,7 +85,8 @@ async fn geminis_rate_limit_comes_in_an_array_where_an_array_is_expected() {
         (array.header("retry-after"), &array.json()[0]["error"]["status"]),
         (Some("3"), &json!("RESOURCE_EXHAUSTED"))
     );
-    let plain = world.try_post("gemini-a", &format!("{path}?alt=sse"), &body, &headers).await.unwrap();
+    let plain =
+        world.try_post("gemini-a", &format!("{path}?alt=sse"), &body, &headers).await.unwrap();
     assert_eq!(plain.json()["error"]["code"], 429);
     world.providers.stop().await;
 }
@@ -95,7 +105,10 @@ async fn a_slow_answer_is_the_same_answer() {
 async fn of_two_first_requests_at_once_both_miss() {
     let world = World::start().await;
     // The first answer has not begun when the second request arrives.
-    world.providers.fault("openai-a", Fault::SlowFirstByte(Duration::from_secs(3600)), Some(1)).unwrap();
+    world
+        .providers
+        .fault("openai-a", Fault::SlowFirstByte(Duration::from_secs(3600)), Some(1))
+        .unwrap();
     let body = responses(json!("hello"));
     let first = world.post("openai-a", "/v1/responses", &body);
     let second = async {
@@ -112,7 +125,10 @@ async fn of_two_first_requests_at_once_both_miss() {
 #[tokio::test]
 async fn a_client_that_gives_up_is_in_the_record_without_a_status() {
     let world = World::start().await;
-    world.providers.fault("openai-a", Fault::SlowFirstByte(Duration::from_secs(3600)), Some(1)).unwrap();
+    world
+        .providers
+        .fault("openai-a", Fault::SlowFirstByte(Duration::from_secs(3600)), Some(1))
+        .unwrap();
     let body = responses(json!("hello"));
     tokio::select! {
         _ = world.post("openai-a", "/v1/responses", &body) => panic!("the answer takes an hour"),
@@ -185,10 +201,14 @@ async fn a_cut_breaks_a_plain_answer_in_its_middle() {
 #[tokio::test]
 async fn stopping_lets_an_answer_under_way_finish() {
     let world = World::start().await;
-    world.providers.fault("openai-a", Fault::SlowFirstByte(Duration::from_millis(200)), Some(1)).unwrap();
+    world
+        .providers
+        .fault("openai-a", Fault::SlowFirstByte(Duration::from_millis(200)), Some(1))
+        .unwrap();
     let address = world.providers.address(Vendor::OpenAi);
     let key = world.account("openai-a").key;
-    let request = format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\r\n");
+    let request =
+        format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\r\n");
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     while world.providers.requests().is_empty() {

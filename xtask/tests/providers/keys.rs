@@ -10,9 +10,13 @@ const GENERATE: &str = "/v1beta/models/gemini-3.1-pro:generateContent";
 
 fn body(vendor: Vendor) -> (&'static str, Value) {
     match vendor {
-        Vendor::Anthropic => ("/v1/messages", anthropic(json!([{"role": "user", "content": "hello"}]))),
+        Vendor::Anthropic => {
+            ("/v1/messages", anthropic(json!([{"role": "user", "content": "hello"}])))
+        }
         Vendor::OpenAi => ("/v1/responses", responses(json!("hello"))),
-        Vendor::Gemini => (GENERATE, gemini(json!([{"role": "user", "parts": [{"text": "hello"}]}]))),
+        Vendor::Gemini => {
+            (GENERATE, gemini(json!([{"role": "user", "parts": [{"text": "hello"}]}])))
+        }
     }
 }
 
@@ -32,14 +36,18 @@ async fn a_missing_or_wrong_key_is_refused_in_the_vendors_own_words() {
     ] {
         for headers in [vec![header], vec![]] {
             let (path, body) = body(vendor);
-            let reply = world.send(vendor, Method::POST, path, &headers, body.to_string()).await.unwrap();
+            let reply =
+                world.send(vendor, Method::POST, path, &headers, body.to_string()).await.unwrap();
             assert_eq!((reply.status, reply.account()), (401, "none"));
             assert_eq!(reply.json().pointer(pointer), Some(&json!(expected)));
             assert_eq!(reply.json()["request_id"].as_str(), reply.header("request-id"));
         }
     }
     let records = world.providers.requests();
-    assert!(records.len() == 6 && records.iter().all(|record| record.account.is_none() && record.status == Some(401)));
+    assert!(
+        records.len() == 6
+            && records.iter().all(|record| record.account.is_none() && record.status == Some(401))
+    );
     world.providers.stop().await;
 }
 
@@ -59,7 +67,10 @@ async fn the_other_places_for_a_key() {
     assert_eq!(served, (200, "anthropic-b".to_owned()));
 
     let path = format!("{GENERATE}?key={}", world.account("gemini-b").key);
-    let reply = world.send(Vendor::Gemini, Method::POST, &path, &[], body(Vendor::Gemini).1.to_string()).await.unwrap();
+    let reply = world
+        .send(Vendor::Gemini, Method::POST, &path, &[], body(Vendor::Gemini).1.to_string())
+        .await
+        .unwrap();
     assert_eq!((reply.status, reply.account()), (200, "gemini-b"));
     world.providers.stop().await;
 }
@@ -68,7 +79,10 @@ async fn the_other_places_for_a_key() {
 async fn two_keys_in_one_header_are_no_key() {
     let world = World::start().await;
     let (a, b) = (world.account("anthropic-a").key, world.account("anthropic-b").key);
-    assert_eq!(status(&world, Vendor::Anthropic, &[("x-api-key", &a), ("x-api-key", &b)]).await.0, 401);
+    assert_eq!(
+        status(&world, Vendor::Anthropic, &[("x-api-key", &a), ("x-api-key", &b)]).await.0,
+        401
+    );
     // The downstream client's own header beside the injected one does no harm.
     let both = [("authorization", "Bearer sk-downstream"), ("x-api-key", a.as_str())];
     assert_eq!(status(&world, Vendor::Anthropic, &both).await, (200, "anthropic-a".to_owned()));
@@ -83,7 +97,10 @@ async fn a_body_that_is_not_a_request_is_refused() {
         let (header, key) = key_header(&account);
         for text in ["", "{", "[]", "{}", "{\"model\": 1}"] {
             let path = body(account.vendor).0;
-            let reply = world.send(account.vendor, Method::POST, path, &[(header, &key)], text).await.unwrap();
+            let reply = world
+                .send(account.vendor, Method::POST, path, &[(header, &key)], text)
+                .await
+                .unwrap();
             assert_eq!((reply.status, reply.account()), (400, name), "{text}");
             assert!(reply.json()["error"]["message"].is_string());
         }
@@ -108,7 +125,10 @@ async fn the_record_shows_what_the_upstream_saw() {
     let records = world.providers.requests();
     let [record] = records.as_slice() else { panic!("one request: {records:?}") };
     assert_eq!((record.vendor, record.account.as_deref()), (Vendor::OpenAi, Some("openai-b")));
-    assert_eq!((record.method.as_str(), record.path.as_str()), ("POST", "/v1/chat/completions?a=b"));
+    assert_eq!(
+        (record.method.as_str(), record.path.as_str()),
+        ("POST", "/v1/chat/completions?a=b")
+    );
     assert_eq!((record.body_length, record.status), (body.to_string().len(), Some(200)));
     assert!(record.usage.is_some_and(|usage| usage.prompt_tokens > 0 && usage.output_tokens > 0));
     assert_eq!(record.headers.get("x-internal").unwrap(), "leaked");

@@ -13,7 +13,8 @@ async fn start() -> Providers {
 }
 
 async fn ask(replica: &Replica, key: Option<&str>, body: &Value) -> Response {
-    let mut request = Request::post("/v1/chat/completions").header("content-type", "application/json");
+    let mut request =
+        Request::post("/v1/chat/completions").header("content-type", "application/json");
     if let Some(key) = key {
         request = request.header("authorization", key);
     }
@@ -28,10 +29,17 @@ async fn a_replica_takes_any_key_and_tells_its_name() {
     for replica in providers.replicas() {
         for key in [None, Some("Bearer any"), Some("none at all")] {
             let response = ask(replica, key, &body).await;
-            assert_eq!((response.status.as_u16(), response.header(ACCOUNT_HEADER)), (200, Some(replica.name.as_str())));
+            assert_eq!(
+                (response.status.as_u16(), response.header(ACCOUNT_HEADER)),
+                (200, Some(replica.name.as_str()))
+            );
         }
     }
-    assert!(["replica-a", "replica-b", "replica-c"].iter().all(|name| providers.totals()[*name].requests == 3));
+    assert!(
+        ["replica-a", "replica-b", "replica-c"]
+            .iter()
+            .all(|name| providers.totals()[*name].requests == 3)
+    );
     providers.stop().await;
 }
 
@@ -47,7 +55,9 @@ async fn every_replica_has_its_own_prompt_cache_and_its_own_faults() {
     }
     assert_eq!(cached, [false, true, false]);
 
-    providers.fault("replica-b", Fault::Status { status: 503, retry_after: None }, Some(1)).unwrap();
+    providers
+        .fault("replica-b", Fault::Status { status: 503, retry_after: None }, Some(1))
+        .unwrap();
     let mut statuses = Vec::new();
     for replica in [first, second, second] {
         statuses.push(ask(replica, None, &body).await.status.as_u16());

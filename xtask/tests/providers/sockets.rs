@@ -34,7 +34,8 @@ fn create(mut body: Value) -> Value {
     body
 }
 
-/// Sends a message and returns the events up to the one that ends the answer, or to the end of the connection.
+/// Sends a message and returns the events up to the one that ends the answer, or to the end of the
+/// connection.
 async fn ask(socket: &mut Socket, message: &Value) -> Vec<Value> {
     socket.send(Message::text(message.to_string())).await.unwrap();
     let mut events: Vec<Value> = vec![];
@@ -58,7 +59,10 @@ async fn each_message_is_answered_and_continues_the_last() {
     let mut warm = create(responses(json!([])));
     warm["generate"] = json!(false);
     let events = ask(&mut socket, &warm).await;
-    assert_eq!((events[0]["type"].as_str(), kind(&events)), (Some("response.created"), "response.completed"));
+    assert_eq!(
+        (events[0]["type"].as_str(), kind(&events)),
+        (Some("response.created"), "response.completed")
+    );
 
     let mut next = create(responses(json!("hello")));
     next["previous_response_id"] = events.last().unwrap()["response"]["id"].clone();
@@ -68,7 +72,8 @@ async fn each_message_is_answered_and_continues_the_last() {
     assert!(response["output"][0]["content"][0]["text"].is_string());
 
     let records = world.providers.requests();
-    let seen: Vec<_> = records.iter().map(|record| (record.method.as_str(), record.status)).collect();
+    let seen: Vec<_> =
+        records.iter().map(|record| (record.method.as_str(), record.status)).collect();
     assert_eq!(seen, [("GET", Some(101)), ("WS", Some(200)), ("WS", Some(200))]);
 
     // What was not stored is known on this socket alone.
@@ -87,8 +92,12 @@ async fn each_message_is_answered_and_continues_the_last() {
 async fn a_handshake_needs_a_key_and_may_be_refused() {
     let world = World::start().await;
     let key = key_header(&world.account("openai-a")).1;
-    for (key, more, expected) in [("Bearer wrong", vec![], 401), (&key, vec![("x-simulate", "status=503")], 503)] {
-        let Err(Error::Http(response)) = open(&world, key, &more).await else { panic!("a refusal") };
+    for (key, more, expected) in
+        [("Bearer wrong", vec![], 401), (&key, vec![("x-simulate", "status=503")], 503)]
+    {
+        let Err(Error::Http(response)) = open(&world, key, &more).await else {
+            panic!("a refusal")
+        };
         assert_eq!(response.status(), expected);
     }
     world.providers.stop().await;
@@ -99,7 +108,10 @@ async fn a_get_that_is_no_websocket_is_refused() {
     let world = World::start().await;
     let key = key_header(&world.account("openai-a")).1;
     let headers = [("authorization", key.as_str())];
-    let reply = world.send(Vendor::OpenAi, hyper::Method::GET, "/v1/responses", &headers, "").await.unwrap();
+    let reply = world
+        .send(Vendor::OpenAi, hyper::Method::GET, "/v1/responses", &headers, "")
+        .await
+        .unwrap();
     assert_eq!(reply.status, 405);
     world.providers.stop().await;
 }
@@ -111,7 +123,10 @@ async fn faults_work_on_messages() {
     let message = create(responses(json!("hello")));
     world.providers.fault("openai-a", Fault::rate_limit(7), Some(1)).unwrap();
     let events = ask(&mut socket, &message).await;
-    assert_eq!((&events[0]["status"], &events[0]["headers"]["retry-after"]), (&json!(429), &json!("7")));
+    assert_eq!(
+        (&events[0]["status"], &events[0]["headers"]["retry-after"]),
+        (&json!(429), &json!("7"))
+    );
     assert_eq!(kind(&ask(&mut socket, &json!({"type": "unknown"})).await), "error");
     assert_eq!(kind(&ask(&mut socket, &message).await), "response.completed");
 

@@ -1,11 +1,12 @@
 //! The second act: a credential runs into its limit in the middle of conversations.
 //!
-//! All conversations speak once in every round. After some rounds the busiest credential answers everything with 429 and
-//! `Retry-After`, so that its sessions have to leave; some rounds later it serves again, while their prompts are still in
-//! its cache. The filter learns of neither but by asking.
+//! All conversations speak once in every round. After some rounds the busiest credential answers
+//! everything with 429 and `Retry-After`, so that its sessions have to leave; some rounds later it
+//! serves again, while their prompts are still in its cache. The filter learns of neither but by
+//! asking.
 //!
-//! All of it happens in one pool, that of three credentials: no other can be concerned, and with two left it is seen how
-//! the sessions are shared out between them.
+//! All of it happens in one pool, that of three credentials: no other can be concerned, and with
+//! two left it is seen how the sessions are shared out between them.
 
 pub mod report;
 
@@ -28,7 +29,8 @@ use crate::provider::{Fault, Providers};
 /// The configuration by which another credential is asked within the request.
 const WAY: Way = Way::Clusters;
 
-/// What the limited credential says, in seconds. It means it no better than real ones do: the limit may last longer.
+/// What the limited credential says, in seconds. It means it no better than real ones do: the limit
+/// may last longer.
 const RETRY_AFTER: u64 = 1;
 
 /// The fewest turns for three parts, and as many as are easily read in a line.
@@ -96,7 +98,10 @@ struct Stage<'s> {
 
 impl<'s> Stage<'s> {
     fn new(gateway: SocketAddr, conversations: Vec<Conversation>, step: &'s Step) -> Self {
-        let course = |conversation: &Conversation| Course { title: conversation.title.clone(), turns: Vec::new() };
+        let course = |conversation: &Conversation| Course {
+            title: conversation.title.clone(),
+            turns: Vec::new(),
+        };
         let conversations = conversations.into_iter().map(|it| (it.clone(), course(&it))).collect();
         Self { gateway, conversations, step }
     }
@@ -145,7 +150,9 @@ fn busiest<'a>(turns: impl Iterator<Item = &'a Turn>) -> Option<&'a str> {
 
 fn refused(providers: &Providers, credential: &str) -> usize {
     let requests = providers.requests().into_iter();
-    requests.filter(|it| it.account.as_deref() == Some(credential) && it.status == Some(429)).count()
+    requests
+        .filter(|it| it.account.as_deref() == Some(credential) && it.status == Some(429))
+        .count()
 }
 
 impl Limit {
@@ -156,7 +163,9 @@ impl Limit {
 
     /// The errors that clients saw.
     pub fn errors(&self) -> impl Iterator<Item = &Refusal> {
-        self.conversations.iter().flat_map(|course| course.turns.iter().filter_map(|turn| turn.as_ref().err()))
+        self.conversations
+            .iter()
+            .flat_map(|course| course.turns.iter().filter_map(|turn| turn.as_ref().err()))
     }
 
     /// The turns for which more than one credential was asked.
@@ -172,15 +181,23 @@ impl Limit {
     /// Whether failover has kept its promise.
     ///
     /// # Errors
-    /// The errors that clients saw; or that nothing had to be failed over, so that nothing was shown; or the
-    /// conversations that did not come home.
+    /// The errors that clients saw; or that nothing had to be failed over, so that nothing was
+    /// shown; or the conversations that did not come home.
     pub fn check(&self) -> Result<()> {
         let errors: Vec<_> = self.errors().map(ToString::to_string).collect();
         ensure!(errors.is_empty(), "clients saw errors: {}", errors.join("; "));
         let Self { credential, refused, .. } = self;
-        ensure!(self.failovers().next().is_some(), "no request was failed over ({credential}: {refused} times 429)");
-        let astray: Vec<_> = self.left().filter(|course| !course.is_home()).map(|it| it.title.as_str()).collect();
-        ensure!(astray.is_empty(), "not home again, although {credential} is ready: {}", astray.join(", "));
+        ensure!(
+            self.failovers().next().is_some(),
+            "no request was failed over ({credential}: {refused} times 429)"
+        );
+        let astray: Vec<_> =
+            self.left().filter(|course| !course.is_home()).map(|it| it.title.as_str()).collect();
+        ensure!(
+            astray.is_empty(),
+            "not home again, although {credential} is ready: {}",
+            astray.join(", ")
+        );
         Ok(())
     }
 }
@@ -216,7 +233,8 @@ pub(super) mod tests {
 
     /// A turn from the credentials that were asked, of 100 tokens.
     pub(in crate::demo) fn turn(asked: &str, outcome: &str) -> Result<Turn, Refusal> {
-        let mut asked: Vec<String> = asked.split(' ').map(|letter| format!("openai-{letter}")).collect();
+        let mut asked: Vec<String> =
+            asked.split(' ').map(|letter| format!("openai-{letter}")).collect();
         Ok(Turn {
             credential: asked.pop().unwrap(),
             failed: asked,
@@ -239,14 +257,24 @@ pub(super) mod tests {
             limited: 2..4,
             refused: 2,
             conversations: vec![
-                conversation("Codex #1", [miss, hit, ("a b", "hit"), ("a b", "return"), ("a", "return"), hit]),
+                conversation(
+                    "Codex #1",
+                    [miss, hit, ("a b", "hit"), ("a b", "return"), ("a", "return"), hit],
+                ),
                 conversation(
                     "OpenCode #1",
                     [miss, hit, ("c", "substitute"), ("c", "substitute"), ("a", "return"), hit],
                 ),
                 conversation(
                     "Chat #1",
-                    [("b", "miss"), ("b", "hit"), ("b", "hit"), ("b", "hit"), ("b", "hit"), ("b", "hit")],
+                    [
+                        ("b", "miss"),
+                        ("b", "hit"),
+                        ("b", "hit"),
+                        ("b", "hit"),
+                        ("b", "hit"),
+                        ("b", "hit"),
+                    ],
                 ),
             ],
         }
@@ -262,7 +290,10 @@ pub(super) mod tests {
     fn an_act_in_which_clients_notice_nothing_is_good() {
         limit().check().unwrap();
         assert_eq!(limit().failovers().count(), 2);
-        assert_eq!(limit().left().map(|course| course.title.as_str()).collect::<Vec<_>>(), ["Codex #1", "OpenCode #1"]);
+        assert_eq!(
+            limit().left().map(|course| course.title.as_str()).collect::<Vec<_>>(),
+            ["Codex #1", "OpenCode #1"]
+        );
     }
 
     #[test]
@@ -277,7 +308,10 @@ pub(super) mod tests {
 
     #[test]
     fn an_act_without_failover_shows_nothing() {
-        check(|limit| drop(limit.conversations.remove(0)), "no request was failed over (openai-a: 2 times 429)");
+        check(
+            |limit| drop(limit.conversations.remove(0)),
+            "no request was failed over (openai-a: 2 times 429)",
+        );
     }
 
     #[test]
@@ -290,8 +324,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_busiest_has_read_the_most() {
-        let mut turns =
-            [("a", 100), ("b", 90), ("c", 100), ("b", 20)].map(|(asked, tokens)| (turn(asked, "hit").unwrap(), tokens));
+        let mut turns = [("a", 100), ("b", 90), ("c", 100), ("b", 20)]
+            .map(|(asked, tokens)| (turn(asked, "hit").unwrap(), tokens));
         turns.iter_mut().for_each(|(turn, tokens)| turn.prompt_tokens = *tokens);
         assert_eq!(busiest(turns.iter().map(|(turn, _)| turn)), Some("openai-b"));
         assert_eq!(busiest([].into_iter()), None);

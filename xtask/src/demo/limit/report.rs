@@ -8,7 +8,10 @@ use crate::demo::report::{align_right, grouped, table};
 
 /// The section of the report.
 pub(in crate::demo) fn render(limit: &Limit, terminal: bool) -> String {
-    let title = format!("\nLIMIT: {} answers 429 in the middle; which credential served each turn\n", limit.credential);
+    let title = format!(
+        "\nLIMIT: {} answers 429 in the middle; which credential served each turn\n",
+        limit.credential
+    );
     let legend = format!(
         "\na→b: a was asked and failed, b served the same request. (b): b is the substitute. ↩a: home again.\n\
          After a limited turn Retry-After passes, {RETRY_AFTER} s: then the next session that lives there asks again."
@@ -19,18 +22,23 @@ pub(in crate::demo) fn render(limit: &Limit, terminal: bool) -> String {
 /// The section where there is nothing to tell.
 pub(in crate::demo) fn absent() -> String {
     let needed = WAY.oldest_envoy();
-    format!("\nLIMIT: left out, because before Envoy {needed} the demo's configuration asks one credential a request.")
+    format!(
+        "\nLIMIT: left out, because before Envoy {needed} the demo's configuration asks one credential a request."
+    )
 }
 
 fn turns(limit: &Limit, terminal: bool) -> Table {
-    let count = limit.conversations.iter().map(|course| course.turns.len()).max().unwrap_or_default();
+    let count =
+        limit.conversations.iter().map(|course| course.turns.len()).max().unwrap_or_default();
     let numbers = (0..count).map(|turn| match turn + 1 {
         number if limit.limited.contains(&turn) => format!("{number} limited"),
         1 => "turn 1".to_owned(),
         number => number.to_string(),
     });
-    let mut table =
-        table(["conversation".to_owned()].into_iter().chain(numbers).chain(["from cache".into()]), terminal);
+    let mut table = table(
+        ["conversation".to_owned()].into_iter().chain(numbers).chain(["from cache".into()]),
+        terminal,
+    );
     for course in &limit.conversations {
         let home = course.home().unwrap_or_default();
         let mut row = vec![Cell::new(&course.title)];
@@ -50,8 +58,12 @@ fn cell(turn: &Result<Turn, Refusal>, home: &str) -> Cell {
         Ok(turn) if !turn.failed.is_empty() => {
             Cell::new(turn.asked().map(letter).collect::<Vec<_>>().join("→")).fg(Color::Yellow)
         }
-        Ok(turn) if turn.credential != home => Cell::new(format!("({})", turn.letter())).fg(Color::Yellow),
-        Ok(turn) if turn.outcome == "return" => Cell::new(format!("↩{}", turn.letter())).fg(Color::Green),
+        Ok(turn) if turn.credential != home => {
+            Cell::new(format!("({})", turn.letter())).fg(Color::Yellow)
+        }
+        Ok(turn) if turn.outcome == "return" => {
+            Cell::new(format!("↩{}", turn.letter())).fg(Color::Green)
+        }
         Ok(turn) => Cell::new(turn.letter()).fg(Color::Green),
     }
 }
@@ -59,7 +71,10 @@ fn cell(turn: &Result<Turn, Refusal>, home: &str) -> Cell {
 fn sums(limit: &Limit) -> String {
     let Limit { credential, refused, .. } = limit;
     let work = Work::of(limit.served());
-    let substituted = limit.served().filter(|turn| turn.outcome == "substitute" && turn.failed.is_empty()).count();
+    let substituted = limit
+        .served()
+        .filter(|turn| turn.outcome == "substitute" && turn.failed.is_empty())
+        .count();
     let left: Vec<&Course> = limit.left().collect();
     let home = left.iter().filter(|course| course.is_home()).count();
     format!(
@@ -85,14 +100,18 @@ mod tests {
 
     fn check(limit: &Limit, row: &[&str]) {
         let report = render(limit, false);
-        let same = |line: &str| line.split_whitespace().eq(row.iter().flat_map(|cell| cell.split(' ')));
+        let same =
+            |line: &str| line.split_whitespace().eq(row.iter().flat_map(|cell| cell.split(' ')));
         assert!(report.lines().any(same), "{row:?} in\n{report}");
     }
 
     #[test]
     fn every_way_to_serve_a_turn_has_its_mark() {
         let limit = limit();
-        check(&limit, &["conversation", "turn 1", "2", "3 limited", "4 limited", "5", "6", "from cache"]);
+        check(
+            &limit,
+            &["conversation", "turn 1", "2", "3 limited", "4 limited", "5", "6", "from cache"],
+        );
         check(&limit, &["Codex #1", "a", "a", "a→b", "a→b", "↩a", "a", "75 %"]);
         check(&limit, &["OpenCode #1", "a", "a", "(c)", "(c)", "↩a", "a", "75 %"]);
         check(&limit, &["Chat #1", "b", "b", "b", "b", "b", "b", "75 %"]);
