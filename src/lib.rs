@@ -29,6 +29,7 @@ pub mod session;
 pub mod shared;
 pub mod table;
 pub mod target;
+pub mod time;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;
