@@ -1,6 +1,6 @@
 //! Session affinity for LLM traffic in Envoy: a conversation stays on its credential.
 //!
-//! The core is two decisions, [`route::Router::route`] and [`route::Router::observe`]: given a
+//! The core is two decisions, [`router::Router::route`] and [`router::Router::observe`]: given a
 //! request, the shared data and the time, which credential serves it; and what does its answer
 //! teach. It knows no proxy, and everything in it is tested natively. Only the module `filter`,
 //! compiled for WebAssembly alone, speaks Proxy-Wasm.
@@ -11,20 +11,18 @@ pub mod availability;
 pub mod balance;
 pub mod binding;
 pub mod body;
-mod case;
+pub mod classify;
 pub mod config;
 pub mod cooldown;
 pub mod duration;
-pub mod failover;
 pub mod hash;
 pub mod home;
 pub mod json;
 pub mod outcome;
-mod placement;
 pub mod prompt_cache;
 pub mod reply;
 pub mod request;
-pub mod route;
+pub mod router;
 pub mod session;
 pub mod shared;
 pub mod table;

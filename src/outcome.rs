@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::cooldown::Class;
+use crate::classify::Class;
 
 /// Every way a decision can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

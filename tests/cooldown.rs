@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use session_affinity::outcome::{Learnt, Outcome};
 use session_affinity::request::Headers;
 use session_affinity::request::Request;
-use session_affinity::route::Decision;
+use session_affinity::router::Decision;
 use world::{HOUR, MINUTE, SECOND, World, is, routed, said};
 
 impl World {

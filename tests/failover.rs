@@ -5,10 +5,10 @@
 mod world;
 
 use serde_json::{Value, json};
-use session_affinity::failover::{Attempt, Plan};
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::reply::LocalReply;
 use session_affinity::request::Headers;
+use session_affinity::router::{Attempt, Plan};
 use world::{SECOND, World, routed, said};
 
 impl World {

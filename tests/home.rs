@@ -5,10 +5,10 @@
 mod world;
 
 use serde_json::{Value, json};
-use session_affinity::failover::Plan;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::Decision;
+use session_affinity::router::Decision;
+use session_affinity::router::Plan;
 use world::{MINUTE, SECOND, World, is, routed, said};
 
 /// Three credentials, chosen by id, so that a choice can be told from a binding; and these

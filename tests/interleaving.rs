@@ -11,11 +11,11 @@ use std::cell::{Cell, RefCell};
 use serde_json::json;
 use session_affinity::binding::Place;
 use session_affinity::config::Config;
-use session_affinity::failover::Plan;
 use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::Plan;
+use session_affinity::router::{Decision, Router};
 use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
 
 const NOW: u64 = 1_000_000_000;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use session_affinity::config::Config;
 use session_affinity::hash::{KeyHash, Seed};
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::{Decision, Router};
 use session_affinity::shared::{InMemory, SharedData};
 use session_affinity::table::{Edit, Entry, Table, WAYS};
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use session_affinity::body::Body;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::Decision;
+use session_affinity::router::Decision;
 use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
 use world::{HOUR, World, is, said};
 

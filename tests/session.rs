@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::{Decision, Router};
 use session_affinity::shared::InMemory;
 
 /// A router of one pool with two credentials and these sections.

@@ -5,10 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 use session_affinity::config::Config;
 use session_affinity::cooldown::States;
-use session_affinity::failover::Plan;
+use session_affinity::router::Plan;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::{Decision, Router};
 use session_affinity::shared::{Cas, InMemory, SharedData};
 
 const CONFIG: &[u8] = br#"{

@@ -21,7 +21,7 @@ pub use secret::Secret;
 pub use session::{ScopePart, SessionConfig};
 
 use crate::body::{PathId, Paths};
-use crate::cooldown::Class;
+use crate::classify::Class;
 
 /// Members of a body that refer to state of the provider: OpenAI's stored responses and
 /// conversations, Anthropic's code execution containers, Gemini's cached content.

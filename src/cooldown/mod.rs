@@ -6,14 +6,13 @@
 //! model, because providers limit by model; where the model is not known, or the limit is the
 //! account's, for the credential as a whole.
 
-mod classify;
 mod hint;
 mod state;
 
-pub use classify::{Class, depends_on_message};
 pub use hint::{is_for_the_whole_credential, wait};
 pub use state::{Block, MODELS, State, States, WHOLE};
 
+use crate::classify::Class;
 use crate::config::{CooldownConfig, Credential, Profile};
 use crate::hash::{KeyHash, Seed};
 use crate::shared::{self, SharedData, Updated};

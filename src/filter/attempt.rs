@@ -15,10 +15,10 @@ use proxy_wasm::types::Action;
 use super::hearing::Hearing;
 use super::host::{self, Host};
 use super::{Running, hand_over};
+use crate::classify::depends_on_message;
 use crate::config::{Credential, HeaderValue, Pool};
-use crate::cooldown::depends_on_message;
-use crate::failover::{self, Plan};
 use crate::request::Headers;
+use crate::router::{self, Plan};
 
 /// The response header that makes the router try again: `retriable_headers` of the route names it.
 pub(super) const RETRY: &str = "x-session-affinity-retry";
@@ -54,7 +54,7 @@ impl Attempt {
                 .tell(running.router.observe_failed_connection(&mut plan, &Host, now).learnt);
         }
         match running.router.attempt(&mut plan, &Host, now) {
-            Some(failover::Attempt::Ask { pool, credential, next }) => {
+            Some(router::Attempt::Ask { pool, credential, next }) => {
                 self.carry(pool, credential);
                 if let Some(next) = next {
                     self.running.lead_to(next);
@@ -66,7 +66,7 @@ impl Attempt {
                 self.stage = Stage::Asked(plan);
                 Action::Continue
             }
-            Some(failover::Attempt::Reply(reply)) => {
+            Some(router::Attempt::Reply(reply)) => {
                 hand_over::set_plan(&plan);
                 host::answer(&reply);
                 Action::Pause

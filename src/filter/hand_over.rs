@@ -2,7 +2,7 @@
 //! upstream ever sees.
 
 use super::host;
-use crate::failover::Plan;
+use crate::router::Plan;
 
 /// What was decided, and what came of it, in words.
 const DECISION: &str = "session_affinity.decision";

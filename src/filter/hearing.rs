@@ -1,8 +1,8 @@
 //! An error whose meaning depends on its body, and as much of that as was heard.
 
 use super::host;
-use crate::failover::Plan;
 use crate::request::Headers;
+use crate::router::Plan;
 
 /// Bytes of an error's body that are heard: enough for any provider's message.
 const LIMIT: usize = 8 << 10;

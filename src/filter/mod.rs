@@ -22,7 +22,7 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::config::{Config, Credential};
 use crate::hash::Seed;
 use crate::outcome::Learnt;
-use crate::route::Router;
+use crate::router::Router;
 
 use attempt::Attempt;
 use host::{Counters, Host};

@@ -16,11 +16,11 @@ use super::attempt::RETRY;
 use super::hearing::Hearing;
 use super::host::{self, Host, Origin};
 use super::{Running, hand_over};
-use crate::cooldown::depends_on_message;
-use crate::failover::Plan;
+use crate::classify::depends_on_message;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
-use crate::route::{Decision, Route};
+use crate::router::Plan;
+use crate::router::{Decision, Route};
 
 /// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no
 /// further.

@@ -7,7 +7,7 @@ use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Route, Router};
+use session_affinity::router::{Decision, Route, Router};
 use session_affinity::shared::InMemory;
 
 pub(crate) const SECOND: u64 = 1_000;

@@ -10,7 +10,7 @@ use session_affinity::config::{Config, Credential};
 use session_affinity::cooldown::{Observation, State, States, WHOLE};
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::{Decision, Router};
 use session_affinity::shared::{Cas, InMemory, SharedData};
 
 use super::case;

@@ -163,7 +163,7 @@ mod tests {
     use session_affinity::config::Config;
     use session_affinity::hash::Seed;
     use session_affinity::request::{self, Headers};
-    use session_affinity::route::Router;
+    use session_affinity::router::Router;
     use session_affinity::shared::InMemory;
 
     use super::*;

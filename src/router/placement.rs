@@ -3,9 +3,9 @@
 //! A place that is kept is only read; a new one is written down at once, for requests of the
 //! session that come together.
 
+use super::selection::Case;
 use crate::availability::{self, Unready};
 use crate::binding::{Binding, Place};
-use crate::case::Case;
 use crate::config::Credential;
 use crate::home::{self, Destination, Home};
 use crate::outcome::Outcome;
@@ -14,20 +14,20 @@ use crate::session::Session;
 use crate::shared::SharedData;
 
 /// Where a session was placed.
-pub(crate) struct Placed<'c> {
-    pub(crate) credential: &'c Credential,
-    pub(crate) outcome: Outcome,
+pub(super) struct Placed<'c> {
+    pub(super) credential: &'c Credential,
+    pub(super) outcome: Outcome,
     /// The binding to keep from now on; `None` if it stays as it is.
-    pub(crate) binding: Option<Binding>,
+    pub(super) binding: Option<Binding>,
     /// Whom to ask first if this one fails.
-    pub(crate) second: Option<u64>,
+    pub(super) second: Option<u64>,
     /// Whether any other may be asked.
-    pub(crate) has_others: bool,
+    pub(super) has_others: bool,
 }
 
 impl<'c, S: SharedData> Case<'_, 'c, S> {
     /// Where a session goes that is bound so, or not yet.
-    pub(crate) fn place(
+    pub(super) fn place(
         &self,
         session: &Session<'_>,
         bound: Option<Binding>,
@@ -106,7 +106,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
     }
 
     /// The reference binds whom it picks, at once and for good.
-    pub(crate) fn place_as_the_reference(
+    pub(super) fn place_as_the_reference(
         &self,
         session: &Session<'_>,
         bound: Option<Binding>,

@@ -4,34 +4,34 @@
 
 use std::cell::{Cell, OnceCell};
 
+use super::placement::Placed;
+use super::{Decision, Route, Router};
 use crate::availability::{self, Unready};
 use crate::balance::{self, Rotation};
 use crate::config::{Config, Credential, Profile, ScopePart, Strategy};
 use crate::cooldown::{Block, canonical};
 use crate::hash::{KeyHash, Seed};
 use crate::outcome::Outcome;
-use crate::placement::Placed;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
-use crate::route::{Decision, Route, Router};
 use crate::session::Session;
 use crate::shared::SharedData;
 use crate::target::Target;
 
 /// One request to be decided.
-pub(crate) struct Case<'a, 'c, S> {
-    pub(crate) router: &'c Router,
-    pub(crate) request: &'a Request<'a>,
-    pub(crate) target: Target<'c>,
-    pub(crate) shared: &'a S,
-    pub(crate) now: u64,
+pub(super) struct Case<'a, 'c, S> {
+    pub(super) router: &'c Router,
+    pub(super) request: &'a Request<'a>,
+    pub(super) target: Target<'c>,
+    pub(super) shared: &'a S,
+    pub(super) now: u64,
     /// Whether something could not be written, because other workers wrote it in every attempt.
-    pub(crate) contended: Cell<bool>,
+    pub(super) contended: Cell<bool>,
 }
 
 impl<'c, S: SharedData> Case<'_, 'c, S> {
     /// Which credential serves the request.
-    pub(crate) fn decide(&self) -> Decision<'c> {
+    pub(super) fn decide(&self) -> Decision<'c> {
         let route = match self.session() {
             Some(session) => self.settle(&session),
             None => self.choose(None).map(|credential| {
@@ -147,14 +147,14 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         }
     }
 
-    pub(crate) fn is_tried(&self, credential: &Credential) -> bool {
+    pub(super) fn is_tried(&self, credential: &Credential) -> bool {
         self.request.tried.contains(&credential.fingerprint)
     }
 
     /// The credential that a session is bound to, if it may go on serving it. An established
     /// binding outranks priority, because moving a conversation costs its prompt cache; in the
     /// reference it does not.
-    pub(crate) fn serving(&self, fingerprint: u64) -> Option<&'c Credential> {
+    pub(super) fn serving(&self, fingerprint: u64) -> Option<&'c Credential> {
         let credential = availability::bound(self.target.pool, fingerprint)?;
         let may = match self.router.config.profile {
             Profile::Recommended => !self.is_tried(credential) && self.block(credential).is_none(),
@@ -171,7 +171,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         })
     }
 
-    pub(crate) fn block(&self, credential: &Credential) -> Option<Block> {
+    pub(super) fn block(&self, credential: &Credential) -> Option<Block> {
         self.router.cooldowns().block(self.shared, credential, &self.target.model, self.now)
     }
 
@@ -181,7 +181,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
             && (self.router.config.profile == Profile::Recommended || is_codex())
     }
 
-    pub(crate) fn binding_key(&self, session_id: &[u8]) -> KeyHash {
+    pub(super) fn binding_key(&self, session_id: &[u8]) -> KeyHash {
         let Target { pool, provider, model, .. } = &self.target;
         let scope = self.scope().map_or([0; 16], |scope| scope.0.to_le_bytes());
         let key: [&[u8]; 3] = match self.router.config.profile {
