@@ -1,6 +1,6 @@
 //! Which credentials are ready.
 
-use crate::config::{Credential, Pool, State};
+use crate::config::{Availability, Credential, Pool};
 use crate::cooldown::Block;
 
 /// Why no credential is ready.
@@ -9,7 +9,7 @@ pub enum Unready {
     /// There is none to choose from.
     NotFound,
     /// All of them wait for a quota; the first recovers at this time.
-    Cooldown(u64),
+    RateLimited(u64),
     /// Some are blocked for another reason; the first that comes back by itself does so at this
     /// time.
     Unavailable(Option<u64>),
@@ -55,7 +55,7 @@ pub fn ready<'c>(
 /// The credential that a session is bound to, if the configuration lets it serve bound sessions.
 pub fn bound(pool: &Pool, fingerprint: u64) -> Option<&Credential> {
     pool.credential(fingerprint)
-        .filter(|credential| matches!(credential.state, State::Active | State::Drain))
+        .filter(|credential| matches!(credential.state, Availability::Active | Availability::Drain))
 }
 
 /// Those among ready credentials that are enabled for WebSockets, or all if none is.
@@ -67,15 +67,17 @@ pub fn prefer_websockets(ready: Vec<&Credential>) -> Vec<&Credential> {
 
 /// Whether new sessions may be bound to it.
 pub fn takes_new_sessions(credential: &Credential) -> bool {
-    credential.state == State::Active && credential.weight > 0
+    credential.state == Availability::Active && credential.weight > 0
 }
 
 fn why(blocks: &[Block]) -> Unready {
     let first = blocks.iter().filter_map(|block| block.until()).min();
     match (blocks, first) {
         ([], _) => Unready::NotFound,
-        (blocks, Some(first)) if blocks.iter().all(|block| matches!(block, Block::Cooldown(_))) => {
-            Unready::Cooldown(first)
+        (blocks, Some(first))
+            if blocks.iter().all(|block| matches!(block, Block::RateLimited(_))) =>
+        {
+            Unready::RateLimited(first)
         }
         (_, first) => Unready::Unavailable(first),
     }

@@ -20,23 +20,23 @@ const NONE: u64 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// The credential that it belongs to.
-    pub home: Place,
+    pub home: BoundCredential,
     /// The credential that stood in for the home last.
-    pub substitute: Option<Place>,
+    pub substitute: Option<BoundCredential>,
     /// When the binding was last used.
     pub used: u64,
 }
 
 /// A credential, as a session knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct BoundCredential {
     /// Its fingerprint.
     pub credential: u64,
     /// When it last served the session; `None` if it was only chosen for it.
     pub served: Option<u64>,
 }
 
-impl Place {
+impl BoundCredential {
     /// A credential that was chosen, and has not served yet.
     pub fn chosen(credential: u64) -> Self {
         Self { credential, served: None }
@@ -45,14 +45,14 @@ impl Place {
 
 impl Binding {
     /// The binding of a session that a credential was chosen for.
-    pub fn new(home: Place, now: u64) -> Self {
+    pub fn new(home: BoundCredential, now: u64) -> Self {
         Self { home, substitute: None, used: now }
     }
 
     /// What it is after a credential has served the session. A home is replaced by another
     /// credential only if it never served, or if sessions do not return.
     fn served_by(mut self, credential: u64, returns: bool, now: u64) -> Self {
-        let place = Place { credential, served: Some(now) };
+        let place = BoundCredential { credential, served: Some(now) };
         if self.home.credential == credential {
             self.home = place;
         } else if self.home.served.is_none() || !returns {
@@ -65,7 +65,7 @@ impl Binding {
 
     /// What is left of it after a credential has failed; `None` if nothing is.
     fn without_chosen(mut self, credential: u64) -> Option<Self> {
-        let failed = Place::chosen(credential);
+        let failed = BoundCredential::chosen(credential);
         if self.substitute == Some(failed) {
             self.substitute = None;
         }
@@ -73,7 +73,7 @@ impl Binding {
     }
 
     fn numbers(&self) -> [u64; 4] {
-        let substitute = self.substitute.unwrap_or(Place::chosen(NONE));
+        let substitute = self.substitute.unwrap_or(BoundCredential::chosen(NONE));
         let [home_served, substitute_served] =
             [self.home, substitute].map(|place| place.served.unwrap_or(0));
         [self.home.credential, home_served, substitute.credential, substitute_served]
@@ -81,8 +81,10 @@ impl Binding {
 
     fn of(entry: Entry<4>) -> Self {
         let [home, home_served, substitute, substitute_served] = entry.numbers;
-        let place =
-            |credential, served| Place { credential, served: (served != 0).then_some(served) };
+        let place = |credential, served| BoundCredential {
+            credential,
+            served: (served != 0).then_some(served),
+        };
         Self {
             home: place(home, home_served),
             substitute: (substitute != NONE).then(|| place(substitute, substitute_served)),
@@ -136,8 +138,9 @@ impl Bindings {
         now: u64,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
-            let binding =
-                self.alive(entry, now).unwrap_or(Binding::new(Place::chosen(credential), now));
+            let binding = self
+                .alive(entry, now)
+                .unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
             (Edit::Put(binding.served_by(credential, returns, now).numbers()), ())
         });
         updated.written

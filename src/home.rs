@@ -4,14 +4,14 @@
 //! home goes back only while the home's cache is warm; after that it is cheaper where it is, and
 //! the substitute becomes its home.
 
-use crate::binding::{Binding, Place};
+use crate::binding::{Binding, BoundCredential};
 use crate::config::Return;
 
 /// Where a bound session goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// To its home, where it was.
-    Home,
+    Stay,
     /// Back to its home, from the substitute.
     Return,
     /// To the substitute, because the home cannot serve.
@@ -24,7 +24,7 @@ pub enum Destination {
 
 /// What the home of a session can do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Home {
+pub enum HomeStatus {
     /// It may serve.
     Ready,
     /// Not now, but again later.
@@ -37,14 +37,15 @@ pub enum Home {
 /// and after how many milliseconds without use a cache is cold.
 pub fn destination(
     binding: &Binding,
-    home: Home,
+    home: HomeStatus,
     substitute_is_ready: impl Fn() -> bool,
     returns: Return,
     lifetime: impl Fn() -> u64,
     now: u64,
 ) -> Destination {
-    let is_warm =
-        |place: Place| place.served.is_some_and(|served| now < served.saturating_add(lifetime()));
+    let is_warm = |place: BoundCredential| {
+        place.served.is_some_and(|served| now < served.saturating_add(lifetime()))
+    };
     let substitute = binding.substitute;
     let is_away = substitute.is_some_and(|substitute| substitute.served > binding.home.served);
     let stays_away = || match returns {
@@ -55,25 +56,25 @@ pub fn destination(
     // One that was only chosen stays the substitute: requests that come together should stay
     // together.
     let is_sticky =
-        |substitute: Place| is_away || substitute.served.is_none() || is_warm(substitute);
+        |substitute: BoundCredential| is_away || substitute.served.is_none() || is_warm(substitute);
     match home {
-        Home::Ready if is_away && stays_away() && substitute_is_ready() => Destination::Adopt,
-        Home::Ready if is_away => Destination::Return,
-        Home::Ready => Destination::Home,
-        Home::Blocked if substitute.is_some_and(is_sticky) && substitute_is_ready() => {
+        HomeStatus::Ready if is_away && stays_away() && substitute_is_ready() => Destination::Adopt,
+        HomeStatus::Ready if is_away => Destination::Return,
+        HomeStatus::Ready => Destination::Stay,
+        HomeStatus::Blocked if substitute.is_some_and(is_sticky) && substitute_is_ready() => {
             Destination::Substitute
         }
-        Home::Gone if substitute.is_some_and(is_sticky) && substitute_is_ready() => {
+        HomeStatus::Gone if substitute.is_some_and(is_sticky) && substitute_is_ready() => {
             Destination::Adopt
         }
-        Home::Blocked | Home::Gone => Destination::Elsewhere,
+        HomeStatus::Blocked | HomeStatus::Gone => Destination::Elsewhere,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Destination::{Adopt, Elsewhere, Home as AtHome, Return as GoBack, Substitute};
-    use super::Home::{Blocked, Gone, Ready};
+    use super::Destination::{Adopt, Elsewhere, Stay as AtHome, Return as GoBack, Substitute};
+    use super::HomeStatus::{Blocked, Gone, Ready};
     use super::*;
 
     const LIFETIME: u64 = 300;
@@ -84,12 +85,14 @@ mod tests {
     fn goes(
         home_served: u64,
         substitute_served: Option<u64>,
-        home: Home,
+        home: HomeStatus,
         ready: bool,
         returns: Return,
     ) -> Destination {
-        let place =
-            |credential, served: u64| Place { credential, served: (served != 0).then_some(served) };
+        let place = |credential, served: u64| BoundCredential {
+            credential,
+            served: (served != 0).then_some(served),
+        };
         let substitute = substitute_served.map(|served| place(2, served));
         let binding = Binding { home: place(1, home_served), substitute, used: NOW };
         destination(&binding, home, || ready, returns, || LIFETIME, NOW)

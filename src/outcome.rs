@@ -104,7 +104,7 @@ impl fmt::Display for Failover {
 
 /// What an answer taught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learnt {
+pub enum Observed {
     /// What it said.
     Class(Class),
     /// Nothing that could be kept: other workers wrote the state of the credential in every
@@ -112,14 +112,14 @@ pub enum Learnt {
     Contended,
 }
 
-impl Learnt {
+impl Observed {
     /// Everything that can be learnt, for defining the metrics.
     pub fn all() -> impl Iterator<Item = Self> {
         Class::WORDS.iter().map(|(_, class)| Self::Class(*class)).chain([Self::Contended])
     }
 }
 
-impl fmt::Display for Learnt {
+impl fmt::Display for Observed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Class(class) => class.as_str(),

@@ -23,7 +23,7 @@ pub struct LocalReply {
 pub fn no_credential(target: &Target<'_>, unready: Unready, now: u64) -> LocalReply {
     let seconds_until = |until: u64| until.saturating_sub(now).div_ceil(1000);
     match unready {
-        Unready::Cooldown(until) => {
+        Unready::RateLimited(until) => {
             let body = cooldown(target, until.saturating_sub(now));
             LocalReply {
                 status: 429,

@@ -35,7 +35,7 @@ impl Default for Cas {
 
 /// Another worker wrote first: read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub struct CasMismatch;
 
 /// A map with compare-and-swap. Keys can never be removed, so callers use a fixed set of them.
 pub trait SharedData {
@@ -45,13 +45,13 @@ pub trait SharedData {
     /// Writes a value if nobody wrote since it was read.
     ///
     /// # Errors
-    /// [`Refused`] if somebody did.
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused>;
+    /// [`CasMismatch`] if somebody did.
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch>;
 }
 
 /// How often an update is tried. Every refusal means that another worker's write went through, so
 /// even with four workers in a tight loop on one key this many in succession are rare.
-pub const ATTEMPTS: u32 = 32;
+pub const CAS_RETRIES: u32 = 32;
 
 /// What became of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,10 @@ pub fn update<T>(
         };
         match shared.set(key, &value, stored.cas) {
             Ok(()) => return Updated { result, written: true },
-            Err(Refused) if attempt == ATTEMPTS => return Updated { result, written: false },
-            Err(Refused) => attempt += 1,
+            Err(CasMismatch) if attempt == CAS_RETRIES => {
+                return Updated { result, written: false };
+            }
+            Err(CasMismatch) => attempt += 1,
         }
     }
 }
@@ -106,10 +108,10 @@ impl SharedData for InMemory {
         }
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
         let mut values = self.values.borrow_mut();
         let next = match values.get(key) {
-            Some((_, current)) if cas.0 != 0 && cas.0 != *current => return Err(Refused),
+            Some((_, current)) if cas.0 != 0 && cas.0 != *current => return Err(CasMismatch),
             Some((_, current)) => current.wrapping_add(1).max(1),
             None => 1,
         };

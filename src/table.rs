@@ -170,7 +170,7 @@ fn put<const N: usize>(entries: &mut Vec<Entry<N>>, entry: Entry<N>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::{ATTEMPTS, Cas, InMemory};
+    use crate::shared::{CAS_RETRIES, Cas, InMemory};
 
     fn entry(key: u128, used: u64) -> Entry<2> {
         Entry { key: KeyHash(key), used, numbers: [used * 10, used + 1] }
@@ -256,7 +256,7 @@ mod tests {
             (Edit::Put([0, 0]), "chosen all the same")
         });
         assert_eq!(updated, Updated { result: "chosen all the same", written: false });
-        assert_eq!(asked, u64::from(ATTEMPTS));
+        assert_eq!(asked, u64::from(CAS_RETRIES));
         assert_eq!(table.find(&shared, KeyHash(1)), None);
     }
 

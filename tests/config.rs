@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::{Value, json};
-use session_affinity::config::{Config, HeaderValue, Return, State, Strategy};
+use session_affinity::config::{Availability, Config, HeaderValue, Return, Strategy};
 
 /// The least that starts.
 fn minimal() -> Value {
@@ -40,7 +40,7 @@ fn defaults_are_as_documented() {
     let credential = &config.pools[0].credentials[0];
     assert_eq!(
         (credential.priority, credential.websockets, credential.state),
-        (0, false, State::Active)
+        (0, false, Availability::Active)
     );
     assert_eq!(
         (&credential.parent, &credential.endpoint, credential.headers.len()),

@@ -5,7 +5,7 @@
 mod world;
 
 use serde_json::{Value, json};
-use session_affinity::outcome::{Learnt, Outcome};
+use session_affinity::outcome::{Observed, Outcome};
 use session_affinity::request::Headers;
 use session_affinity::request::Request;
 use session_affinity::router::Decision;
@@ -186,7 +186,7 @@ fn a_success_that_set_out_before_a_block_does_not_end_it() {
     world.now += SECOND;
     let verdict =
         world.router.observe(&mut early, 200, &Headers::default(), b"", &world.shared, world.now);
-    assert_eq!(verdict.learnt.to_string(), "success");
+    assert_eq!(verdict.observed.to_string(), "success");
     assert_eq!(world.retry_after("1"), (429, Some(59)));
 }
 
@@ -279,10 +279,10 @@ fn an_unknown_model_is_judged_by_the_credential_alone() {
         world
             .router
             .observe(&mut plan, status, &Headers::default(), b"", &world.shared, world.now)
-            .learnt
+            .observed
     };
     assert_eq!(observe(404).to_string(), "request_fault");
     assert_eq!(without_model().0, first, "a path that is not there blocks no credential");
-    assert_ne!(observe(429), Learnt::Contended);
+    assert_ne!(observe(429), Observed::Contended);
     assert_ne!(without_model().0, first);
 }

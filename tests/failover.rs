@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::reply::LocalReply;
 use session_affinity::request::Headers;
-use session_affinity::router::{Attempt, Plan};
+use session_affinity::router::{NextStep, Plan};
 use world::{SECOND, World, routed, said};
 
 impl World {
@@ -37,12 +37,12 @@ impl World {
     /// state, as on Envoy.
     fn attempt(&self, plan: &mut Plan) -> String {
         *plan = Plan::decode(&plan.encode()).unwrap();
-        if plan.is_unheard() {
+        if plan.is_pending() {
             self.router.observe_failed_connection(plan, &self.shared, self.now);
         }
         match self.router.attempt(plan, &self.shared, self.now).unwrap() {
-            Attempt::Ask { credential, .. } => credential.id.clone(),
-            Attempt::Reply(reply) => reply.status.to_string(),
+            NextStep::Send { credential, .. } => credential.id.clone(),
+            NextStep::Reply(reply) => reply.status.to_string(),
         }
     }
 
@@ -121,7 +121,7 @@ fn attempts_are_bounded_and_the_last_answer_stands() {
     for (most, expected) in [(1, vec!["a"]), (2, vec!["a", "b"]), (16, vec!["a", "b", "c", "d"])] {
         let world = World::new(json!({"failover": {"max_attempts": most}}));
         let mut plan = world.plan("1");
-        assert_eq!(usize::from(plan.most), expected.len());
+        assert_eq!(usize::from(plan.max_attempts), expected.len());
         let mut asked = Vec::new();
         loop {
             asked.push(world.attempt(&mut plan));
@@ -220,7 +220,7 @@ fn who_comes_last_hears_the_first_recovery() {
         world.attempt(&mut plan);
         world.limit(&mut plan, seconds);
     }
-    let reply = world.router.sooner(&plan, &world.shared, world.now).unwrap();
+    let reply = world.router.earlier_recovery(&plan, &world.shared, world.now).unwrap();
     assert_eq!(waits(&reply), (429, Some(20)));
 
     let alone = World::new(json!({"credentials": [{"id": "a", "cluster": "a"}]}));
@@ -228,7 +228,7 @@ fn who_comes_last_hears_the_first_recovery() {
     alone.attempt(&mut plan);
     alone.limit(&mut plan, "700");
     assert_eq!(
-        alone.router.sooner(&plan, &alone.shared, alone.now),
+        alone.router.earlier_recovery(&plan, &alone.shared, alone.now),
         None,
         "the provider's own answer is as good"
     );

@@ -284,10 +284,10 @@ fn a_strict_session_has_no_plan_but_its_home() {
     let world = World::new(json!({"session": {"strict": true}}));
     let plan = |decision: &Decision<'_>| world.router.plan(routed(decision), world.now);
     let first = world.ask("1", "m");
-    assert_eq!(plan(&first).most, 3, "a session without a home may be placed anywhere");
+    assert_eq!(plan(&first).max_attempts, 3, "a session without a home may be placed anywhere");
     world.answer(&first, 200, &[], "");
-    let Plan { most, rest, .. } = plan(&world.ask("1", "m"));
-    assert_eq!((most, rest), (1, vec![]));
+    let Plan { max_attempts, rest, .. } = plan(&world.ask("1", "m"));
+    assert_eq!((max_attempts, rest), (1, vec![]));
 }
 
 #[test]

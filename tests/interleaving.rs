@@ -9,14 +9,14 @@
 use std::cell::{Cell, RefCell};
 
 use serde_json::json;
-use session_affinity::binding::Place;
+use session_affinity::binding::BoundCredential;
 use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
 use session_affinity::router::Plan;
 use session_affinity::router::{Decision, Router};
-use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
+use session_affinity::shared::{Cas, CasMismatch, InMemory, SharedData, Stored};
 
 const NOW: u64 = 1_000_000_000;
 
@@ -49,7 +49,7 @@ impl SharedData for Interrupted<'_> {
         self.inner.get(key)
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
         match self.writes_before.get() {
             0 => {
                 let other = self.other.borrow_mut().take();
@@ -244,10 +244,11 @@ fn a_home_and_a_substitute_that_serve_at_once_are_both_kept() {
         let binding = router.bindings().peek(&shared, key, NOW + 3).unwrap();
         assert_eq!(
             binding.home,
-            Place { credential: at_home.credential.fingerprint, served: Some(NOW + 2) },
+            BoundCredential { credential: at_home.credential.fingerprint, served: Some(NOW + 2) },
             "{step}"
         );
-        let substitute = Place { credential: away.credential.fingerprint, served: Some(NOW + 3) };
+        let substitute =
+            BoundCredential { credential: away.credential.fingerprint, served: Some(NOW + 3) };
         assert_eq!(binding.substitute, Some(substitute), "{step}");
     }
 }

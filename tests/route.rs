@@ -11,7 +11,7 @@ use session_affinity::body::Body;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
 use session_affinity::router::Decision;
-use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
+use session_affinity::shared::{Cas, InMemory, CasMismatch, SharedData, Stored};
 use world::{HOUR, World, is, said};
 
 impl World {
@@ -370,10 +370,10 @@ impl SharedData for Contended<'_> {
         self.inner.get(key)
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
         if key.contains(self.keys) && self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
-            return Err(Refused);
+            return Err(CasMismatch);
         }
         self.inner.set(key, value, cas)
     }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_affinity::config::Config;
-use session_affinity::cooldown::States;
+use session_affinity::cooldown::ModelStates;
 use session_affinity::router::Plan;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
@@ -49,6 +49,6 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
             router.observe(&mut plan, status, &Headers::default(), b"", &shared, now);
         }
     }
-    let decoded = States::decode(&states);
-    assert_eq!(States::decode(&decoded.encode()), decoded);
+    let decoded = ModelStates::decode(&states);
+    assert_eq!(ModelStates::decode(&decoded.encode()), decoded);
 });

@@ -33,7 +33,7 @@ pub struct Credential {
     /// Preferred for WebSocket streams.
     pub websockets: bool,
     /// Whether it serves.
-    pub state: State,
+    pub state: Availability,
     /// What bindings store in place of the id.
     pub fingerprint: u64,
     /// The key of shared data under which its cooldowns are kept.
@@ -42,7 +42,7 @@ pub struct Credential {
 
 /// Whether a credential serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Availability {
     /// Serves bound and new sessions.
     Active,
     /// Serves the sessions bound to it until they go idle, and takes no new one.
@@ -128,8 +128,11 @@ impl Credential {
             }
             headers.push(header);
         }
-        let states =
-            [("active", State::Active), ("drain", State::Drain), ("disabled", State::Disabled)];
+        let states = [
+            ("active", Availability::Active),
+            ("drain", Availability::Drain),
+            ("disabled", Availability::Disabled),
+        ];
         let state = fields.one_of("state", &states);
         fields.finish();
         Self {
@@ -147,7 +150,7 @@ impl Credential {
             weight,
             disable_cooling,
             websockets,
-            state: state.unwrap_or(State::Active),
+            state: state.unwrap_or(Availability::Active),
         }
     }
 }

@@ -13,7 +13,7 @@ mod session;
 
 use serde_json::Value;
 
-pub use credential::{Credential, CredentialHeader, HeaderValue, State};
+pub use credential::{Availability, Credential, CredentialHeader, HeaderValue};
 use fields::Fields;
 pub use fields::Problems;
 pub use pool::{Match, Pattern, Pool};

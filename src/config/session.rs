@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Profile;
 use super::fields::{Fields, Problems};
 use crate::body::Paths;
-use crate::session::{Place, Rules, Source, Sources};
+use crate::session::{Rules, Source, SourceLocation, Sources};
 
 /// The deepest path that may be asked for.
 const DEEPEST_PATH: usize = 16;
@@ -110,10 +110,10 @@ fn read_custom_source(
         }
     });
     let place = match (header, body) {
-        (Some(header), None) => Some(Place::Header(Cow::Owned(header))),
-        (None, Some(body)) => {
-            Some(Place::Body(paths.add(fields.path("body", &body).iter().map(String::as_str))))
-        }
+        (Some(header), None) => Some(SourceLocation::Header(Cow::Owned(header))),
+        (None, Some(body)) => Some(SourceLocation::Body(
+            paths.add(fields.path("body", &body).iter().map(String::as_str)),
+        )),
         _ => fields.wrong("", "expected either `header` or `body`"),
     };
     fields.finish();

@@ -10,7 +10,7 @@ mod hint;
 mod state;
 
 pub use hint::{is_for_the_whole_credential, wait};
-pub use state::{Block, MODELS, State, States, WHOLE};
+pub use state::{Block, MODELS, ModelState, ModelStates, WHOLE};
 
 use crate::classify::Class;
 use crate::config::{CooldownConfig, Credential, Profile};
@@ -49,7 +49,7 @@ struct Lesson<'a> {
     class: Class,
     observation: &'a Observation<'a>,
     /// Whether errors block nothing here.
-    frozen: bool,
+    cooling_disabled: bool,
     now: u64,
 }
 
@@ -73,7 +73,7 @@ impl Cooldowns<'_> {
         model: &str,
         now: u64,
     ) -> Option<Block> {
-        let states = States::decode(&shared.get(&credential.cooldown_key).value);
+        let states = ModelStates::decode(&shared.get(&credential.cooldown_key).value);
         match self.profile {
             Profile::Recommended => self.block_recommended(&states, model, now),
             Profile::Reference => self.block_reference(&states, model, now),
@@ -91,10 +91,10 @@ impl Cooldowns<'_> {
         now: u64,
     ) -> Updated<Class> {
         let class = self.class_of(observation);
-        let frozen = credential.disable_cooling.unwrap_or(self.config.disabled);
-        let lesson = Lesson { model, class, observation, frozen, now };
+        let cooling_disabled = credential.disable_cooling.unwrap_or(self.config.disabled);
+        let lesson = Lesson { model, class, observation, cooling_disabled, now };
         shared::update(shared, &credential.cooldown_key, |value| {
-            let mut states = States::decode(value);
+            let mut states = ModelStates::decode(value);
             let before = states.clone();
             match self.profile {
                 Profile::Recommended => self.learn_recommended(&mut states, &lesson),
@@ -122,7 +122,7 @@ impl Cooldowns<'_> {
         if model.is_empty() { WHOLE } else { self.seed.hash(&[model.as_bytes()]) }
     }
 
-    fn block_recommended(&self, states: &States, model: &str, now: u64) -> Option<Block> {
+    fn block_recommended(&self, states: &ModelStates, model: &str, now: u64) -> Option<Block> {
         let of = |key: KeyHash| states.get(key).and_then(|state| state.block(now));
         let until = |block: &Block| block.until().unwrap_or(u64::MAX);
         [of(WHOLE), of(self.model_key(canonical(model)))].into_iter().flatten().max_by_key(until)
@@ -130,14 +130,14 @@ impl Cooldowns<'_> {
 
     /// With a model only its own state counts, else that of the model without suffix; without a
     /// model only the credential's.
-    fn block_reference(&self, states: &States, model: &str, now: u64) -> Option<Block> {
+    fn block_reference(&self, states: &ModelStates, model: &str, now: u64) -> Option<Block> {
         let exact = states.get(self.model_key(model));
         let base = || states.get(self.model_key(canonical(model))).filter(|_| !model.is_empty());
         exact.or_else(base)?.block(now)
     }
 
-    fn learn_recommended(&self, states: &mut States, lesson: &Lesson<'_>) {
-        let &Lesson { model, class, observation, frozen, now } = lesson;
+    fn learn_recommended(&self, states: &mut ModelStates, lesson: &Lesson<'_>) {
+        let &Lesson { model, class, observation, cooling_disabled, now } = lesson;
         let of_model = self.model_key(canonical(model));
         let (key, length) = match class {
             Class::Success => {
@@ -148,7 +148,7 @@ impl Cooldowns<'_> {
             // Without a model nobody knows what was not found.
             Class::NotSupported | Class::NotFound if of_model == WHOLE => return,
             Class::NotSupported => (of_model, Some(self.config.not_found)),
-            _ if frozen => return,
+            _ if cooling_disabled => return,
             Class::NotFound => (of_model, Some(self.config.not_found)),
             // A key that is refused is refused for every model.
             Class::Denied => (WHOLE, Some(self.config.denied)),
@@ -178,13 +178,13 @@ impl Cooldowns<'_> {
         states.set(key, state, now);
     }
 
-    fn learn_reference(&self, states: &mut States, lesson: &Lesson<'_>) {
-        let &Lesson { model, class, observation, frozen, now } = lesson;
+    fn learn_reference(&self, states: &mut ModelStates, lesson: &Lesson<'_>) {
+        let &Lesson { model, class, observation, cooling_disabled, now } = lesson;
         let key = self.model_key(model);
         let mut state = states.get(key).unwrap_or_default();
-        let block_for = |length: u64| (!frozen).then(|| now.saturating_add(length));
+        let block_for = |length: u64| (!cooling_disabled).then(|| now.saturating_add(length));
         match class {
-            Class::Success => state = State::default(),
+            Class::Success => state = ModelState::default(),
             Class::RequestFault => return,
             Class::NotSupported => state.retry_at = Some(now.saturating_add(12 * HOUR)),
             Class::NotFound => state.retry_at = block_for(12 * HOUR),
@@ -193,8 +193,11 @@ impl Cooldowns<'_> {
             Class::Unclear => state.retry_at = None,
             Class::RateLimit => {
                 let length = |level: &mut u8| observation.wait.unwrap_or_else(|| backoff(level));
-                state.retry_at =
-                    if frozen { None } else { Some(now.saturating_add(length(&mut state.level))) };
+                state.retry_at = if cooling_disabled {
+                    None
+                } else {
+                    Some(now.saturating_add(length(&mut state.level)))
+                };
                 state.exceeded = true;
                 state.recover_at = state.retry_at;
             }
@@ -219,8 +222,8 @@ fn backoff(level: &mut u8) -> u64 {
 
 /// In the reference a credential as a whole is what its models are: blocked if all of them are,
 /// until the first recovers. Blocks that are over are cleared on the way.
-fn aggregate(states: &mut States, now: u64) {
-    let mut whole = State { unavailable: true, ..State::default() };
+fn aggregate(states: &mut ModelStates, now: u64) {
+    let mut whole = ModelState { unavailable: true, ..ModelState::default() };
     for state in states.models_mut() {
         let is_over = state.retry_at.is_some_and(|retry_at| retry_at <= now);
         if state.unavailable && !state.disabled && is_over {

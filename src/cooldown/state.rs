@@ -31,7 +31,7 @@ const HAS_RECOVERY: u8 = 16;
 /// What is known of a credential for one model, or of the credential itself. The default is that
 /// all is well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub struct ModelState {
     /// The last answer was an error. It blocks only together with a time.
     pub unavailable: bool,
     /// Turned off by an operator for this model.
@@ -50,7 +50,7 @@ pub struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
     /// A quota ran out, and recovers at this time.
-    Cooldown(u64),
+    RateLimited(u64),
     /// It fails for another reason, until this time.
     Failing(u64),
     /// An operator turned it off.
@@ -61,13 +61,13 @@ impl Block {
     /// When it ends by itself; `None` if an operator has to end it.
     pub fn until(self) -> Option<u64> {
         match self {
-            Self::Cooldown(until) | Self::Failing(until) => Some(until),
+            Self::RateLimited(until) | Self::Failing(until) => Some(until),
             Self::Disabled => None,
         }
     }
 }
 
-impl State {
+impl ModelState {
     /// Whether, and why, it may not be used now. In the reference the recovery of the quota
     /// replaces the end of the block, even where it is earlier.
     pub fn block(&self, now: u64) -> Option<Block> {
@@ -76,17 +76,17 @@ impl State {
         }
         let retry_at = self.retry_at.filter(|&retry_at| self.unavailable && retry_at > now)?;
         let until = self.recover_at.filter(|&recover_at| recover_at > now).unwrap_or(retry_at);
-        Some(if self.exceeded { Block::Cooldown(until) } else { Block::Failing(until) })
+        Some(if self.exceeded { Block::RateLimited(until) } else { Block::Failing(until) })
     }
 }
 
 /// All that is known of a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct States {
-    records: Vec<(KeyHash, State, u64)>,
+pub struct ModelStates {
+    records: Vec<(KeyHash, ModelState, u64)>,
 }
 
-impl States {
+impl ModelStates {
     /// Reads a value of shared data.
     pub fn decode(bytes: &[u8]) -> Self {
         let records = match bytes.split_first() {
@@ -114,18 +114,18 @@ impl States {
     }
 
     /// The state for a model, or under [`WHOLE`] that of the credential.
-    pub fn get(&self, model: KeyHash) -> Option<State> {
+    pub fn get(&self, model: KeyHash) -> Option<ModelState> {
         self.records.iter().find(|(known, _, _)| *known == model).map(|(_, state, _)| *state)
     }
 
     /// Sets a state; the default is not kept for a credential as a whole.
-    pub fn set(&mut self, model: KeyHash, state: State, now: u64) {
+    pub fn set(&mut self, model: KeyHash, state: ModelState, now: u64) {
         self.records.retain(|(known, _, _)| *known != model);
-        if model == WHOLE && state == State::default() {
+        if model == WHOLE && state == ModelState::default() {
             return;
         }
         if model != WHOLE && self.models().count() >= MODELS {
-            let weight = |(_, state, changed): &(KeyHash, State, u64)| {
+            let weight = |(_, state, changed): &(KeyHash, ModelState, u64)| {
                 (state.block(now).is_some(), *changed)
             };
             let models =
@@ -143,17 +143,17 @@ impl States {
     }
 
     /// The states of all models.
-    pub fn models(&self) -> impl Iterator<Item = &State> {
+    pub fn models(&self) -> impl Iterator<Item = &ModelState> {
         self.records.iter().filter(|(model, _, _)| *model != WHOLE).map(|(_, state, _)| state)
     }
 
     /// The states of all models, to be changed.
-    pub fn models_mut(&mut self) -> impl Iterator<Item = &mut State> {
+    pub fn models_mut(&mut self) -> impl Iterator<Item = &mut ModelState> {
         self.records.iter_mut().filter(|(model, _, _)| *model != WHOLE).map(|(_, state, _)| state)
     }
 }
 
-fn flags_of(state: &State) -> u8 {
+fn flags_of(state: &ModelState) -> u8 {
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     flag(state.unavailable, UNAVAILABLE)
         | flag(state.disabled, DISABLED)
@@ -162,14 +162,14 @@ fn flags_of(state: &State) -> u8 {
         | flag(state.recover_at.is_some(), HAS_RECOVERY)
 }
 
-fn decode_record(bytes: &[u8]) -> Option<(KeyHash, State, u64)> {
+fn decode_record(bytes: &[u8]) -> Option<(KeyHash, ModelState, u64)> {
     let (model, rest) = bytes.split_first_chunk()?;
     let (&[flags, level], rest) = rest.split_first_chunk()?;
     let (retry_at, rest) = rest.split_first_chunk()?;
     let (recover_at, rest) = rest.split_first_chunk()?;
     let (changed, _) = rest.split_first_chunk()?;
     let has = |flag: u8| flags & flag != 0;
-    let state = State {
+    let state = ModelState {
         unavailable: has(UNAVAILABLE),
         disabled: has(DISABLED),
         retry_at: has(HAS_RETRY).then_some(u64::from_le_bytes(*retry_at)),
@@ -184,47 +184,52 @@ fn decode_record(bytes: &[u8]) -> Option<(KeyHash, State, u64)> {
 mod tests {
     use super::*;
 
-    fn blocked_until(retry_at: u64) -> State {
-        State { unavailable: true, retry_at: Some(retry_at), level: 3, ..State::default() }
+    fn blocked_until(retry_at: u64) -> ModelState {
+        ModelState {
+            unavailable: true,
+            retry_at: Some(retry_at),
+            level: 3,
+            ..ModelState::default()
+        }
     }
 
     #[test]
     fn what_was_encoded_is_decoded() {
-        let mut states = States::default();
+        let mut states = ModelStates::default();
         states.set(KeyHash(7), blocked_until(9), 1);
         states.set(
             WHOLE,
-            State {
+            ModelState {
                 disabled: true,
                 exceeded: true,
                 recover_at: Some(u64::MAX),
-                ..State::default()
+                ..ModelState::default()
             },
             2,
         );
-        states.set(KeyHash(8), State::default(), 3);
-        assert_eq!(States::decode(&states.encode()), states);
+        states.set(KeyHash(8), ModelState::default(), 3);
+        assert_eq!(ModelStates::decode(&states.encode()), states);
     }
 
     #[test]
     fn what_does_not_decode_is_empty() {
-        let mut states = States::default();
+        let mut states = ModelStates::default();
         states.set(KeyHash(7), blocked_until(9), 1);
         let good = states.encode();
         for bad in [&[][..], &[VERSION + 1], &good[..good.len() - 1], &[VERSION; 5000]] {
-            assert_eq!(States::decode(bad), States::default(), "{bad:?}");
+            assert_eq!(ModelStates::decode(bad), ModelStates::default(), "{bad:?}");
         }
     }
 
     #[test]
     fn a_flood_of_models_does_not_wash_a_block_away() {
-        let mut states = States::default();
+        let mut states = ModelStates::default();
         states.set(KeyHash(1), blocked_until(1_000_000), 0);
         states.set(WHOLE, blocked_until(5), 0);
         for model in 2..10_000 {
             states.set(
                 KeyHash(model),
-                State { unavailable: true, ..State::default() },
+                ModelState { unavailable: true, ..ModelState::default() },
                 model as u64,
             );
         }
@@ -237,13 +242,19 @@ mod tests {
     #[test]
     fn a_block_needs_a_time_and_tells_its_reason() {
         let now = 10;
-        assert_eq!(State { unavailable: true, ..State::default() }.block(now), None);
+        assert_eq!(ModelState { unavailable: true, ..ModelState::default() }.block(now), None);
         assert_eq!(blocked_until(10).block(now), None, "at its end it is over");
         assert_eq!(blocked_until(11).block(now), Some(Block::Failing(11)));
-        let quota = State { exceeded: true, ..blocked_until(20) };
-        assert_eq!(quota.block(now), Some(Block::Cooldown(20)));
-        assert_eq!(State { recover_at: Some(12), ..quota }.block(now), Some(Block::Cooldown(12)));
-        assert_eq!(State { recover_at: Some(9), ..quota }.block(now), Some(Block::Cooldown(20)));
-        assert_eq!(State { disabled: true, ..quota }.block(now), Some(Block::Disabled));
+        let quota = ModelState { exceeded: true, ..blocked_until(20) };
+        assert_eq!(quota.block(now), Some(Block::RateLimited(20)));
+        assert_eq!(
+            ModelState { recover_at: Some(12), ..quota }.block(now),
+            Some(Block::RateLimited(12))
+        );
+        assert_eq!(
+            ModelState { recover_at: Some(9), ..quota }.block(now),
+            Some(Block::RateLimited(20))
+        );
+        assert_eq!(ModelState { disabled: true, ..quota }.block(now), Some(Block::Disabled));
     }
 }

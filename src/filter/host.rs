@@ -7,9 +7,9 @@ use std::time::UNIX_EPOCH;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
-use crate::outcome::{Failover, Learnt, Outcome};
+use crate::outcome::{Failover, Observed, Outcome};
 use crate::reply::LocalReply;
-use crate::shared::{Cas, Refused, SharedData, Stored};
+use crate::shared::{Cas, CasMismatch, SharedData, Stored};
 
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
 pub(super) struct Host;
@@ -22,8 +22,8 @@ impl SharedData for Host {
         }
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
-        hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| Refused)
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
+        hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| CasMismatch)
     }
 }
 
@@ -162,7 +162,7 @@ pub(super) fn clear_route_cache() {
 /// failover, `session_affinity.failover.<word>.requests`.
 pub(super) struct Counters {
     outcomes: Vec<(Outcome, u32)>,
-    answers: Vec<(Learnt, u32)>,
+    answers: Vec<(Observed, u32)>,
     failovers: Vec<(Failover, u32)>,
 }
 
@@ -173,8 +173,8 @@ impl Counters {
             outcomes: define(Outcome::ALL, |outcome| {
                 format!("session_affinity.outcome.{}.requests", outcome.as_str())
             }),
-            answers: define(Learnt::all(), |learnt| {
-                format!("session_affinity.answer.{learnt}.responses")
+            answers: define(Observed::all(), |observed| {
+                format!("session_affinity.answer.{observed}.responses")
             }),
             failovers: define(Failover::ALL, |end| {
                 format!("session_affinity.failover.{end}.requests")
@@ -186,8 +186,8 @@ impl Counters {
         increment(&self.outcomes, outcome);
     }
 
-    pub(super) fn count_answer(&self, learnt: Learnt) {
-        increment(&self.answers, learnt);
+    pub(super) fn count_answer(&self, observed: Observed) {
+        increment(&self.answers, observed);
     }
 
     pub(super) fn count_failover(&self, end: Failover) {

@@ -6,11 +6,11 @@
 //! module once for every attempt, an attempt context carries the credential in and hears the
 //! answer.
 
-mod attempt;
-mod hand_over;
-mod hearing;
+mod attempt_context;
+mod filter_state;
 mod host;
-mod stream;
+mod pending;
+mod stream_context;
 #[cfg(feature = "trap")]
 mod trap;
 
@@ -21,12 +21,12 @@ use proxy_wasm::types::{ContextType, LogLevel};
 
 use crate::config::{Config, Credential};
 use crate::hash::Seed;
-use crate::outcome::Learnt;
+use crate::outcome::Observed;
 use crate::router::Router;
 
-use attempt::Attempt;
+use attempt_context::AttemptContext;
 use host::{Counters, Host};
-use stream::Stream;
+use stream_context::StreamContext;
 
 /// The `root_id` by which a filter on a cluster is told from one in a listener.
 const UPSTREAM_ROOT_ID: &[u8] = b"session_affinity_upstream";
@@ -48,7 +48,7 @@ struct Running {
 impl Running {
     /// Tells the router where to go: the cluster by filter state, and for a credential that is an
     /// endpoint, its address.
-    fn lead_to(&self, credential: &Credential) {
+    fn select_cluster(&self, credential: &Credential) {
         host::set_filter_state(
             &self.router.config().routing.filter_state,
             credential.cluster.as_bytes(),
@@ -59,9 +59,9 @@ impl Running {
     }
 
     /// Tells what an answer taught.
-    fn tell(&self, learnt: Learnt) {
-        log::debug!("learnt {learnt}");
-        self.counters.count_answer(learnt);
+    fn record_metrics(&self, observed: Observed) {
+        log::debug!("observed {observed}");
+        self.counters.count_answer(observed);
     }
 }
 
@@ -116,8 +116,8 @@ impl RootContext for Root {
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
         let running = self.running.clone()?;
         Some(match running.role {
-            Role::Listener => Box::new(Stream::new(running)),
-            Role::Cluster => Box::new(Attempt::new(running)),
+            Role::Listener => Box::new(StreamContext::new(running)),
+            Role::Cluster => Box::new(AttemptContext::new(running)),
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::api::Api;
 use crate::availability::Unready;
 use crate::config::{Credential, Pool};
 use crate::hash::KeyHash;
-use crate::outcome::{Learnt, Outcome};
+use crate::outcome::{Observed, Outcome};
 use crate::reply::LocalReply;
 
 /// What is to become of a request.
@@ -25,7 +25,7 @@ impl Decision<'_> {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Route(route) => route.outcome,
-            Self::Reply(Unready::Cooldown(_), _) => Outcome::ModelCooldown,
+            Self::Reply(Unready::RateLimited(_), _) => Outcome::ModelCooldown,
             Self::Reply(Unready::Unavailable(_), _) => Outcome::AuthUnavailable,
             Self::Reply(Unready::NotFound, _) => Outcome::AuthNotFound,
             Self::Pass => Outcome::Unmatched,
@@ -75,7 +75,7 @@ pub struct Route<'c> {
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict<'c> {
     /// What was learnt from it.
-    pub learnt: Learnt,
+    pub observed: Observed,
     /// Whom to ask in place of this answer.
     pub next: Option<&'c Credential>,
 }

@@ -9,9 +9,9 @@ use crate::shared::SharedData;
 
 /// What an attempt is to do.
 #[derive(Clone, Debug)]
-pub enum Attempt<'c> {
+pub enum NextStep<'c> {
     /// Ask a credential.
-    Ask {
+    Send {
         /// The pool that it belongs to.
         pool: &'c Pool,
         /// The one.
@@ -32,17 +32,17 @@ impl Router {
         plan: &mut Plan,
         shared: &impl SharedData,
         now: u64,
-    ) -> Option<Attempt<'_>> {
+    ) -> Option<NextStep<'_>> {
         let pool = self.pool_of(plan)?;
         let Some(next) = plan.next.take() else {
-            return Some(Attempt::Reply(self.no_answer(plan, shared, now)?));
+            return Some(NextStep::Reply(self.no_answer(plan, shared, now)?));
         };
         let credential = pool.credential(next)?;
-        plan.asked = Some(credential.fingerprint);
-        plan.heard = None;
+        plan.current = Some(credential.fingerprint);
+        plan.result = None;
         plan.sent = now;
         plan.attempts = plan.attempts.saturating_add(1);
-        if plan.attempts < plan.most {
+        if plan.attempts < plan.max_attempts {
             plan.next = self.take_ready(pool, plan, shared, now).map(|next| next.fingerprint);
         }
         let is_second = self.config.profile == Profile::Reference && plan.attempts > 1;
@@ -50,7 +50,7 @@ impl Router {
             // The reference binds whom it picks, also when it picks again.
             self.bindings.confirm(shared, key, credential.fingerprint, false, now);
         }
-        Some(Attempt::Ask {
+        Some(NextStep::Send {
             pool,
             credential,
             next: plan.next.and_then(|next| pool.credential(next)),
@@ -90,7 +90,7 @@ impl Router {
     pub fn no_answer(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
         let pool = self.pool_of(plan)?;
         let of_home = || {
-            let home = pool.credential(plan.asked.filter(|_| pool.strict)?)?;
+            let home = pool.credential(plan.current.filter(|_| pool.strict)?)?;
             self.cooldowns().block(shared, home, &plan.model, now).map(Unready::from)
         };
         let unready = of_home().or_else(|| self.unready(pool, plan, shared, now));
@@ -104,17 +104,23 @@ impl Router {
     /// The reply in place of the last 429, if all credentials wait for a quota and another one has
     /// it back sooner: the client should come back when it will be served. A session that has no
     /// substitute hears what its home said.
-    pub fn sooner(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
+    pub fn earlier_recovery(
+        &self,
+        plan: &Plan,
+        shared: &impl SharedData,
+        now: u64,
+    ) -> Option<LocalReply> {
         let pool = self
             .pool_of(plan)
             .filter(|pool| !pool.strict && self.config.profile == Profile::Recommended)?;
-        let Some(Unready::Cooldown(first)) = self.unready(pool, plan, shared, now) else {
+        let Some(Unready::RateLimited(first)) = self.unready(pool, plan, shared, now) else {
             return None;
         };
         let last =
-            self.cooldowns().block(shared, pool.credential(plan.asked?)?, &plan.model, now)?;
+            self.cooldowns().block(shared, pool.credential(plan.current?)?, &plan.model, now)?;
         let is_sooner = last.until().is_some_and(|until| first < until);
-        is_sooner.then(|| reply::no_credential(&plan.target(pool), Unready::Cooldown(first), now))
+        is_sooner
+            .then(|| reply::no_credential(&plan.target(pool), Unready::RateLimited(first), now))
     }
 
     /// The first of the rest that is ready; those before it are passed over for good.

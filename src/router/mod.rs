@@ -10,8 +10,8 @@ mod plan;
 mod selection;
 
 pub use decision::{Decision, Route, Verdict};
-pub use failover::Attempt;
-pub use plan::{Heard, Plan};
+pub use failover::NextStep;
+pub use plan::{AttemptResult, Plan};
 
 use crate::api::Api;
 use crate::balance::Cursors;
@@ -21,7 +21,7 @@ use crate::classify::Class;
 use crate::config::{Config, Profile, Return, ScopePart};
 use crate::cooldown::{self, Cooldowns, Observation};
 use crate::hash::{SEED_KEY, Seed};
-use crate::outcome::Learnt;
+use crate::outcome::Observed;
 use crate::request::{Headers, Request};
 use crate::shared::SharedData;
 use crate::target::{Knowledge, Target};
@@ -100,11 +100,11 @@ impl Router {
             api: route.api,
             model: route.model.clone(),
             binding: route.session.map(|(_, key)| key),
-            most: most as u8,
+            max_attempts: most as u8,
             attempts: 0,
             sent: now,
-            asked: None,
-            heard: None,
+            current: None,
+            result: None,
             next: Some(route.credential.fingerprint),
             rest: route.others.iter().map(|other| other.fingerprint).collect(),
         }
@@ -135,7 +135,7 @@ impl Router {
         self.hear(plan, &observation, shared, now)
     }
 
-    /// Learns from the answer of whom was asked: without filters on the clusters, the first of the
+    /// Learns from the answer of whom was current: without filters on the clusters, the first of the
     /// plan.
     pub(crate) fn hear(
         &self,
@@ -144,24 +144,24 @@ impl Router {
         shared: &impl SharedData,
         now: u64,
     ) -> Verdict<'_> {
-        let asked = plan.asked.or_else(|| plan.next.take()).unwrap_or_default();
-        plan.asked = Some(asked);
+        let asked = plan.current.or_else(|| plan.next.take()).unwrap_or_default();
+        plan.current = Some(asked);
         let Some(credential) = self.pool_of(plan).and_then(|pool| pool.credential(asked)) else {
-            return Verdict { learnt: Learnt::Class(Class::Unclear), next: None };
+            return Verdict { observed: Observed::Class(Class::Unclear), next: None };
         };
         let learnt = self.cooldowns().learn(shared, credential, &plan.model, observation, now);
         let class = learnt.result;
         let written = learnt.written & self.learn_place(plan, asked, class, shared, now);
-        let learnt = if written { Learnt::Class(class) } else { Learnt::Contended };
+        let observed = if written { Observed::Class(class) } else { Observed::Contended };
         let (heard, next) = match class {
-            Class::Success => (Heard::Served, None),
+            Class::Success => (AttemptResult::Served, None),
             class if class.fails_over(observation.status) => {
-                (Heard::Failed, self.next_after_failure(plan, shared, now))
+                (AttemptResult::Failed, self.next_after_failure(plan, shared, now))
             }
-            _ => (Heard::Refused, None),
+            _ => (AttemptResult::ClientError, None),
         };
-        plan.heard = Some(heard);
-        Verdict { learnt, next }
+        plan.result = Some(heard);
+        Verdict { observed, next }
     }
 
     /// Learns where the session is. Tells whether it could be written.

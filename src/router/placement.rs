@@ -5,9 +5,9 @@
 
 use super::selection::Case;
 use crate::availability::{self, Unready};
-use crate::binding::{Binding, Place};
+use crate::binding::{Binding, BoundCredential};
 use crate::config::Credential;
-use crate::home::{self, Destination, Home};
+use crate::home::{self, Destination, HomeStatus};
 use crate::outcome::Outcome;
 use crate::prompt_cache::Lifetime;
 use crate::session::Session;
@@ -53,10 +53,10 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
             return Ok(Placed::at_new_home(choose()?, Outcome::Cold, self.now));
         }
         let state = match home {
-            Some(home) if block.is_none() && !self.is_tried(home) => Home::Ready,
-            Some(_) if binding.home.served.is_some() => Home::Blocked,
+            Some(home) if block.is_none() && !self.is_tried(home) => HomeStatus::Ready,
+            Some(_) if binding.home.served.is_some() => HomeStatus::Blocked,
             // One that never served the session is no home to come back to.
-            Some(_) | None => Home::Gone,
+            Some(_) | None => HomeStatus::Gone,
         };
         self.place_bound(binding, inherited, state, choose)
     }
@@ -66,10 +66,10 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         &self,
         binding: Binding,
         inherited: Option<Binding>,
-        home: Home,
+        home: HomeStatus,
         choose: &dyn Fn() -> Result<&'c Credential, Unready>,
     ) -> Result<Placed<'c>, Unready> {
-        let credential = |place: Place| {
+        let credential = |place: BoundCredential| {
             availability::bound(self.target.pool, place.credential).ok_or(Unready::NotFound)
         };
         let substitute = || binding.substitute.ok_or(Unready::NotFound);
@@ -79,7 +79,7 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
         let returns = self.router.config.failover.returns;
         let placed = match home::destination(&binding, home, is_ready, returns, lifetime, self.now)
         {
-            Destination::Home => {
+            Destination::Stay => {
                 let outcome = if inherited.is_some() { Outcome::Inherit } else { Outcome::Hit };
                 Placed::at(credential(binding.home)?, outcome, inherited)
             }
@@ -93,12 +93,12 @@ impl<'c, S: SharedData> Case<'_, 'c, S> {
                 let home = Binding::new(substitute()?, self.now);
                 Placed::at(credential(substitute()?)?, Outcome::Rebind, Some(home))
             }
-            Destination::Elsewhere if home == Home::Gone => {
+            Destination::Elsewhere if home == HomeStatus::Gone => {
                 Placed::at_new_home(choose()?, Outcome::Rebind, self.now)
             }
             Destination::Elsewhere => {
                 let chosen = choose()?;
-                let substitute = Some(Place::chosen(chosen.fingerprint));
+                let substitute = Some(BoundCredential::chosen(chosen.fingerprint));
                 Placed::at(chosen, Outcome::Substitute, Some(Binding { substitute, ..binding }))
             }
         };
@@ -159,7 +159,7 @@ impl<'c> Placed<'c> {
         Self::at(
             credential,
             outcome,
-            Some(Binding::new(Place::chosen(credential.fingerprint), now)),
+            Some(Binding::new(BoundCredential::chosen(credential.fingerprint), now)),
         )
     }
 }

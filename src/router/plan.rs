@@ -16,13 +16,13 @@ const VERSION: u8 = 1;
 
 /// What an answer meant for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum AttemptResult {
     /// It was served.
     Served,
     /// The credential failed, and another one could do better.
     Failed,
     /// It was refused for what it is.
-    Refused,
+    ClientError,
 }
 
 /// Where a request may go, and how far it has got.
@@ -37,16 +37,16 @@ pub struct Plan {
     /// The key that its session is bound under.
     pub binding: Option<KeyHash>,
     /// The most attempts.
-    pub most: u8,
+    pub max_attempts: u8,
     /// The attempts that filters of clusters have begun; none at the first, and where there are no
     /// such filters.
     pub attempts: u8,
     /// When the newest began, in milliseconds since the epoch.
     pub sent: u64,
     /// Whom the newest attempt asks.
-    pub asked: Option<u64>,
+    pub current: Option<u64>,
     /// What that one's answer meant; `None` until there is one, which may be never.
-    pub heard: Option<Heard>,
+    pub result: Option<AttemptResult>,
     /// Whom the next attempt will ask.
     pub next: Option<u64>,
     /// Who may be asked after that, in order.
@@ -56,11 +56,11 @@ pub struct Plan {
 impl Plan {
     /// How failover ended, if there was any, now that the client is answered.
     pub fn end(&self) -> Option<Failover> {
-        match self.heard {
-            Some(Heard::Failed) if self.next.is_some() => Some(Failover::Abandoned),
-            Some(Heard::Failed) => Some(Failover::Exhausted),
-            Some(Heard::Served) if self.attempts > 1 => Some(Failover::Served),
-            Some(Heard::Served | Heard::Refused) | None => None,
+        match self.result {
+            Some(AttemptResult::Failed) if self.next.is_some() => Some(Failover::Abandoned),
+            Some(AttemptResult::Failed) => Some(Failover::Exhausted),
+            Some(AttemptResult::Served) if self.attempts > 1 => Some(Failover::Served),
+            Some(AttemptResult::Served | AttemptResult::ClientError) | None => None,
         }
     }
 
@@ -70,8 +70,8 @@ impl Plan {
     }
 
     /// Whether the newest attempt has not been heard of.
-    pub fn is_unheard(&self) -> bool {
-        self.asked.is_some() && self.heard.is_none()
+    pub fn is_pending(&self) -> bool {
+        self.current.is_some() && self.result.is_none()
     }
 
     /// The bytes for filter state, little endian.
@@ -79,11 +79,11 @@ impl Plan {
         let mut bytes = vec![
             VERSION,
             self.api as u8,
-            self.most,
+            self.max_attempts,
             self.attempts,
-            self.heard.map_or(0, heard_code),
+            self.result.map_or(0, result_code),
         ];
-        for number in [self.pool, self.sent, self.asked.unwrap_or(0), self.next.unwrap_or(0)] {
+        for number in [self.pool, self.sent, self.current.unwrap_or(0), self.next.unwrap_or(0)] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&self.binding.map_or(0, |key| key.0).to_le_bytes());
@@ -98,7 +98,7 @@ impl Plan {
 
     /// Reads what [`Self::encode`] gave; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[version, api, most, attempts, heard], rest) = bytes.split_first_chunk()?;
+        let (&[version, api, max_attempts, attempts, result], rest) = bytes.split_first_chunk()?;
         let mut rest = rest;
         let [pool, sent, asked, next] =
             [number(&mut rest)?, number(&mut rest)?, number(&mut rest)?, number(&mut rest)?];
@@ -111,13 +111,13 @@ impl Plan {
             api: Api::ALL.into_iter().find(|known| *known as u8 == api)?,
             model: String::from_utf8(behind.to_vec()).ok()?,
             binding: (key != 0).then_some(KeyHash(key)),
-            most,
+            max_attempts,
             attempts,
             sent,
-            asked: (asked != 0).then_some(asked),
-            heard: [Heard::Served, Heard::Failed, Heard::Refused]
+            current: (asked != 0).then_some(asked),
+            result: [AttemptResult::Served, AttemptResult::Failed, AttemptResult::ClientError]
                 .into_iter()
-                .find(|known| heard_code(*known) == heard),
+                .find(|known| result_code(*known) == result),
             next: (next != 0).then_some(next),
             rest: others,
         };
@@ -125,11 +125,11 @@ impl Plan {
     }
 }
 
-fn heard_code(heard: Heard) -> u8 {
-    match heard {
-        Heard::Served => 1,
-        Heard::Failed => 2,
-        Heard::Refused => 3,
+fn result_code(result: AttemptResult) -> u8 {
+    match result {
+        AttemptResult::Served => 1,
+        AttemptResult::Failed => 2,
+        AttemptResult::ClientError => 3,
     }
 }
 
@@ -149,11 +149,11 @@ mod tests {
             api: Api::Gemini,
             model: "gemini-2.5-pro".to_owned(),
             binding: Some(KeyHash(2)),
-            most: 3,
+            max_attempts: 3,
             attempts: 2,
             sent: u64::MAX,
-            asked: Some(4),
-            heard: Some(Heard::Failed),
+            current: Some(4),
+            result: Some(AttemptResult::Failed),
             next: Some(5),
             rest: vec![6, 7],
         }
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_plan_comes_through_filter_state_as_it_was() {
         let nothing =
-            Plan { binding: None, asked: None, heard: None, next: None, rest: vec![], ..plan() };
+            Plan { binding: None, current: None, result: None, next: None, rest: vec![], ..plan() };
         for plan in [plan(), nothing, Plan { model: String::new(), ..plan() }] {
             assert_eq!(Plan::decode(&plan.encode()), Some(plan));
         }

@@ -20,7 +20,7 @@ mod source;
 use std::fmt;
 
 pub use message_hash::hash as message_hash;
-pub use source::{Place, Rules, Source};
+pub use source::{Rules, Source, SourceLocation};
 
 use crate::api::Api;
 use crate::body::{Body, Paths};
@@ -71,7 +71,7 @@ impl Sources {
     /// The session of a request; `None` if nothing in it names one.
     pub fn identify(&self, request: &Request<'_>) -> Option<Session<'_>> {
         self.list.iter().enumerate().find_map(|(at, source)| {
-            if source.place == Place::MessageHash {
+            if source.location == SourceLocation::MessageHash {
                 return self.hashed(&source.name, request);
             }
             let id = source.id(request, self.rules)?;
@@ -87,11 +87,16 @@ impl Sources {
     pub fn are_settled_by(&self, headers: &Headers, api: Api) -> bool {
         let request = Request { headers, body: Body::default(), tried: &[], properties: &[] };
         for source in &self.list {
-            match source.place {
-                Place::Header(_) if source.id(&request, self.rules).is_some() => return true,
-                Place::Header(_) => {}
-                Place::Claude(_) if !api.is_claudes() && self.rules == Rules::Recommended => {}
-                Place::Claude(_) | Place::Body(_) | Place::MessageHash => return false,
+            match source.location {
+                SourceLocation::Header(_) if source.id(&request, self.rules).is_some() => {
+                    return true;
+                }
+                SourceLocation::Header(_) => {}
+                SourceLocation::Claude(_)
+                    if !api.is_claudes() && self.rules == Rules::Recommended => {}
+                SourceLocation::Claude(_)
+                | SourceLocation::Body(_)
+                | SourceLocation::MessageHash => return false,
             }
         }
         true

@@ -69,7 +69,7 @@ impl World {
             &self.shared,
             self.now,
         );
-        verdict.learnt.to_string()
+        verdict.observed.to_string()
     }
 }
 

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use session_affinity::availability::Unready;
 use session_affinity::config::{Config, Credential};
-use session_affinity::cooldown::{Observation, State, States, WHOLE};
+use session_affinity::cooldown::{ModelState, ModelStates, Observation, WHOLE};
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
 use session_affinity::router::{Decision, Router};
@@ -55,7 +55,7 @@ fn compare(case: &Value, results: &[Value]) -> Result<(), String> {
     Err(format!("step {at}: expected {}, got {}", show(first), show(results)))
 }
 
-/// Whether a result is as expected. States are compared by what is expected of them, but for
+/// Whether a result is as expected. ModelStates are compared by what is expected of them, but for
 /// `status`, a word of the reference that nothing follows from.
 fn is_as(expected: &Value, result: &Value) -> bool {
     let of_state = |name: &str| {
@@ -171,7 +171,7 @@ impl World {
             sent: self.now,
         };
         router.cooldowns().learn(&self.shared, credential, model, &observation, self.now);
-        let states = States::decode(&self.shared.get(&credential.cooldown_key).value);
+        let states = ModelStates::decode(&self.shared.get(&credential.cooldown_key).value);
         let of_model =
             if model.is_empty() { None } else { states.get(router.cooldowns().model_key(model)) };
         let of_auth = states.get(WHOLE).unwrap_or_default();
@@ -180,7 +180,7 @@ impl World {
         )
     }
 
-    fn shown(&self, state: State) -> Value {
+    fn shown(&self, state: ModelState) -> Value {
         let from_now = |time: Option<u64>| time.map(|time| time as i64 - self.now as i64);
         json!({
             "unavailable": state.unavailable,
@@ -199,7 +199,7 @@ impl World {
     fn add(&mut self, auth: &Value) -> Result<(), String> {
         self.auths.retain(|known| known["id"] != auth["id"]);
         self.auths.push(auth.clone());
-        self.write_states(auth, States::default())
+        self.write_states(auth, ModelStates::default())
     }
 
     fn set(&mut self, changed: &Value) -> Result<(), String> {
@@ -212,11 +212,11 @@ impl World {
             known[name] = value.clone();
         }
         let key = self.cooldown_key(case::text(changed, "id"))?;
-        self.write_states(changed, States::decode(&self.shared.get(&key).value))
+        self.write_states(changed, ModelStates::decode(&self.shared.get(&key).value))
     }
 
     /// Writes what a credential's description says of its state.
-    fn write_states(&self, auth: &Value, mut states: States) -> Result<(), String> {
+    fn write_states(&self, auth: &Value, mut states: ModelStates) -> Result<(), String> {
         let router = self.router("")?;
         if ["unavailable", "retry_in_ms", "quota"].iter().any(|name| !auth[name].is_null()) {
             states.set(WHOLE, self.state_of(auth), self.now);
@@ -228,11 +228,11 @@ impl World {
         self.shared.set(&key, &states.encode(), Cas(0)).map_err(|refused| format!("{refused:?}"))
     }
 
-    fn state_of(&self, value: &Value) -> State {
+    fn state_of(&self, value: &Value) -> ModelState {
         let at =
             |value: &Value| value.as_i64().map(|from_now| self.now.saturating_add_signed(from_now));
         let quota = &value["quota"];
-        State {
+        ModelState {
             unavailable: value["unavailable"] == true,
             disabled: value["status"] == "disabled",
             retry_at: at(&value["retry_in_ms"]),
@@ -340,7 +340,7 @@ fn flag(value: &Value) -> Option<bool> {
 
 fn error(unready: Unready, reply: &session_affinity::reply::LocalReply) -> Value {
     match unready {
-        Unready::Cooldown(_) => json!({
+        Unready::RateLimited(_) => json!({
             "code": "model_cooldown",
             "http_status": reply.status,
             "retry_after": reply.retry_after.unwrap_or(0).to_string(),

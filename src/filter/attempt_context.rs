@@ -12,9 +12,9 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use super::hearing::Hearing;
 use super::host::{self, Host};
-use super::{Running, hand_over};
+use super::pending::PendingError;
+use super::{Running, filter_state};
 use crate::classify::depends_on_message;
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::request::Headers;
@@ -23,7 +23,7 @@ use crate::router::{self, Plan};
 /// The response header that makes the router try again: `retriable_headers` of the route names it.
 pub(super) const RETRY: &str = "x-session-affinity-retry";
 
-pub(super) struct Attempt {
+pub(super) struct AttemptContext {
     running: Rc<Running>,
     stage: Stage,
 }
@@ -34,14 +34,14 @@ enum Stage {
     /// It is on its way.
     Asked(Plan),
     /// An error that is held until its body tells what it means.
-    Held(Hearing),
+    Held(PendingError),
     /// Such an error on an Envoy that must not retry it any more.
-    Listening(Hearing),
+    Listening(PendingError),
     /// Nothing is left to do.
     Done,
 }
 
-impl Attempt {
+impl AttemptContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
         Self { running, stage: Stage::New }
     }
@@ -49,25 +49,26 @@ impl Attempt {
     fn begin(&mut self, mut plan: Plan) -> Action {
         let running = Rc::clone(&self.running);
         let now = host::now();
-        if plan.is_unheard() {
-            self.running
-                .tell(running.router.observe_failed_connection(&mut plan, &Host, now).learnt);
+        if plan.is_pending() {
+            self.running.record_metrics(
+                running.router.observe_failed_connection(&mut plan, &Host, now).observed,
+            );
         }
         match running.router.attempt(&mut plan, &Host, now) {
-            Some(router::Attempt::Ask { pool, credential, next }) => {
-                self.carry(pool, credential);
+            Some(router::NextStep::Send { pool, credential, next }) => {
+                self.inject_credential(pool, credential);
                 if let Some(next) = next {
-                    self.running.lead_to(next);
+                    self.running.select_cluster(next);
                 }
-                hand_over::set_plan(&plan);
+                filter_state::set_plan(&plan);
                 if plan.attempts > 1 {
-                    hand_over::extend_decision(&format!(" then={}", credential.id));
+                    filter_state::extend_decision(&format!(" then={}", credential.id));
                 }
                 self.stage = Stage::Asked(plan);
                 Action::Continue
             }
-            Some(router::Attempt::Reply(reply)) => {
-                hand_over::set_plan(&plan);
+            Some(router::NextStep::Reply(reply)) => {
+                filter_state::set_plan(&plan);
                 host::answer(&reply);
                 Action::Pause
             }
@@ -77,7 +78,7 @@ impl Attempt {
 
     /// Puts the credential into the request, if it is the filter's task, in place of any other that
     /// is in it.
-    fn carry(&self, pool: &Pool, credential: &Credential) {
+    fn inject_credential(&self, pool: &Pool, credential: &Credential) {
         let value_of = |value: &HeaderValue| match value {
             HeaderValue::Secret(secret) => Some(secret.expose().as_bytes().to_vec()),
             HeaderValue::Header { name, prefix } => {
@@ -107,14 +108,14 @@ impl Attempt {
 
     /// Learns from an answer. If another credential could do better, and the answer is still held,
     /// the router is told to ask that one.
-    fn learn(&self, mut hearing: Hearing, is_held: bool) {
-        let Hearing { plan, status, headers, message } = &mut hearing;
+    fn learn(&self, mut pending: PendingError, is_held: bool) {
+        let PendingError { plan, status, headers, message } = &mut pending;
         let verdict =
             self.running.router.observe(plan, *status, headers, message, &Host, host::now());
-        self.running.tell(verdict.learnt);
-        hand_over::set_plan(plan);
+        self.running.record_metrics(verdict.observed);
+        filter_state::set_plan(plan);
         if let Some(next) = verdict.next.filter(|_| is_held) {
-            self.running.lead_to(next);
+            self.running.select_cluster(next);
             self.set_http_response_header_bytes(RETRY, Some(b"1"));
         }
     }
@@ -122,18 +123,18 @@ impl Attempt {
     /// Learns from an error with as much of its body as was heard.
     fn learn_from_message(&mut self) {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Held(hearing) => self.learn(hearing, true),
-            Stage::Listening(hearing) => self.learn(hearing, false),
+            Stage::Held(pending) => self.learn(pending, true),
+            Stage::Listening(pending) => self.learn(pending, false),
             stage => self.stage = stage,
         }
     }
 }
 
-impl Context for Attempt {}
+impl Context for AttemptContext {}
 
-impl HttpContext for Attempt {
+impl HttpContext for AttemptContext {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        match hand_over::plan() {
+        match filter_state::plan() {
             Some(plan) => self.begin(plan),
             None => Action::Continue,
         }
@@ -149,27 +150,27 @@ impl HttpContext for Attempt {
         }
         let status = host::response_status();
         if status < 400 {
-            self.learn(Hearing::new(plan, status, Headers::default()), true);
+            self.learn(PendingError::new(plan, status, Headers::default()), true);
             return Action::Continue;
         }
         let headers = self.get_http_response_headers_bytes().into_iter().collect();
-        let hearing = Hearing::new(plan, status, headers);
+        let pending = PendingError::new(plan, status, headers);
         if !depends_on_message(status) || end_of_stream {
-            self.learn(hearing, true);
+            self.learn(pending, true);
             return Action::Continue;
         }
         if self.running.holds_errors {
-            self.stage = Stage::Held(hearing);
+            self.stage = Stage::Held(pending);
             return Action::Pause;
         }
-        self.stage = Stage::Listening(hearing);
+        self.stage = Stage::Listening(pending);
         Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         let is_enough = match &mut self.stage {
-            Stage::Held(hearing) => hearing.hear_held(size, end_of_stream),
-            Stage::Listening(hearing) => hearing.hear_piece(size, end_of_stream),
+            Stage::Held(pending) => pending.read_held(size, end_of_stream),
+            Stage::Listening(pending) => pending.read_piece(size, end_of_stream),
             Stage::New | Stage::Asked(_) | Stage::Done => return Action::Continue,
         };
         if is_enough {
@@ -179,8 +180,8 @@ impl HttpContext for Attempt {
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        if let Stage::Held(hearing) = &mut self.stage {
-            hearing.hear_held(usize::MAX, true);
+        if let Stage::Held(pending) = &mut self.stage {
+            pending.read_held(usize::MAX, true);
         }
         self.learn_from_message();
         Action::Continue

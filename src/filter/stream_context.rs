@@ -12,10 +12,10 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use super::attempt::RETRY;
-use super::hearing::Hearing;
+use super::attempt_context::RETRY;
 use super::host::{self, Host, Origin};
-use super::{Running, hand_over};
+use super::pending::PendingError;
+use super::{Running, filter_state};
 use crate::classify::depends_on_message;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
@@ -30,7 +30,7 @@ const MAX_RETRIES: &str = "x-envoy-max-retries";
 /// filter.
 const RETRY_ON: &str = "x-envoy-retry-on";
 
-pub(super) struct Stream {
+pub(super) struct StreamContext {
     running: Rc<Running>,
     stage: Stage,
 }
@@ -43,12 +43,12 @@ enum Stage {
     /// It is on its way to a credential, whose answer will teach.
     Sent(Plan),
     /// An error whose meaning depends on its body.
-    Listening(Hearing),
+    Listening(PendingError),
     /// Nothing is left to do.
     Done,
 }
 
-impl Stream {
+impl StreamContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
         Self { running, stage: Stage::New }
     }
@@ -79,7 +79,7 @@ impl Stream {
         let words = decision.to_string();
         log::debug!("{words}");
         running.counters.count(decision.outcome());
-        hand_over::set_decision(&words);
+        filter_state::set_decision(&words);
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
@@ -107,13 +107,13 @@ impl Stream {
         );
         self.set_http_request_header_bytes(
             MAX_RETRIES,
-            Some(plan.most.saturating_sub(1).to_string().as_bytes()),
+            Some(plan.max_attempts.saturating_sub(1).to_string().as_bytes()),
         );
         if headers.first(RETRY_ON).is_some() {
             self.set_http_request_header_bytes(RETRY_ON, None);
         }
-        self.running.lead_to(route.credential);
-        hand_over::set_plan(plan);
+        self.running.select_cluster(route.credential);
+        filter_state::set_plan(plan);
         host::clear_route_cache();
     }
 
@@ -122,18 +122,19 @@ impl Stream {
         let router = &self.running.router;
         let now = host::now();
         let mut reply = None;
-        if plan.is_unheard() {
+        if plan.is_pending() {
             let Origin::FailedConnection = host::origin_of_response() else {
                 return Action::Continue;
             };
-            self.running.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
+            self.running
+                .record_metrics(router.observe_failed_connection(&mut plan, &Host, now).observed);
             reply = router.no_answer(&plan, &Host, now);
         }
         let Some(end) = plan.end() else {
             return Action::Continue;
         };
         self.running.counters.count_failover(end);
-        hand_over::extend_decision(&format!(" failover={end}"));
+        filter_state::extend_decision(&format!(" failover={end}"));
         if plan.next.is_some() {
             self.set_http_response_header_bytes(RETRY, None);
         }
@@ -152,7 +153,7 @@ impl Stream {
             Origin::Upstream => {
                 let headers = self.get_http_response_headers_bytes().into_iter().collect();
                 if depends_on_message(status) && !end_of_stream {
-                    self.stage = Stage::Listening(Hearing::new(plan, status, headers));
+                    self.stage = Stage::Listening(PendingError::new(plan, status, headers));
                     return Action::Continue;
                 }
                 self.learn(&mut plan, status, &headers, b"");
@@ -161,7 +162,9 @@ impl Stream {
             Origin::FailedConnection => {
                 let router = &self.running.router;
                 let now = host::now();
-                self.running.tell(router.observe_failed_connection(&mut plan, &Host, now).learnt);
+                self.running.record_metrics(
+                    router.observe_failed_connection(&mut plan, &Host, now).observed,
+                );
                 self.pass_or_replace(&plan, router.no_answer(&plan, &Host, now))
             }
             Origin::Envoy => Action::Continue,
@@ -171,7 +174,7 @@ impl Stream {
     /// The last answer passes, unless the client is better served with another.
     fn pass_or_replace(&self, plan: &Plan, reply: Option<LocalReply>) -> Action {
         let sooner = || match host::response_status() {
-            429 => self.running.router.sooner(plan, &Host, host::now()),
+            429 => self.running.router.earlier_recovery(plan, &Host, host::now()),
             _ => None,
         };
         match reply.or_else(sooner) {
@@ -186,13 +189,13 @@ impl Stream {
     fn learn(&self, plan: &mut Plan, status: u16, headers: &Headers, message: &[u8]) {
         let verdict =
             self.running.router.observe(plan, status, headers, message, &Host, host::now());
-        self.running.tell(verdict.learnt);
+        self.running.record_metrics(verdict.observed);
     }
 
     /// Learns from an error with as much of its body as was heard.
     fn learn_from_message(&mut self) {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Listening(Hearing { mut plan, status, headers, message }) => {
+            Stage::Listening(PendingError { mut plan, status, headers, message }) => {
                 self.learn(&mut plan, status, &headers, &message);
             }
             stage => self.stage = stage,
@@ -200,9 +203,9 @@ impl Stream {
     }
 }
 
-impl Context for Stream {}
+impl Context for StreamContext {}
 
-impl HttpContext for Stream {
+impl HttpContext for StreamContext {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         let headers: Headers = self.get_http_request_headers_bytes().into_iter().collect();
         #[cfg(feature = "trap")]
@@ -238,7 +241,7 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Sent(sent) => match hand_over::plan().filter(|newest| newest.attempts > 0) {
+            Stage::Sent(sent) => match filter_state::plan().filter(|newest| newest.attempts > 0) {
                 Some(newest) => self.end(newest),
                 None => self.hear(sent, end_of_stream),
             },
@@ -251,8 +254,8 @@ impl HttpContext for Stream {
 
     /// Nothing is held here, so `size` is that of the piece that passes.
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if let Stage::Listening(hearing) = &mut self.stage
-            && hearing.hear_piece(size, end_of_stream)
+        if let Stage::Listening(pending) = &mut self.stage
+            && pending.read_piece(size, end_of_stream)
         {
             self.learn_from_message();
         }
