@@ -1,7 +1,8 @@
 //! Which credentials are ready.
 
-use crate::config::{Availability, Credential, Pool};
+use crate::config::{Availability, Credential, CredentialId, Pool};
 use crate::cooldown::Block;
+use crate::time::Timestamp;
 
 /// Why no credential is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,10 +10,10 @@ pub enum Unready {
     /// There is none to choose from.
     NotFound,
     /// All of them wait for a quota; the first recovers at this time.
-    RateLimited(u64),
+    RateLimited(Timestamp),
     /// Some are blocked for another reason; the first that comes back by itself does so at this
     /// time.
-    Unavailable(Option<u64>),
+    Unavailable(Option<Timestamp>),
 }
 
 impl From<Block> for Unready {
@@ -23,23 +24,20 @@ impl From<Block> for Unready {
 }
 
 /// The credentials among which a new session's is chosen, by id: the ready ones of the highest
-/// priority. `block` tells why one may not be used; `tried` are those that this request has been
-/// to.
+/// priority. `block` returns why a credential may not be used.
 ///
 /// # Errors
 /// Why none is ready.
-pub fn ready<'c>(
-    pool: &'c Pool,
-    tried: &[u64],
+pub fn ready(
+    pool: &Pool,
     block: impl Fn(&Credential) -> Option<Block>,
-) -> Result<Vec<&'c Credential>, Unready> {
-    let candidates: Vec<_> =
-        pool.credentials.iter().filter(|it| !tried.contains(&it.fingerprint)).collect();
+) -> Result<Vec<&Credential>, Unready> {
     let mut blocks = Vec::new();
     let mut ready: Vec<&Credential> = Vec::new();
-    for &credential in &candidates {
-        match if takes_new_sessions(credential) { block(credential) } else { Some(Block::Disabled) }
-        {
+    for credential in &pool.credentials {
+        let block =
+            if takes_new_sessions(credential) { block(credential) } else { Some(Block::Disabled) };
+        match block {
             Some(block) => blocks.push(block),
             None => ready.push(credential),
         }
@@ -53,9 +51,8 @@ pub fn ready<'c>(
 }
 
 /// The credential that a session is bound to, if the configuration lets it serve bound sessions.
-pub fn bound(pool: &Pool, fingerprint: u64) -> Option<&Credential> {
-    pool.credential(fingerprint)
-        .filter(|credential| matches!(credential.state, Availability::Active | Availability::Drain))
+pub fn bound(pool: &Pool, id: CredentialId) -> Option<&Credential> {
+    pool.credential(id).filter(|credential| credential.availability != Availability::Disabled)
 }
 
 /// Those among ready credentials that are enabled for WebSockets, or all if none is.
@@ -67,7 +64,7 @@ pub fn prefer_websockets(ready: Vec<&Credential>) -> Vec<&Credential> {
 
 /// Whether new sessions may be bound to it.
 pub fn takes_new_sessions(credential: &Credential) -> bool {
-    credential.state == Availability::Active && credential.weight > 0
+    credential.availability == Availability::Active && credential.weight > 0
 }
 
 fn why(blocks: &[Block]) -> Unready {

@@ -1,70 +1,82 @@
-//! Bindings: which credential a session is on.
+//! Bindings: which credential a session uses.
 //!
 //! A session has a home, and while that cannot serve, one substitute. A binding is kept under the
-//! hash of pool, provider, session id and model, and names credentials by fingerprint. It ends when
-//! it was not used for the time-to-live that is configured now, so a changed setting applies at
-//! once.
+//! hash of pool, provider, session id and model, and refers to credentials by [`CredentialId`]. It
+//! ends when it was not used for the time-to-live that is configured now, so a changed setting
+//! applies at once.
 //!
-//! A place that was chosen is written down at once, so that requests of one session that come
-//! together stay together. But only an answer confirms it: a place that fails before it ever served
-//! the session is forgotten.
+//! A chosen credential is written down at once, so that concurrent requests of a session stay
+//! together. But only a response confirms it: a credential that fails before it has ever served the
+//! session is removed from its binding.
 
+use std::time::Duration;
+
+use crate::config::CredentialId;
 use crate::hash::KeyHash;
-use crate::shared::{SharedData, Updated};
-use crate::table::{Edit, Entry, Table};
+use crate::shared::{CasMismatch, SharedData};
+use crate::table::{Edit, Entry, Slot, Table};
+use crate::time::Timestamp;
 
-/// The fingerprint in place of a substitute that there is not.
-const NONE: u64 = 0;
+/// Sentinel: no substitute.
+const NO_SUBSTITUTE: CredentialId = CredentialId(0);
 
-/// Where a session is. Times are milliseconds since the epoch.
+/// Where a session is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The credential that it belongs to.
+    /// The credential that the session belongs to.
     pub home: BoundCredential,
     /// The credential that stood in for the home last.
     pub substitute: Option<BoundCredential>,
     /// When the binding was last used.
-    pub used: u64,
+    pub used: Timestamp,
 }
 
 /// A credential, as a session knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoundCredential {
-    /// Its fingerprint.
-    pub credential: u64,
+    pub credential: CredentialId,
     /// When it last served the session; `None` if it was only chosen for it.
-    pub served: Option<u64>,
+    pub served: Option<Timestamp>,
 }
 
 impl BoundCredential {
-    /// A credential that was chosen, and has not served yet.
-    pub fn chosen(credential: u64) -> Self {
+    /// A credential that was chosen and has not served yet.
+    pub fn chosen(credential: CredentialId) -> Self {
         Self { credential, served: None }
+    }
+
+    fn from_numbers(credential: u64, served: u64) -> Self {
+        let served = (served != 0).then_some(Timestamp::from_millis(served));
+        Self { credential: CredentialId(credential), served }
+    }
+
+    fn numbers(self) -> [u64; 2] {
+        [self.credential.0, self.served.map_or(0, Timestamp::as_millis)]
     }
 }
 
 impl Binding {
-    /// The binding of a session that a credential was chosen for.
-    pub fn new(home: BoundCredential, now: u64) -> Self {
+    /// The binding of a session whose home was just chosen.
+    pub fn new(home: BoundCredential, now: Timestamp) -> Self {
         Self { home, substitute: None, used: now }
     }
 
-    /// What it is after a credential has served the session. A home is replaced by another
-    /// credential only if it never served, or if sessions do not return.
-    fn served_by(mut self, credential: u64, returns: bool, now: u64) -> Self {
-        let place = BoundCredential { credential, served: Some(now) };
+    /// The binding after a credential has served the session. Another credential replaces the home
+    /// only if that never served, or if sessions do not return.
+    fn served_by(mut self, credential: CredentialId, returns: bool, now: Timestamp) -> Self {
+        let serving = BoundCredential { credential, served: Some(now) };
         if self.home.credential == credential {
-            self.home = place;
+            self.home = serving;
         } else if self.home.served.is_none() || !returns {
-            return Self::new(place, now);
+            return Self::new(serving, now);
         } else {
-            self.substitute = Some(place);
+            self.substitute = Some(serving);
         }
         self
     }
 
-    /// What is left of it after a credential has failed; `None` if nothing is.
-    fn without_chosen(mut self, credential: u64) -> Option<Self> {
+    /// What is left after a credential has failed; `None` if nothing is.
+    fn without_chosen(mut self, credential: CredentialId) -> Option<Self> {
         let failed = BoundCredential::chosen(credential);
         if self.substitute == Some(failed) {
             self.substitute = None;
@@ -73,21 +85,20 @@ impl Binding {
     }
 
     fn numbers(&self) -> [u64; 4] {
-        let substitute = self.substitute.unwrap_or(BoundCredential::chosen(NONE));
-        let [home_served, substitute_served] =
-            [self.home, substitute].map(|place| place.served.unwrap_or(0));
-        [self.home.credential, home_served, substitute.credential, substitute_served]
+        let substitute = self.substitute.unwrap_or(BoundCredential::chosen(NO_SUBSTITUTE));
+        let [home, home_served] = self.home.numbers();
+        let [substitute, substitute_served] = substitute.numbers();
+        [home, home_served, substitute, substitute_served]
     }
+}
 
-    fn of(entry: Entry<4>) -> Self {
+impl From<Entry<4>> for Binding {
+    fn from(entry: Entry<4>) -> Self {
         let [home, home_served, substitute, substitute_served] = entry.numbers;
-        let place = |credential, served| BoundCredential {
-            credential,
-            served: (served != 0).then_some(served),
-        };
+        let substitute = BoundCredential::from_numbers(substitute, substitute_served);
         Self {
-            home: place(home, home_served),
-            substitute: (substitute != NONE).then(|| place(substitute, substitute_served)),
+            home: BoundCredential::from_numbers(home, home_served),
+            substitute: Some(substitute).filter(|it| it.credential != NO_SUBSTITUTE),
             used: entry.used,
         }
     }
@@ -97,45 +108,61 @@ impl Binding {
 #[derive(Clone, Copy, Debug)]
 pub struct Bindings {
     table: Table<4>,
-    ttl: u64,
+    ttl: Duration,
+}
+
+/// The binding of a key as it was read, and the right to replace just that.
+pub struct BindingSlot<'a, S> {
+    slot: Slot<'a, S, 4>,
+    binding: Option<Binding>,
+}
+
+impl<S: SharedData> BindingSlot<'_, S> {
+    /// The binding; `None` if there is none, or if it has ended.
+    pub fn binding(&self) -> Option<Binding> {
+        self.binding
+    }
+
+    /// Replaces the binding.
+    ///
+    /// # Errors
+    /// [`CasMismatch`] if another worker has written the row since it was read.
+    pub fn write(self, binding: Binding, now: Timestamp) -> Result<(), CasMismatch> {
+        self.slot.apply(Edit::Put(binding.numbers()), now)
+    }
 }
 
 impl Bindings {
-    /// Room for at least so many bindings that live for so many milliseconds after their last use.
-    pub fn new(capacity: u32, ttl: u64) -> Self {
+    /// Room for at least `capacity` bindings, which end `ttl` after their last use.
+    pub fn new(capacity: u32, ttl: Duration) -> Self {
         Self { table: Table::new("binding", capacity), ttl }
     }
 
-    /// The binding of a key. Looking does not prolong it.
-    pub fn peek(&self, shared: &impl SharedData, key: KeyHash, now: u64) -> Option<Binding> {
+    /// The binding of a key. Reading does not prolong it.
+    pub fn peek(&self, shared: &impl SharedData, key: KeyHash, now: Timestamp) -> Option<Binding> {
         self.alive(self.table.find(shared, key), now)
     }
 
-    /// Settles where a session goes: `choose` gets its binding, and gives a result and the binding
-    /// to keep from now on, or none if it stays as it is. Of two workers that bind one key at once,
-    /// the second is asked again and sees what the first one chose.
-    pub fn settle<T>(
+    /// Reads the binding of a key in order to replace it.
+    pub fn slot<'a, S: SharedData>(
         &self,
-        shared: &impl SharedData,
+        shared: &'a S,
         key: KeyHash,
-        now: u64,
-        mut choose: impl FnMut(Option<Binding>) -> (T, Option<Binding>),
-    ) -> Updated<T> {
-        self.table.update(shared, key, now, |entry| {
-            let (result, binding) = choose(self.alive(entry, now));
-            (binding.map_or(Edit::Leave, |binding| Edit::Put(binding.numbers())), result)
-        })
+        now: Timestamp,
+    ) -> BindingSlot<'a, S> {
+        let slot = self.table.slot(shared, key);
+        BindingSlot { binding: self.alive(slot.entry(), now), slot }
     }
 
-    /// Notes that a credential has served a session, which prolongs its binding. Tells whether it
-    /// could be written.
+    /// Records that a credential has served a session, which prolongs its binding. Returns whether
+    /// it could be written.
     pub fn confirm(
         &self,
         shared: &impl SharedData,
         key: KeyHash,
-        credential: u64,
+        credential: CredentialId,
         returns: bool,
-        now: u64,
+        now: Timestamp,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
             let binding = self
@@ -146,39 +173,27 @@ impl Bindings {
         updated.written
     }
 
-    /// Forgets that a credential was chosen for a session, if it has never served it. Tells whether
-    /// it could be written.
+    /// Removes a credential that was chosen for a session, if it has never served it. Returns
+    /// whether that could be written.
     pub fn withdraw(
         &self,
         shared: &impl SharedData,
         key: KeyHash,
-        credential: u64,
-        now: u64,
+        credential: CredentialId,
+        now: Timestamp,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
-            let edit = match self
-                .alive(entry, now)
-                .map(|binding| (binding, binding.without_chosen(credential)))
-            {
-                Some((before, Some(after))) if before != after => Edit::Put(after.numbers()),
-                Some((_, None)) => Edit::Remove,
-                _ => Edit::Leave,
+            let Some(before) = self.alive(entry, now) else {
+                return (Edit::Leave, ());
+            };
+            let edit = match before.without_chosen(credential) {
+                Some(after) if after == before => Edit::Leave,
+                Some(after) => Edit::Put(after.numbers()),
+                None => Edit::Remove,
             };
             (edit, ())
         });
         updated.written
-    }
-
-    /// Ends every binding whose home is this credential.
-    pub fn release(&self, shared: &impl SharedData, fingerprint: u64) {
-        self.table.retain(shared, |entry| Binding::of(*entry).home.credential != fingerprint);
-    }
-
-    /// Drops what has ended, and gives the number of bindings that are left. Nothing needs it but
-    /// who wants to know the number: a binding that has ended counts as none, and its place is
-    /// taken when one is wanted.
-    pub fn sweep(&self, shared: &impl SharedData, now: u64) -> usize {
-        self.table.retain(shared, |entry| self.alive(Some(*entry), now).is_some())
     }
 
     /// Every key of shared data that bindings use.
@@ -186,7 +201,12 @@ impl Bindings {
         self.table.keys()
     }
 
-    fn alive(&self, entry: Option<Entry<4>>, now: u64) -> Option<Binding> {
-        entry.filter(|entry| now <= entry.used.saturating_add(self.ttl)).map(Binding::of)
+    /// The table under the bindings, for tools that walk it.
+    pub fn table(&self) -> &Table<4> {
+        &self.table
+    }
+
+    fn alive(&self, entry: Option<Entry<4>>, now: Timestamp) -> Option<Binding> {
+        entry.filter(|entry| now <= entry.used + self.ttl).map(Binding::from)
     }
 }

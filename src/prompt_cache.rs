@@ -6,26 +6,28 @@
 //! drops it after five to ten minutes, and after an hour at the latest; of others nothing better is
 //! known.
 
+use std::time::Duration;
+
 use crate::api::Api;
 use crate::config::Pool;
 use crate::request::Request;
 
-const FIVE_MINUTES: u64 = 5 * 60 * 1_000;
-const ONE_HOUR: u64 = 60 * 60 * 1_000;
+const FIVE_MINUTES: Duration = Duration::from_mins(5);
+const ONE_HOUR: Duration = Duration::from_hours(1);
 
-/// For how long after its last use a prompt is cached, in milliseconds.
+/// For how long after its last use a prompt is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     /// So long it can be counted on.
-    pub warm: u64,
+    pub warm: Duration,
     /// After so long it is certainly gone.
-    pub certain: u64,
+    pub certain: Duration,
 }
 
 impl Lifetime {
     /// What no request of a pool asks to shorten: a session that was idle for less is certainly not
     /// cold.
-    pub fn least(pool: &Pool) -> u64 {
+    pub fn least(pool: &Pool) -> Duration {
         pool.cache_lifetime.unwrap_or(FIVE_MINUTES)
     }
 
@@ -81,7 +83,7 @@ mod tests {
     fn asks(headers: &[(&str, &str)], body: &str) -> bool {
         let headers: Headers = headers.iter().copied().collect();
         let body = Body::read(&Paths::default(), body.as_bytes());
-        asks_for_an_hour(&Request { headers: &headers, body, tried: &[], properties: &[] })
+        asks_for_an_hour(&Request::new(&headers, body))
     }
 
     #[test]

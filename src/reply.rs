@@ -1,10 +1,13 @@
 //! Errors that the filter answers itself, in the dialect of the API that the client speaks.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use crate::api::Api;
 use crate::availability::Unready;
 use crate::target::Target;
+use crate::time::Timestamp;
 
 /// An answer that never reached an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +23,13 @@ pub struct LocalReply {
 /// The answer when no credential is ready: 429 `model_cooldown` if all of them wait for a quota,
 /// else 503, as in the reference. Anthropic's and Google's clients get the same message in their
 /// own shape.
-pub fn no_credential(target: &Target<'_>, unready: Unready, now: u64) -> LocalReply {
-    let seconds_until = |until: u64| until.saturating_sub(now).div_ceil(1000);
+pub fn no_credential(target: &Target<'_>, unready: Unready, now: Timestamp) -> LocalReply {
     match unready {
         Unready::RateLimited(until) => {
-            let body = cooldown(target, until.saturating_sub(now));
+            let body = cooldown(target, until.since(now));
             LocalReply {
                 status: 429,
-                retry_after: Some(seconds_until(until)),
+                retry_after: Some(seconds(until.since(now))),
                 body: body.to_string(),
             }
         }
@@ -35,7 +37,7 @@ pub fn no_credential(target: &Target<'_>, unready: Unready, now: u64) -> LocalRe
             let body = unavailable(target, "auth_unavailable: no auth available");
             LocalReply {
                 status: 503,
-                retry_after: until.map(seconds_until),
+                retry_after: until.map(|until| seconds(until.since(now))),
                 body: body.to_string(),
             }
         }
@@ -46,7 +48,7 @@ pub fn no_credential(target: &Target<'_>, unready: Unready, now: u64) -> LocalRe
     }
 }
 
-fn cooldown(target: &Target<'_>, wait: u64) -> Value {
+fn cooldown(target: &Target<'_>, wait: Duration) -> Value {
     let model = if target.model.is_empty() { "requested model" } else { &target.model };
     let via = if is_named(target.provider) {
         format!(" via provider {}", target.provider)
@@ -70,7 +72,7 @@ fn cooldown(target: &Target<'_>, wait: u64) -> Value {
             if is_named(target.provider) {
                 error.insert("provider".to_owned(), json!(target.provider));
             }
-            error.insert("reset_seconds".to_owned(), json!(wait.div_ceil(1000)));
+            error.insert("reset_seconds".to_owned(), json!(seconds(wait)));
             error.insert("reset_time".to_owned(), json!(rounded_duration(wait)));
             json!({"error": error})
         }
@@ -96,10 +98,15 @@ fn is_named(provider: &str) -> bool {
     !matches!(provider, "" | "mixed")
 }
 
-/// Milliseconds as Go prints a duration rounded to the second (half away from zero): `1m30s`. Less
+/// Whole seconds, rounded up: what `retry-after` takes.
+fn seconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+/// A duration as Go prints it when it is rounded to the second (half away from zero): `1m30s`. Less
 /// than a second is one.
-fn rounded_duration(milliseconds: u64) -> String {
-    let seconds = match milliseconds {
+fn rounded_duration(duration: Duration) -> String {
+    let seconds = match duration.as_millis() {
         1..1000 => 1,
         milliseconds => (milliseconds + 500) / 1000,
     };

@@ -83,11 +83,16 @@ pub struct Request<'a> {
     pub headers: &'a Headers,
     /// What the body says; empty when there is none, or it was not read.
     pub body: Body<'a>,
-    /// Fingerprints of the credentials that this request has been to.
-    pub tried: &'a [u64],
     /// The values of the properties that the configuration's scope names, in its order; empty ones
     /// are absent.
     pub properties: &'a [Vec<u8>],
+}
+
+impl<'a> Request<'a> {
+    /// A request without properties.
+    pub fn new(headers: &'a Headers, body: Body<'a>) -> Self {
+        Self { headers, body, properties: &[] }
+    }
 }
 
 #[cfg(test)]

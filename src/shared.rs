@@ -33,7 +33,7 @@ impl Default for Cas {
     }
 }
 
-/// Another worker wrote first: read again.
+/// A lost compare-and-swap: another worker wrote first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CasMismatch;
 
@@ -42,14 +42,14 @@ pub trait SharedData {
     /// The newest value of a key.
     fn get(&self, key: &str) -> Stored;
 
-    /// Writes a value if nobody wrote since it was read.
+    /// Writes a value if it was not written since it was read.
     ///
     /// # Errors
-    /// [`CasMismatch`] if somebody did.
+    /// [`CasMismatch`] if another worker did.
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch>;
 }
 
-/// How often an update is tried. Every refusal means that another worker's write went through, so
+/// How often an update is tried. Every mismatch means that another worker's write went through, so
 /// even with four workers in a tight loop on one key this many in succession are rare.
 pub const CAS_RETRIES: u32 = 32;
 
@@ -62,27 +62,29 @@ pub struct Updated<T> {
     pub written: bool,
 }
 
-/// Changes the value of a key. `change` gets the value as it stands and gives the new one, or none
-/// to leave it, and a result; if another worker wrote meanwhile, it is asked again with what that
-/// one left.
+/// Changes the value of a key. `change` gets the current value and returns the new one, or `None` to
+/// leave it, and a result; if another worker wrote meanwhile, it is called again with the value that
+/// worker left.
 pub fn update<T>(
     shared: &impl SharedData,
     key: &str,
     mut change: impl FnMut(&[u8]) -> (Option<Vec<u8>>, T),
 ) -> Updated<T> {
-    let mut attempt = 1;
-    loop {
+    retry(|| {
         let stored = shared.get(key);
         let (value, result) = change(&stored.value);
-        let Some(value) = value else {
-            return Updated { result, written: true };
-        };
-        match shared.set(key, &value, stored.cas) {
-            Ok(()) => return Updated { result, written: true },
-            Err(CasMismatch) if attempt == CAS_RETRIES => {
-                return Updated { result, written: false };
-            }
-            Err(CasMismatch) => attempt += 1,
+        (value.map_or(Ok(()), |value| shared.set(key, &value, stored.cas)), result)
+    })
+}
+
+/// Reads, changes and writes until no other worker interferes, at most [`CAS_RETRIES`] times.
+pub(crate) fn retry<T>(mut step: impl FnMut() -> (Result<(), CasMismatch>, T)) -> Updated<T> {
+    let mut left = CAS_RETRIES;
+    loop {
+        let (written, result) = step();
+        left -= 1;
+        if written.is_ok() || left == 0 {
+            return Updated { result, written: written.is_ok() };
         }
     }
 }

@@ -5,8 +5,8 @@ use crate::body::PathId;
 use crate::config::{Match, Pool};
 use crate::request::{Headers, Request};
 
-/// Bytes of a model's name that count. No model is called so; a client might say it all the same,
-/// and the name goes into replies and plans.
+/// Bytes of a model's name that count. No real name is this long, but a client may send one, and
+/// the name goes into replies and plans.
 const LONGEST_MODEL: usize = 512;
 
 /// What a request is for.
@@ -21,6 +21,9 @@ pub struct Target<'c> {
     /// The model as the client wrote it, at most 512 bytes of it; empty if it did not, or if the
     /// body was not read.
     pub model: String,
+    /// The model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with
+    /// other settings, on the same quota and the same prompt cache.
+    pub canonical_model: String,
 }
 
 impl<'c> Target<'c> {
@@ -43,8 +46,21 @@ impl<'c> Target<'c> {
 
     /// A request whose pool, API and model are known.
     pub fn new(pool: &'c Pool, api: Api, model: String) -> Self {
-        Self { pool, provider: pool.provider.as_deref().unwrap_or(api.as_str()), api, model }
+        Self {
+            pool,
+            provider: pool.provider.as_deref().unwrap_or(api.as_str()),
+            api,
+            canonical_model: canonical(&model).to_owned(),
+            model,
+        }
     }
+}
+
+/// A model without a suffix in parentheses.
+pub fn canonical(model: &str) -> &str {
+    let model = model.trim();
+    let base = model.strip_suffix(')').and_then(|rest| Some(rest.rsplit_once('(')?.0.trim()));
+    base.filter(|base| !base.is_empty()).unwrap_or(model)
 }
 
 /// What headers alone tell of the pool that serves a request.

@@ -5,11 +5,13 @@
 mod world;
 
 use serde_json::{Value, json};
+use session_affinity::config::{CredentialId, PoolId};
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::reply::LocalReply;
 use session_affinity::request::Headers;
+use session_affinity::response::Response;
 use session_affinity::router::{NextStep, Plan};
-use world::{SECOND, World, routed, said};
+use world::{SECOND, World, received, routed, said};
 
 impl World {
     fn new(sections: Value) -> Self {
@@ -38,7 +40,7 @@ impl World {
     fn attempt(&self, plan: &mut Plan) -> String {
         *plan = Plan::decode(&plan.encode()).unwrap();
         if plan.is_pending() {
-            self.router.observe_failed_connection(plan, &self.shared, self.now);
+            self.router.observe(plan, &Response::ConnectionFailed, &self.shared, self.now);
         }
         match self.router.attempt(plan, &self.shared, self.now).unwrap() {
             NextStep::Send { credential, .. } => credential.id.clone(),
@@ -56,7 +58,7 @@ impl World {
     ) -> Option<String> {
         let headers: Headers = headers.iter().copied().collect();
         let verdict =
-            self.router.observe(plan, status, &headers, message.as_bytes(), &self.shared, self.now);
+            self.router.observe(plan, &received(status, &headers, message), &self.shared, self.now);
         verdict.next.map(|next| next.id.clone())
     }
 
@@ -240,9 +242,9 @@ fn a_last_connection_that_fails_is_told_in_the_clients_dialect() {
     let mut plan = world.plan("1");
     world.attempt(&mut plan);
     world.attempt(&mut plan);
-    world.router.observe_failed_connection(&mut plan, &world.shared, world.now);
+    world.router.observe(&mut plan, &Response::ConnectionFailed, &world.shared, world.now);
     assert_eq!(plan.end(), Some(Failover::Exhausted));
-    let reply = world.router.no_answer(&plan, &world.shared, world.now).unwrap();
+    let reply = world.router.no_response(&plan, &world.shared, world.now).unwrap();
     assert_eq!(waits(&reply), (503, None), "c could be asked at once");
     assert!(reply.body.contains(r#""type":"error""#), "{}", reply.body);
 }
@@ -255,8 +257,8 @@ fn a_strict_session_whose_home_does_not_answer_is_told_when_to_come_back() {
     world.hear(&mut plan, 200, &[], "");
     let mut plan = world.plan("1");
     world.attempt(&mut plan);
-    world.router.observe_failed_connection(&mut plan, &world.shared, world.now);
-    let reply = world.router.no_answer(&plan, &world.shared, world.now).unwrap();
+    world.router.observe(&mut plan, &Response::ConnectionFailed, &world.shared, world.now);
+    let reply = world.router.no_response(&plan, &world.shared, world.now).unwrap();
     assert_eq!(waits(&reply), (503, Some(60)), "others are ready, but not for this session");
 }
 
@@ -272,8 +274,10 @@ fn an_attempt_that_envoy_did_not_make_is_told() {
 #[test]
 fn what_only_the_listener_knows_yet_is_none_of_the_clusters() {
     let world = World::new(json!({}));
-    for unknown in [Plan { next: Some(7), ..world.plan("1") }, Plan { pool: 7, ..world.plan("1") }]
-    {
+    for unknown in [
+        Plan { next: Some(CredentialId(7)), ..world.plan("1") },
+        Plan { pool: PoolId(7), ..world.plan("1") },
+    ] {
         assert!(
             world.router.attempt(&mut unknown.clone(), &world.shared, world.now).is_none(),
             "{unknown:?}"

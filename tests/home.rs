@@ -4,6 +4,8 @@
 
 mod world;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
@@ -218,7 +220,7 @@ fn a_home_that_is_removed_leaves_the_session_to_its_substitute() {
 fn a_session_that_is_cold_everywhere_is_placed_anew() {
     let mut world = World::new(json!({"routing": {"strategy": "round-robin"}}));
     assert_eq!(world.serve("1"), is("a", Outcome::Miss));
-    world.now += 5 * MINUTE - 1;
+    world.now += 5 * MINUTE - Duration::from_millis(1);
     assert_eq!(world.serve("1"), is("a", Outcome::Hit));
     world.now += 5 * MINUTE;
     assert_eq!(world.serve("1"), is("b", Outcome::Cold));
@@ -297,7 +299,7 @@ fn the_second_turn_inherits_the_home_and_does_not_lose_it_to_a_short_limit() {
         let headers: Headers = [(":path", "/v1/messages")].into_iter().collect();
         let body = json!({"model": "m", "messages": messages}).to_string();
         let body = world.router.read_body(body.as_bytes());
-        let request = Request { headers: &headers, body, tried: &[], properties: &[] };
+        let request = Request::new(&headers, body);
         let decision = world.router.route(&request, &world.shared, world.now);
         world.answer(&decision, status, &[("retry-after", "30")], "");
         said(&decision)

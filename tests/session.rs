@@ -8,6 +8,7 @@ use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
 use session_affinity::router::{Decision, Router};
 use session_affinity::shared::InMemory;
+use session_affinity::time::Timestamp;
 
 /// A router of one pool with two credentials and these sections.
 fn router(sections: Value) -> Router {
@@ -30,13 +31,9 @@ fn found(
     properties: &[Vec<u8>],
 ) -> Option<(String, u32)> {
     let (headers, body) = (headers(list), body.to_string());
-    let request = Request {
-        headers: &headers,
-        body: router.read_body(body.as_bytes()),
-        tried: &[],
-        properties,
-    };
-    match router.route(&request, &InMemory::default(), 0) {
+    let request =
+        Request { headers: &headers, body: router.read_body(body.as_bytes()), properties };
+    match router.route(&request, &InMemory::default(), Timestamp::EPOCH) {
         Decision::Route(route) => route.session.map(|(source, key)| (source.to_owned(), key.tag())),
         other => panic!("{other:?}"),
     }
@@ -68,13 +65,8 @@ fn megabytes_and_broken_ends_do_not_hide_an_id() {
     let router = router(json!({}));
     let source_in = |body: &[u8]| {
         let headers = Headers::default();
-        let request = Request {
-            headers: &headers,
-            body: router.read_body(body),
-            tried: &[],
-            properties: &[],
-        };
-        match router.route(&request, &InMemory::default(), 0) {
+        let request = Request::new(&headers, router.read_body(body));
+        match router.route(&request, &InMemory::default(), Timestamp::EPOCH) {
             Decision::Route(route) => route.session.map(|(source, _)| source.to_owned()),
             other => panic!("{other:?}"),
         }
@@ -140,13 +132,8 @@ fn a_prompt_cache_key_falls_back_to_its_conversation() {
     let (router, shared) = (router(json!({})), InMemory::default());
     let send = |body: Value| {
         let (headers, body) = (Headers::default(), body.to_string());
-        let request = Request {
-            headers: &headers,
-            body: router.read_body(body.as_bytes()),
-            tried: &[],
-            properties: &[],
-        };
-        router.route(&request, &shared, 0).outcome().as_str()
+        let request = Request::new(&headers, router.read_body(body.as_bytes()));
+        router.route(&request, &shared, Timestamp::EPOCH).outcome().as_str()
     };
     assert_eq!(send(json!({"conversation": {"id": "conv_1"}})), "miss");
     assert_eq!(send(json!({"conversation": {"id": "conv_1"}, "prompt_cache_key": "k"})), "inherit");
@@ -292,13 +279,10 @@ fn the_provider_is_the_pools_or_what_the_path_tells() {
         ("/v1internal:generateContent", "gemini"),
     ] {
         let headers = headers(&[(":path", path)]);
-        let request = Request {
-            headers: &headers,
-            body: router.read_body(b"{}"),
-            tried: &[],
-            properties: &[],
-        };
-        let Decision::Reply(_, reply) = router.route(&request, &InMemory::default(), 0) else {
+        let request = Request::new(&headers, router.read_body(b"{}"));
+        let Decision::Reply(_, reply) =
+            router.route(&request, &InMemory::default(), Timestamp::EPOCH)
+        else {
             panic!("{path}")
         };
         assert!(reply.body.contains(&format!("providers={provider}")), "{path}: {}", reply.body);

@@ -9,6 +9,12 @@ use serde_json::Value;
 use super::fields::{Fields, Problems};
 use super::{Profile, Secret, Setting};
 
+/// Identifies a credential within its pool, in bindings and plans: a hash of its id. It outlives
+/// reorderings of the configuration, and listener and clusters agree on it without being updated at
+/// the same moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CredentialId(pub u64);
+
 /// One way to a provider: an API key, a subscription, a workspace, a replica.
 #[derive(Debug)]
 pub struct Credential {
@@ -33,9 +39,9 @@ pub struct Credential {
     /// Preferred for WebSocket streams.
     pub websockets: bool,
     /// Whether it serves.
-    pub state: Availability,
-    /// What bindings store in place of the id.
-    pub fingerprint: u64,
+    pub availability: Availability,
+    /// What bindings and plans store in place of the id.
+    pub fingerprint: CredentialId,
     /// The key of shared data under which its cooldowns are kept.
     pub cooldown_key: String,
 }
@@ -133,10 +139,10 @@ impl Credential {
             ("drain", Availability::Drain),
             ("disabled", Availability::Disabled),
         ];
-        let state = fields.one_of("state", &states);
+        let availability = fields.one_of("state", &states);
         fields.finish();
         Self {
-            fingerprint: fingerprint(&[&id]),
+            fingerprint: CredentialId(fingerprint(&[&id])),
             cooldown_key: format!(
                 "session_affinity/credential/{:016x}",
                 fingerprint(&[pool, "\0", &id])
@@ -150,7 +156,7 @@ impl Credential {
             weight,
             disable_cooling,
             websockets,
-            state: state.unwrap_or(Availability::Active),
+            availability: availability.unwrap_or(Availability::Active),
         }
     }
 }

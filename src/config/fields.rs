@@ -1,5 +1,7 @@
 //! Reading a JSON object field by field, with every problem collected under its path.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 /// What is wrong with a configuration: one line a problem, `path: what was expected`.
@@ -133,11 +135,11 @@ impl<'p> Fields<'p> {
         self.wrong(name, format!("expected one of {}, found {text:?}", known.join(", ")))
     }
 
-    /// A Go duration of at least a millisecond, in milliseconds.
-    pub(super) fn duration(&mut self, name: &str) -> Option<u64> {
+    /// A Go duration of at least a millisecond.
+    pub(super) fn duration(&mut self, name: &str) -> Option<Duration> {
         let text = self.string(name)?;
-        match crate::duration::milliseconds(text.trim()) {
-            Some(duration) if duration > 0 => Some(duration),
+        match crate::duration::parse(text.trim()) {
+            Some(duration) if !duration.is_zero() => Some(duration),
             _ => self.wrong(
                 name,
                 format!("expected a duration such as 1h, 90s or 1h30m, found {text:?}"),

@@ -11,16 +11,18 @@ mod pool;
 mod secret;
 mod session;
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-pub use credential::{Availability, Credential, CredentialHeader, HeaderValue};
+pub use credential::{Availability, Credential, CredentialHeader, CredentialId, HeaderValue};
 use fields::Fields;
 pub use fields::Problems;
-pub use pool::{Match, Pattern, Pool};
+pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;
 pub use session::{ScopePart, SessionConfig};
 
-use crate::body::{PathId, Paths};
+use crate::body::{Body, PathId, Paths};
 use crate::classify::Class;
 
 /// Members of a body that refer to state of the provider: OpenAI's stored responses and
@@ -80,8 +82,8 @@ pub struct Routing {
     pub strategy: Strategy,
     /// Whether sessions keep their credential.
     pub session_affinity: bool,
-    /// Milliseconds after its last use at which a binding ends. At least 1, default one hour.
-    pub ttl: u64,
+    /// The time after its last use at which a binding ends. At least 1 ms, default one hour.
+    pub ttl: Duration,
     /// The most cursors of round-robin, in the profile `reference`, where all start over beyond it.
     /// Default 4096.
     pub max_rotations: u32,
@@ -91,19 +93,19 @@ pub struct Routing {
     pub filter_state: String,
 }
 
-/// The section `cooldown`, and `disable_cooling`. Times are in milliseconds.
+/// The section `cooldown`, and `disable_cooling`.
 #[derive(Clone, Debug)]
 pub struct CooldownConfig {
     /// Whether errors block nothing, but for a model that an account does not have.
     pub disabled: bool,
     /// The longest block that a provider's wish or the back-off makes. Default 30 minutes.
-    pub max: u64,
+    pub max: Duration,
     /// The block after an overload or a connection that failed. Default one minute.
-    pub transient: u64,
+    pub transient: Duration,
     /// The block after a refused key. Default 30 minutes.
-    pub denied: u64,
+    pub denied: Duration,
     /// The block of a model that is not there. Default 12 hours.
-    pub not_found: u64,
+    pub not_found: Duration,
     /// The class of statuses that are to be seen otherwise.
     pub statuses: Vec<(u16, Class)>,
 }
@@ -230,6 +232,11 @@ impl FailoverConfig {
 }
 
 impl BodyConfig {
+    /// Whether a request refers to state that only the credential of its session has.
+    pub fn refers_to_state(&self, body: &Body<'_>) -> bool {
+        self.state.iter().any(|&path| body.get(path).is_some())
+    }
+
     fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {
         let max_bytes = fields.integer_within("max_bytes", 1, 1 << 30).unwrap_or(8 << 20) as usize;
         let always_read = fields.one_of("read", &[("needed", false), ("always", true)]);
@@ -244,11 +251,10 @@ impl BodyConfig {
 
 impl CooldownConfig {
     fn read(mut fields: Fields<'_>, disabled: bool) -> Self {
-        let mut duration = |name: &str, default: u64| fields.duration(name).unwrap_or(default);
-        let max = duration("max", 1_800_000);
-        let transient = duration("transient", 60_000);
-        let denied = duration("denied", 1_800_000);
-        let not_found = duration("not_found", 43_200_000);
+        let max = fields.duration("max").unwrap_or(Duration::from_mins(30));
+        let transient = fields.duration("transient").unwrap_or(Duration::from_mins(1));
+        let denied = fields.duration("denied").unwrap_or(Duration::from_mins(30));
+        let not_found = fields.duration("not_found").unwrap_or(Duration::from_hours(12));
         let mut by_status = fields.object("statuses");
         let mut statuses = Vec::new();
         for name in by_status.names() {
@@ -304,7 +310,7 @@ impl Routing {
                 (None, None) => profile == Profile::Recommended,
                 (affinity, deprecated) => affinity.unwrap_or(false) || deprecated.unwrap_or(false),
             },
-            ttl: ttl.unwrap_or(3_600_000),
+            ttl: ttl.unwrap_or(Duration::from_hours(1)),
             max_rotations,
             header: header.unwrap_or_else(|| "x-session-affinity-cluster".to_owned()),
             filter_state: filter_state.unwrap_or_else(|| "session_affinity.cluster".to_owned()),

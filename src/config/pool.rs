@@ -1,10 +1,16 @@
 //! Pools: which requests they serve, and the credentials they serve them with.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::Setting;
-use super::credential::{Credential, fingerprint};
+use super::credential::{Credential, CredentialId, fingerprint};
 use super::fields::{Fields, Problems};
+
+/// Identifies a pool in plans of failover: a hash of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolId(pub u64);
 
 /// Credentials that serve the same requests.
 #[derive(Debug)]
@@ -18,11 +24,11 @@ pub struct Pool {
     pub matches: Match,
     /// Whether its sessions are served by their home or not at all.
     pub strict: bool,
-    /// Milliseconds for which its provider keeps a prompt cached after the last use; `None`: as the
+    /// For how long its provider keeps a prompt cached after the last use; `None`: as the
     /// provider's documentation says.
-    pub cache_lifetime: Option<u64>,
+    pub cache_lifetime: Option<Duration>,
     /// What plans of failover call it.
-    pub fingerprint: u64,
+    pub fingerprint: PoolId,
     /// The request headers that carry its credentials: what clients send under these names goes no
     /// further.
     pub key_headers: Vec<String>,
@@ -100,7 +106,7 @@ impl Pool {
         let source_headers = distinct(headers().filter_map(|header| header.value.source()));
         credentials.sort_by(|left, right| left.id.cmp(&right.id));
         Self {
-            fingerprint: fingerprint(&[&name]),
+            fingerprint: PoolId(fingerprint(&[&name])),
             name,
             provider,
             matches,
@@ -113,8 +119,8 @@ impl Pool {
     }
 
     /// The credential that bindings and plans know by this fingerprint.
-    pub fn credential(&self, fingerprint: u64) -> Option<&Credential> {
-        self.credentials.iter().find(|credential| credential.fingerprint == fingerprint)
+    pub fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.fingerprint == id)
     }
 }
 

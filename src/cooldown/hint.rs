@@ -1,17 +1,16 @@
 //! When a provider says that it may be asked again.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::request::Headers;
+use crate::time::Timestamp;
 
-/// How long the provider wants to be left alone, in milliseconds; `None` if it does not say. In
-/// this order: `retry-after-ms`; `retry-after` in seconds or as an HTTP date; the resets of
-/// Anthropic's unified limits that are exhausted; OpenAI's `x-ratelimit-reset-*` of what is used
-/// up.
-pub fn wait(headers: &Headers, now: u64) -> Option<u64> {
-    let milliseconds =
-        || headers.text("retry-after-ms").trim().parse::<f64>().ok().and_then(positive);
-    milliseconds()
+/// How long the provider wants to be left alone; `None` if it does not say. In this order:
+/// `retry-after-ms`; `retry-after` in seconds or as an HTTP date; the resets of Anthropic's unified
+/// limits that are exhausted; OpenAI's `x-ratelimit-reset-*` of what is used up.
+pub fn wait(headers: &Headers, now: Timestamp) -> Option<Duration> {
+    let milliseconds = headers.text("retry-after-ms").trim().parse::<f64>().ok().and_then(positive);
+    milliseconds
         .or_else(|| retry_after(headers, now))
         .or_else(|| unified(headers, now))
         .or_else(|| openai(headers))
@@ -22,24 +21,23 @@ pub fn is_for_the_whole_credential(headers: &Headers) -> bool {
     ["5h", "7d"].iter().any(|window| headers.text(&unified_header(window, "status")) == "rejected")
 }
 
-fn retry_after(headers: &Headers, now: u64) -> Option<u64> {
+fn retry_after(headers: &Headers, now: Timestamp) -> Option<Duration> {
     let text = headers.text("retry-after").trim();
-    let seconds = || text.parse::<f64>().ok().and_then(|seconds| positive(seconds * 1000.0));
-    let date = || {
-        let time = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
-        Some((time.as_millis() as u64).saturating_sub(now))
-    };
-    seconds().or_else(date)
+    if let Ok(seconds) = text.parse::<f64>() {
+        return positive(seconds * 1000.0);
+    }
+    let time = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((Timestamp::EPOCH + time).since(now))
 }
 
 /// The latest reset of an exhausted window; the resets are seconds since the epoch.
-fn unified(headers: &Headers, now: u64) -> Option<u64> {
-    let reset = |window: &str| {
-        let seconds = headers.text(&unified_header(window, "reset")).trim().parse::<u64>().ok()?;
-        Some(seconds.saturating_mul(1000).saturating_sub(now))
-    };
-    let is_rejected = |window: &&str| headers.text(&unified_header(window, "status")) == "rejected";
-    ["5h", "7d", ""].into_iter().filter(is_rejected).filter_map(reset).max()
+fn unified(headers: &Headers, now: Timestamp) -> Option<Duration> {
+    ["5h", "7d", ""]
+        .into_iter()
+        .filter(|window| headers.text(&unified_header(window, "status")) == "rejected")
+        .filter_map(|window| headers.text(&unified_header(window, "reset")).trim().parse().ok())
+        .map(|seconds| Timestamp::from_secs(seconds).since(now))
+        .max()
 }
 
 fn unified_header(window: &str, field: &str) -> String {
@@ -48,28 +46,34 @@ fn unified_header(window: &str, field: &str) -> String {
 }
 
 /// The latest reset of requests or tokens of which none are left; durations as Go writes them.
-fn openai(headers: &Headers) -> Option<u64> {
-    let reset = |what: &str| {
-        let none_left = headers.text(&format!("x-ratelimit-remaining-{what}")).trim() == "0";
-        let reset = headers.text(&format!("x-ratelimit-reset-{what}"));
-        crate::duration::milliseconds(reset.trim()).filter(|_| none_left)
-    };
-    ["requests", "tokens"].into_iter().filter_map(reset).max()
+fn openai(headers: &Headers) -> Option<Duration> {
+    ["requests", "tokens"]
+        .into_iter()
+        .filter(|what| headers.text(&format!("x-ratelimit-remaining-{what}")).trim() == "0")
+        .filter_map(|what| {
+            crate::duration::parse(headers.text(&format!("x-ratelimit-reset-{what}")).trim())
+        })
+        .max()
 }
 
-fn positive(milliseconds: f64) -> Option<u64> {
-    (milliseconds.is_finite() && milliseconds >= 0.0).then_some(milliseconds as u64)
+fn positive(milliseconds: f64) -> Option<Duration> {
+    (milliseconds.is_finite() && milliseconds >= 0.0)
+        .then_some(Duration::from_millis(milliseconds as u64))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Sat, 21 Nov 2026 12:00:00 GMT
-    const NOON: u64 = 1_795_262_400_000;
+    fn is_whole(name: &str, value: &str) -> bool {
+        is_for_the_whole_credential(&[(name, value)].into_iter().collect())
+    }
 
-    fn waits(list: &[(&str, &str)]) -> Option<u64> {
-        wait(&list.iter().copied().collect(), NOON)
+    /// Sat, 21 Nov 2026 12:00:00 GMT
+    const NOON: Timestamp = Timestamp::from_secs(1_795_262_400);
+
+    fn waits(list: &[(&str, &str)]) -> Option<u128> {
+        wait(&list.iter().copied().collect(), NOON).map(|wait| wait.as_millis())
     }
 
     #[test]
@@ -106,8 +110,6 @@ mod tests {
 
     #[test]
     fn the_limits_of_an_account_are_told_from_those_of_a_model() {
-        let is_whole =
-            |name, value| is_for_the_whole_credential(&[(name, value)].into_iter().collect());
         assert!(is_whole("anthropic-ratelimit-unified-7d-status", "rejected"));
         assert!(!is_whole("anthropic-ratelimit-unified-7d-status", "allowed_warning"));
         assert!(!is_whole("retry-after", "1"));

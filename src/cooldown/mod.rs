@@ -12,45 +12,45 @@ mod state;
 pub use hint::{is_for_the_whole_credential, wait};
 pub use state::{Block, MODELS, ModelState, ModelStates, WHOLE};
 
+use std::time::Duration;
+
 use crate::classify::Class;
 use crate::config::{CooldownConfig, Credential, Profile};
 use crate::hash::{KeyHash, Seed};
 use crate::shared::{self, SharedData, Updated};
-
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
+use crate::target::canonical;
+use crate::time::Timestamp;
 
 /// The longest window of the back-off.
-const LONGEST_BACKOFF: u64 = 30 * MINUTE;
+const LONGEST_BACKOFF: Duration = Duration::from_mins(30);
 
 /// The first window of the back-off; each further one is twice as long.
-const FIRST_BACKOFF: u64 = SECOND;
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What came of an attempt to serve a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Observation<'a> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
     /// The status of the answer; 0 if there was none.
     pub status: u16,
     /// The beginning of the answer's body, where [`depends_on_message`] says that it counts.
-    pub message: &'a str,
-    /// How long the provider wants to be left alone, in milliseconds.
-    pub wait: Option<u64>,
+    pub message: String,
+    /// How long the provider wants to be left alone.
+    pub wait: Option<Duration>,
     /// Whether a limit of the whole credential was hit.
     pub whole: bool,
     /// When the request was sent on its way. A success that set out before a block began does not
     /// end it.
-    pub sent: u64,
+    pub sent: Timestamp,
 }
 
 /// An answer, and what it is measured by.
 struct Lesson<'a> {
     model: &'a str,
     class: Class,
-    observation: &'a Observation<'a>,
+    observation: &'a Observation,
     /// Whether errors block nothing here.
     cooling_disabled: bool,
-    now: u64,
+    now: Timestamp,
 }
 
 /// The cooldowns of all credentials.
@@ -71,7 +71,7 @@ impl Cooldowns<'_> {
         shared: &impl SharedData,
         credential: &Credential,
         model: &str,
-        now: u64,
+        now: Timestamp,
     ) -> Option<Block> {
         let states = ModelStates::decode(&shared.get(&credential.cooldown_key).value);
         match self.profile {
@@ -87,8 +87,8 @@ impl Cooldowns<'_> {
         shared: &impl SharedData,
         credential: &Credential,
         model: &str,
-        observation: &Observation<'_>,
-        now: u64,
+        observation: &Observation,
+        now: Timestamp,
     ) -> Updated<Class> {
         let class = self.class_of(observation);
         let cooling_disabled = credential.disable_cooling.unwrap_or(self.config.disabled);
@@ -105,14 +105,14 @@ impl Cooldowns<'_> {
     }
 
     /// The class of an answer: as configured for its status, else as the profile has it.
-    fn class_of(&self, observation: &Observation<'_>) -> Class {
+    fn class_of(&self, observation: &Observation) -> Class {
         let configured =
             self.config.statuses.iter().find(|(status, _)| *status == observation.status);
         match (configured, self.profile) {
             (Some((_, class)), _) => *class,
-            (None, Profile::Recommended) => Class::of(observation.status, observation.message),
+            (None, Profile::Recommended) => Class::of(observation.status, &observation.message),
             (None, Profile::Reference) => {
-                Class::of_reference(observation.status, observation.message)
+                Class::of_reference(observation.status, &observation.message)
             }
         }
     }
@@ -122,15 +122,23 @@ impl Cooldowns<'_> {
         if model.is_empty() { WHOLE } else { self.seed.hash(&[model.as_bytes()]) }
     }
 
-    fn block_recommended(&self, states: &ModelStates, model: &str, now: u64) -> Option<Block> {
+    fn block_recommended(
+        &self,
+        states: &ModelStates,
+        model: &str,
+        now: Timestamp,
+    ) -> Option<Block> {
         let of = |key: KeyHash| states.get(key).and_then(|state| state.block(now));
-        let until = |block: &Block| block.until().unwrap_or(u64::MAX);
-        [of(WHOLE), of(self.model_key(canonical(model)))].into_iter().flatten().max_by_key(until)
+
+        [of(WHOLE), of(self.model_key(canonical(model)))]
+            .into_iter()
+            .flatten()
+            .max_by_key(|block| block.until().unwrap_or(Timestamp::MAX))
     }
 
     /// With a model only its own state counts, else that of the model without suffix; without a
     /// model only the credential's.
-    fn block_reference(&self, states: &ModelStates, model: &str, now: u64) -> Option<Block> {
+    fn block_reference(&self, states: &ModelStates, model: &str, now: Timestamp) -> Option<Block> {
         let exact = states.get(self.model_key(model));
         let base = || states.get(self.model_key(canonical(model))).filter(|_| !model.is_empty());
         exact.or_else(base)?.block(now)
@@ -169,7 +177,7 @@ impl Cooldowns<'_> {
             None if is_open => return,
             None => backoff(&mut state.level).min(self.config.max),
         };
-        let until = now.saturating_add(length);
+        let until = now + length;
         if !is_open || state.retry_at < Some(until) {
             state.unavailable = true;
             state.retry_at = Some(until);
@@ -182,22 +190,19 @@ impl Cooldowns<'_> {
         let &Lesson { model, class, observation, cooling_disabled, now } = lesson;
         let key = self.model_key(model);
         let mut state = states.get(key).unwrap_or_default();
-        let block_for = |length: u64| (!cooling_disabled).then(|| now.saturating_add(length));
+        let block_for = |length: Duration| (!cooling_disabled).then(|| now + length);
         match class {
             Class::Success => state = ModelState::default(),
             Class::RequestFault => return,
-            Class::NotSupported => state.retry_at = Some(now.saturating_add(12 * HOUR)),
-            Class::NotFound => state.retry_at = block_for(12 * HOUR),
-            Class::Denied => state.retry_at = block_for(30 * MINUTE),
-            Class::Transient => state.retry_at = block_for(MINUTE),
+            Class::NotSupported => state.retry_at = Some(now + Duration::from_hours(12)),
+            Class::NotFound => state.retry_at = block_for(Duration::from_hours(12)),
+            Class::Denied => state.retry_at = block_for(Duration::from_mins(30)),
+            Class::Transient => state.retry_at = block_for(Duration::from_mins(1)),
             Class::Unclear => state.retry_at = None,
             Class::RateLimit => {
                 let length = |level: &mut u8| observation.wait.unwrap_or_else(|| backoff(level));
-                state.retry_at = if cooling_disabled {
-                    None
-                } else {
-                    Some(now.saturating_add(length(&mut state.level)))
-                };
+                state.retry_at =
+                    if cooling_disabled { None } else { Some(now + length(&mut state.level)) };
                 state.exceeded = true;
                 state.recover_at = state.retry_at;
             }
@@ -211,8 +216,8 @@ impl Cooldowns<'_> {
 }
 
 /// The next window of the back-off; the level rises until the longest window is reached.
-fn backoff(level: &mut u8) -> u64 {
-    let length = 2_u64.saturating_pow(u32::from(*level)).saturating_mul(FIRST_BACKOFF);
+fn backoff(level: &mut u8) -> Duration {
+    let length = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(u32::from(*level)));
     if length >= LONGEST_BACKOFF {
         return LONGEST_BACKOFF;
     }
@@ -222,7 +227,7 @@ fn backoff(level: &mut u8) -> u64 {
 
 /// In the reference a credential as a whole is what its models are: blocked if all of them are,
 /// until the first recovers. Blocks that are over are cleared on the way.
-fn aggregate(states: &mut ModelStates, now: u64) {
+fn aggregate(states: &mut ModelStates, now: Timestamp) {
     let mut whole = ModelState { unavailable: true, ..ModelState::default() };
     for state in states.models_mut() {
         let is_over = state.retry_at.is_some_and(|retry_at| retry_at <= now);
@@ -246,21 +251,9 @@ fn aggregate(states: &mut ModelStates, now: u64) {
     states.set(WHOLE, whole, now);
 }
 
-fn earliest(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
-    }
-}
-
-/// A model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with other
-/// settings, on the same quota and the same prompt cache.
-pub fn canonical(model: &str) -> &str {
-    let model = model.trim();
-    match model.strip_suffix(')').and_then(|rest| rest.rfind('(')) {
-        Some(suffix) => {
-            model.get(..suffix).map(str::trim).filter(|base| !base.is_empty()).unwrap_or(model)
-        }
-        None => model,
     }
 }

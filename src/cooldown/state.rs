@@ -11,7 +11,9 @@
 //! (8), the recovery of the quota (8), the time of the last change (8). Times are milliseconds
 //! since the epoch. A value that does not read so is empty.
 
+use crate::codec::{Reader, Writer};
 use crate::hash::KeyHash;
+use crate::time::Timestamp;
 
 /// Models of which a credential's state is kept.
 pub const MODELS: usize = 48;
@@ -37,11 +39,11 @@ pub struct ModelState {
     /// Turned off by an operator for this model.
     pub disabled: bool,
     /// When it may be used again.
-    pub retry_at: Option<u64>,
+    pub retry_at: Option<Timestamp>,
     /// Whether a quota ran out.
     pub exceeded: bool,
     /// When the quota recovers.
-    pub recover_at: Option<u64>,
+    pub recover_at: Option<Timestamp>,
     /// How many windows of the back-off came in a row.
     pub level: u8,
 }
@@ -50,16 +52,16 @@ pub struct ModelState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
     /// A quota ran out, and recovers at this time.
-    RateLimited(u64),
+    RateLimited(Timestamp),
     /// It fails for another reason, until this time.
-    Failing(u64),
+    Failing(Timestamp),
     /// An operator turned it off.
     Disabled,
 }
 
 impl Block {
     /// When it ends by itself; `None` if an operator has to end it.
-    pub fn until(self) -> Option<u64> {
+    pub fn until(self) -> Option<Timestamp> {
         match self {
             Self::RateLimited(until) | Self::Failing(until) => Some(until),
             Self::Disabled => None,
@@ -70,7 +72,7 @@ impl Block {
 impl ModelState {
     /// Whether, and why, it may not be used now. In the reference the recovery of the quota
     /// replaces the end of the block, even where it is earlier.
-    pub fn block(&self, now: u64) -> Option<Block> {
+    pub fn block(&self, now: Timestamp) -> Option<Block> {
         if self.disabled {
             return Some(Block::Disabled);
         }
@@ -83,7 +85,7 @@ impl ModelState {
 /// All that is known of a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelStates {
-    records: Vec<(KeyHash, ModelState, u64)>,
+    records: Vec<(KeyHash, ModelState, Timestamp)>,
 }
 
 impl ModelStates {
@@ -102,15 +104,17 @@ impl ModelStates {
 
     /// The value for shared data.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut value = Writer::with_capacity(1 + RECORD_BYTES * self.records.len());
+        value.byte(VERSION);
         for (model, state, changed) in &self.records {
-            bytes.extend_from_slice(&model.0.to_le_bytes());
-            bytes.extend_from_slice(&[flags_of(state), state.level]);
-            bytes.extend_from_slice(&state.retry_at.unwrap_or(0).to_le_bytes());
-            bytes.extend_from_slice(&state.recover_at.unwrap_or(0).to_le_bytes());
-            bytes.extend_from_slice(&changed.to_le_bytes());
+            value.hash(model.0);
+            value.byte(flags_of(state));
+            value.byte(state.level);
+            value.time(state.retry_at.unwrap_or_default());
+            value.time(state.recover_at.unwrap_or_default());
+            value.time(*changed);
         }
-        bytes
+        value.finish()
     }
 
     /// The state for a model, or under [`WHOLE`] that of the credential.
@@ -119,13 +123,13 @@ impl ModelStates {
     }
 
     /// Sets a state; the default is not kept for a credential as a whole.
-    pub fn set(&mut self, model: KeyHash, state: ModelState, now: u64) {
+    pub fn set(&mut self, model: KeyHash, state: ModelState, now: Timestamp) {
         self.records.retain(|(known, _, _)| *known != model);
         if model == WHOLE && state == ModelState::default() {
             return;
         }
         if model != WHOLE && self.models().count() >= MODELS {
-            let weight = |(_, state, changed): &(KeyHash, ModelState, u64)| {
+            let weight = |(_, state, changed): &(KeyHash, ModelState, Timestamp)| {
                 (state.block(now).is_some(), *changed)
             };
             let models =
@@ -138,7 +142,7 @@ impl ModelStates {
     }
 
     /// Forgets a state that was last changed at this time or before.
-    pub fn forget(&mut self, model: KeyHash, until: u64) {
+    pub fn forget(&mut self, model: KeyHash, until: Timestamp) {
         self.records.retain(|(known, _, changed)| *known != model || *changed > until);
     }
 
@@ -154,40 +158,45 @@ impl ModelStates {
 }
 
 fn flags_of(state: &ModelState) -> u8 {
-    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    flag(state.unavailable, UNAVAILABLE)
-        | flag(state.disabled, DISABLED)
-        | flag(state.retry_at.is_some(), HAS_RETRY)
-        | flag(state.exceeded, EXCEEDED)
-        | flag(state.recover_at.is_some(), HAS_RECOVERY)
+    [
+        (state.unavailable, UNAVAILABLE),
+        (state.disabled, DISABLED),
+        (state.retry_at.is_some(), HAS_RETRY),
+        (state.exceeded, EXCEEDED),
+        (state.recover_at.is_some(), HAS_RECOVERY),
+    ]
+    .into_iter()
+    .filter(|(is_set, _)| *is_set)
+    .fold(0, |flags, (_, flag)| flags | flag)
 }
 
-fn decode_record(bytes: &[u8]) -> Option<(KeyHash, ModelState, u64)> {
-    let (model, rest) = bytes.split_first_chunk()?;
-    let (&[flags, level], rest) = rest.split_first_chunk()?;
-    let (retry_at, rest) = rest.split_first_chunk()?;
-    let (recover_at, rest) = rest.split_first_chunk()?;
-    let (changed, _) = rest.split_first_chunk()?;
-    let has = |flag: u8| flags & flag != 0;
+fn decode_record(bytes: &[u8]) -> Option<(KeyHash, ModelState, Timestamp)> {
+    let mut reader = Reader::new(bytes);
+    let (model, flags, level) = (KeyHash(reader.hash()?), reader.byte()?, reader.byte()?);
+    let (retry_at, recover_at, changed) = (reader.time()?, reader.time()?, reader.time()?);
     let state = ModelState {
-        unavailable: has(UNAVAILABLE),
-        disabled: has(DISABLED),
-        retry_at: has(HAS_RETRY).then_some(u64::from_le_bytes(*retry_at)),
-        exceeded: has(EXCEEDED),
-        recover_at: has(HAS_RECOVERY).then_some(u64::from_le_bytes(*recover_at)),
+        unavailable: flags & UNAVAILABLE != 0,
+        disabled: flags & DISABLED != 0,
+        retry_at: (flags & HAS_RETRY != 0).then_some(retry_at),
+        exceeded: flags & EXCEEDED != 0,
+        recover_at: (flags & HAS_RECOVERY != 0).then_some(recover_at),
         level,
     };
-    Some((KeyHash(u128::from_le_bytes(*model)), state, u64::from_le_bytes(*changed)))
+    Some((model, state, changed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(milliseconds: u64) -> Timestamp {
+        Timestamp::from_millis(milliseconds)
+    }
+
     fn blocked_until(retry_at: u64) -> ModelState {
         ModelState {
             unavailable: true,
-            retry_at: Some(retry_at),
+            retry_at: Some(at(retry_at)),
             level: 3,
             ..ModelState::default()
         }
@@ -196,25 +205,25 @@ mod tests {
     #[test]
     fn what_was_encoded_is_decoded() {
         let mut states = ModelStates::default();
-        states.set(KeyHash(7), blocked_until(9), 1);
+        states.set(KeyHash(7), blocked_until(9), at(1));
         states.set(
             WHOLE,
             ModelState {
                 disabled: true,
                 exceeded: true,
-                recover_at: Some(u64::MAX),
+                recover_at: Some(Timestamp::MAX),
                 ..ModelState::default()
             },
-            2,
+            at(2),
         );
-        states.set(KeyHash(8), ModelState::default(), 3);
+        states.set(KeyHash(8), ModelState::default(), at(3));
         assert_eq!(ModelStates::decode(&states.encode()), states);
     }
 
     #[test]
     fn what_does_not_decode_is_empty() {
         let mut states = ModelStates::default();
-        states.set(KeyHash(7), blocked_until(9), 1);
+        states.set(KeyHash(7), blocked_until(9), at(1));
         let good = states.encode();
         for bad in [&[][..], &[VERSION + 1], &good[..good.len() - 1], &[VERSION; 5000]] {
             assert_eq!(ModelStates::decode(bad), ModelStates::default(), "{bad:?}");
@@ -224,13 +233,13 @@ mod tests {
     #[test]
     fn a_flood_of_models_does_not_wash_a_block_away() {
         let mut states = ModelStates::default();
-        states.set(KeyHash(1), blocked_until(1_000_000), 0);
-        states.set(WHOLE, blocked_until(5), 0);
+        states.set(KeyHash(1), blocked_until(1_000_000), at(0));
+        states.set(WHOLE, blocked_until(5), at(0));
         for model in 2..10_000 {
             states.set(
                 KeyHash(model),
                 ModelState { unavailable: true, ..ModelState::default() },
-                model as u64,
+                at(model as u64),
             );
         }
         assert_eq!(states.get(KeyHash(1)), Some(blocked_until(1_000_000)));
@@ -241,19 +250,19 @@ mod tests {
 
     #[test]
     fn a_block_needs_a_time_and_tells_its_reason() {
-        let now = 10;
+        let now = at(10);
         assert_eq!(ModelState { unavailable: true, ..ModelState::default() }.block(now), None);
         assert_eq!(blocked_until(10).block(now), None, "at its end it is over");
-        assert_eq!(blocked_until(11).block(now), Some(Block::Failing(11)));
+        assert_eq!(blocked_until(11).block(now), Some(Block::Failing(at(11))));
         let quota = ModelState { exceeded: true, ..blocked_until(20) };
-        assert_eq!(quota.block(now), Some(Block::RateLimited(20)));
+        assert_eq!(quota.block(now), Some(Block::RateLimited(at(20))));
         assert_eq!(
-            ModelState { recover_at: Some(12), ..quota }.block(now),
-            Some(Block::RateLimited(12))
+            ModelState { recover_at: Some(at(12)), ..quota }.block(now),
+            Some(Block::RateLimited(at(12)))
         );
         assert_eq!(
-            ModelState { recover_at: Some(9), ..quota }.block(now),
-            Some(Block::RateLimited(20))
+            ModelState { recover_at: Some(at(9)), ..quota }.block(now),
+            Some(Block::RateLimited(at(20)))
         );
         assert_eq!(ModelState { disabled: true, ..quota }.block(now), Some(Block::Disabled));
     }

@@ -18,6 +18,7 @@ use super::{Running, filter_state};
 use crate::classify::depends_on_message;
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::request::Headers;
+use crate::response::Response;
 use crate::router::{self, Plan};
 
 /// The response header that makes the router try again: `retriable_headers` of the route names it.
@@ -51,7 +52,7 @@ impl AttemptContext {
         let now = host::now();
         if plan.is_pending() {
             self.running.record_metrics(
-                running.router.observe_failed_connection(&mut plan, &Host, now).observed,
+                running.router.observe(&mut plan, &Response::ConnectionFailed, &Host, now).observed,
             );
         }
         match running.router.attempt(&mut plan, &Host, now) {
@@ -110,8 +111,12 @@ impl AttemptContext {
     /// the router is told to ask that one.
     fn learn(&self, mut pending: PendingError, is_held: bool) {
         let PendingError { plan, status, headers, message } = &mut pending;
-        let verdict =
-            self.running.router.observe(plan, *status, headers, message, &Host, host::now());
+        let verdict = self.running.router.observe(
+            plan,
+            &Response::Received { status: *status, headers, body: message },
+            &Host,
+            host::now(),
+        );
         self.running.record_metrics(verdict.observed);
         filter_state::set_plan(plan);
         if let Some(next) = verdict.next.filter(|_| is_held) {

@@ -10,6 +10,7 @@ use proxy_wasm::types::{BufferType, MapType, MetricType};
 use crate::outcome::{Failover, Observed, Outcome};
 use crate::reply::LocalReply;
 use crate::shared::{Cas, CasMismatch, SharedData, Stored};
+use crate::time::Timestamp;
 
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
 pub(super) struct Host;
@@ -27,10 +28,10 @@ impl SharedData for Host {
     }
 }
 
-/// Milliseconds since the epoch.
-pub(super) fn now() -> u64 {
+/// Now, by Envoy's clock.
+pub(super) fn now() -> Timestamp {
     let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+    Timestamp::EPOCH + time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Bytes that nobody can guess, from the random keys that the standard library draws for its hash

@@ -19,6 +19,7 @@ use super::{Running, filter_state};
 use crate::classify::depends_on_message;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
+use crate::response::Response;
 use crate::router::Plan;
 use crate::router::{Decision, Route};
 
@@ -71,8 +72,7 @@ impl StreamContext {
         let running = Rc::clone(&self.running);
         let router = &running.router;
         let properties: Vec<_> = router.properties().map(host::property).collect();
-        let request =
-            Request { headers, body: router.read_body(body), tried: &[], properties: &properties };
+        let request = Request { headers, body: router.read_body(body), properties: &properties };
         let now = host::now();
         let decision = router.route(&request, &Host, now);
 
@@ -126,9 +126,10 @@ impl StreamContext {
             let Origin::FailedConnection = host::origin_of_response() else {
                 return Action::Continue;
             };
-            self.running
-                .record_metrics(router.observe_failed_connection(&mut plan, &Host, now).observed);
-            reply = router.no_answer(&plan, &Host, now);
+            self.running.record_metrics(
+                router.observe(&mut plan, &Response::ConnectionFailed, &Host, now).observed,
+            );
+            reply = router.no_response(&plan, &Host, now);
         }
         let Some(end) = plan.end() else {
             return Action::Continue;
@@ -163,9 +164,9 @@ impl StreamContext {
                 let router = &self.running.router;
                 let now = host::now();
                 self.running.record_metrics(
-                    router.observe_failed_connection(&mut plan, &Host, now).observed,
+                    router.observe(&mut plan, &Response::ConnectionFailed, &Host, now).observed,
                 );
-                self.pass_or_replace(&plan, router.no_answer(&plan, &Host, now))
+                self.pass_or_replace(&plan, router.no_response(&plan, &Host, now))
             }
             Origin::Envoy => Action::Continue,
         }
@@ -186,9 +187,13 @@ impl StreamContext {
         }
     }
 
-    fn learn(&self, plan: &mut Plan, status: u16, headers: &Headers, message: &[u8]) {
-        let verdict =
-            self.running.router.observe(plan, status, headers, message, &Host, host::now());
+    fn learn(&self, plan: &mut Plan, status: u16, headers: &Headers, body: &[u8]) {
+        let verdict = self.running.router.observe(
+            plan,
+            &Response::Received { status, headers, body },
+            &Host,
+            host::now(),
+        );
         self.running.record_metrics(verdict.observed);
     }
 

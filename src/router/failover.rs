@@ -1,11 +1,11 @@
 //! Failover within a request: what an attempt does, and what follows from a failure.
 
-use super::{Plan, Router, Verdict};
+use super::{Plan, Router};
 use crate::availability::{self, Unready};
 use crate::config::{Credential, Pool, Profile};
-use crate::cooldown::Observation;
 use crate::reply::{self, LocalReply};
 use crate::shared::SharedData;
+use crate::time::Timestamp;
 
 /// What an attempt is to do.
 #[derive(Clone, Debug)]
@@ -31,11 +31,11 @@ impl Router {
         &self,
         plan: &mut Plan,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> Option<NextStep<'_>> {
         let pool = self.pool_of(plan)?;
         let Some(next) = plan.next.take() else {
-            return Some(NextStep::Reply(self.no_answer(plan, shared, now)?));
+            return Some(NextStep::Reply(self.no_response(plan, shared, now)?));
         };
         let credential = pool.credential(next)?;
         plan.current = Some(credential.fingerprint);
@@ -62,7 +62,7 @@ impl Router {
         &self,
         plan: &mut Plan,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> Option<&Credential> {
         let pool = self.pool_of(plan)?;
         let next = pool.credential(plan.next?)?;
@@ -75,30 +75,22 @@ impl Router {
         next
     }
 
-    /// Learns that the connection to whom was asked failed, or broke before there was an answer.
-    pub fn observe_failed_connection(
+    /// The reply where the last attempt ended without a response. A session that has no substitute
+    /// waits for its home.
+    pub fn no_response(
         &self,
-        plan: &mut Plan,
+        plan: &Plan,
         shared: &impl SharedData,
-        now: u64,
-    ) -> Verdict<'_> {
-        self.hear(plan, &Observation { sent: plan.sent, ..Observation::default() }, shared, now)
-    }
-
-    /// The reply where the last attempt came to no answer. A session that has no substitute waits
-    /// for its home.
-    pub fn no_answer(&self, plan: &Plan, shared: &impl SharedData, now: u64) -> Option<LocalReply> {
+        now: Timestamp,
+    ) -> Option<LocalReply> {
         let pool = self.pool_of(plan)?;
-        let of_home = || {
-            let home = pool.credential(plan.current.filter(|_| pool.strict)?)?;
-            self.cooldowns().block(shared, home, &plan.model, now).map(Unready::from)
-        };
-        let unready = of_home().or_else(|| self.unready(pool, plan, shared, now));
-        Some(reply::no_credential(
-            &plan.target(pool),
-            unready.unwrap_or(Unready::Unavailable(None)),
-            now,
-        ))
+        let home = plan.current.filter(|_| pool.strict).and_then(|home| pool.credential(home));
+        let unready = home
+            .and_then(|home| self.cooldowns().block(shared, home, &plan.model, now))
+            .map(Unready::from)
+            .or_else(|| self.unready(pool, plan, shared, now))
+            .unwrap_or(Unready::Unavailable(None));
+        Some(reply::no_credential(&plan.target(pool), unready, now))
     }
 
     /// The reply in place of the last 429, if all credentials wait for a quota and another one has
@@ -108,7 +100,7 @@ impl Router {
         &self,
         plan: &Plan,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> Option<LocalReply> {
         let pool = self
             .pool_of(plan)
@@ -123,21 +115,22 @@ impl Router {
             .then(|| reply::no_credential(&plan.target(pool), Unready::RateLimited(first), now))
     }
 
-    /// The first of the rest that is ready; those before it are passed over for good.
+    /// Takes the first of the rest that is ready; those before it are passed over for good.
     fn take_ready<'c>(
         &self,
         pool: &'c Pool,
         plan: &mut Plan,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> Option<&'c Credential> {
-        let is_ready = |fingerprint: &u64| {
-            pool.credential(*fingerprint)
-                .is_some_and(|credential| self.is_ready(credential, plan, shared, now))
-        };
-        let at = plan.rest.iter().position(is_ready).unwrap_or(plan.rest.len());
-        let passed = plan.rest.drain(..(at + 1).min(plan.rest.len())).nth(at)?;
-        pool.credential(passed)
+        while !plan.rest.is_empty() {
+            let candidate = pool.credential(plan.rest.remove(0));
+            let ready = candidate.filter(|it| self.is_ready(it, plan, shared, now));
+            if ready.is_some() {
+                return ready;
+            }
+        }
+        None
     }
 
     fn is_ready(
@@ -145,7 +138,7 @@ impl Router {
         credential: &Credential,
         plan: &Plan,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> bool {
         self.cooldowns().block(shared, credential, &plan.model, now).is_none()
     }
@@ -156,11 +149,9 @@ impl Router {
         pool: &Pool,
         plan: &Plan,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> Option<Unready> {
-        let block =
-            |credential: &Credential| self.cooldowns().block(shared, credential, &plan.model, now);
-        availability::ready(pool, &[], block).err()
+        availability::ready(pool, |it| self.cooldowns().block(shared, it, &plan.model, now)).err()
     }
 
     pub(crate) fn pool_of(&self, plan: &Plan) -> Option<&Pool> {

@@ -14,18 +14,20 @@ pub use failover::NextStep;
 pub use plan::{AttemptResult, Plan};
 
 use crate::api::Api;
-use crate::balance::Cursors;
+use crate::balance::{self, Cursors};
 use crate::binding::Bindings;
 use crate::body::Body;
 use crate::classify::Class;
-use crate::config::{Config, Profile, Return, ScopePart};
+use crate::config::{Config, CredentialId, Profile, Return, ScopePart};
 use crate::cooldown::{self, Cooldowns, Observation};
 use crate::hash::{SEED_KEY, Seed};
 use crate::outcome::Observed;
 use crate::request::{Headers, Request};
+use crate::response::Response;
 use crate::shared::SharedData;
 use crate::target::{Knowledge, Target};
-use selection::Case;
+use crate::time::Timestamp;
+use selection::Selection;
 
 /// A configuration at work.
 pub struct Router {
@@ -53,7 +55,7 @@ impl Router {
         let credentials = self.config.pools.iter().flat_map(|pool| &pool.credentials);
         let cooldowns = credentials.map(|credential| credential.cooldown_key.clone());
         let seed = [SEED_KEY.to_owned()].into_iter();
-        seed.chain(self.bindings.keys()).chain(self.cursors.keys()).chain(cooldowns)
+        seed.chain(self.bindings.keys()).chain(balance::keys(&self.cursors)).chain(cooldowns)
     }
 
     /// The attributes of Envoy that a request has to bring along, in this order.
@@ -85,15 +87,20 @@ impl Router {
     }
 
     /// Decides a request at a time given in milliseconds since the epoch.
-    pub fn route(&self, request: &Request<'_>, shared: &impl SharedData, now: u64) -> Decision<'_> {
+    pub fn route(
+        &self,
+        request: &Request<'_>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Decision<'_> {
         let Some(target) = Target::of(request, &self.config.pools, self.config.body.model) else {
             return Decision::Pass;
         };
-        Case { router: self, request, target, shared, now, contended: false.into() }.decide()
+        Selection::new(self, request, target, shared, now).decide()
     }
 
     /// What has to be kept of a route until its answer comes.
-    pub fn plan(&self, route: &Route<'_>, now: u64) -> Plan {
+    pub fn plan(&self, route: &Route<'_>, now: Timestamp) -> Plan {
         let most = self.config.failover.max_attempts.min(1 + route.others.len());
         Plan {
             pool: route.pool.fingerprint,
@@ -110,68 +117,61 @@ impl Router {
         }
     }
 
-    /// Learns from the answer to a routed request: its status, its headers, and the beginning of
-    /// its body where [`cooldown::depends_on_message`] says that it counts.
+    /// Learns from how the current attempt of a routed request ended. Where no cluster runs the
+    /// filter, that is the attempt on the first credential of the plan.
     pub fn observe(
         &self,
         plan: &mut Plan,
-        status: u16,
-        headers: &Headers,
-        message: &[u8],
+        response: &Response<'_>,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> Verdict<'_> {
-        let message = String::from_utf8_lossy(message);
-        // The reference leaves it to each provider's client to find out when it may be asked again.
-        let has_hints = status == 429 || status >= 500;
-        let reads_hints = has_hints && self.config.profile == Profile::Recommended;
-        let observation = Observation {
-            status,
-            message: &message,
-            wait: if reads_hints { cooldown::wait(headers, now) } else { None },
-            whole: reads_hints && cooldown::is_for_the_whole_credential(headers),
-            sent: plan.sent,
-        };
-        self.hear(plan, &observation, shared, now)
-    }
-
-    /// Learns from the answer of whom was current: without filters on the clusters, the first of the
-    /// plan.
-    pub(crate) fn hear(
-        &self,
-        plan: &mut Plan,
-        observation: &Observation<'_>,
-        shared: &impl SharedData,
-        now: u64,
-    ) -> Verdict<'_> {
-        let asked = plan.current.or_else(|| plan.next.take()).unwrap_or_default();
-        plan.current = Some(asked);
-        let Some(credential) = self.pool_of(plan).and_then(|pool| pool.credential(asked)) else {
+        let current = plan.current.or_else(|| plan.next.take());
+        plan.current = current;
+        let credential = self.pool_of(plan).zip(current).and_then(|(pool, id)| pool.credential(id));
+        let Some(credential) = credential else {
             return Verdict { observed: Observed::Class(Class::Unclear), next: None };
         };
-        let learnt = self.cooldowns().learn(shared, credential, &plan.model, observation, now);
-        let class = learnt.result;
-        let written = learnt.written & self.learn_place(plan, asked, class, shared, now);
-        let observed = if written { Observed::Class(class) } else { Observed::Contended };
-        let (heard, next) = match class {
+        let observation = self.observation(plan, response, now);
+        let updated = self.cooldowns().learn(shared, credential, &plan.model, &observation, now);
+        let class = updated.result;
+        let written = self.learn_placement(plan, credential.fingerprint, class, shared, now);
+        let observed =
+            if updated.written && written { Observed::Class(class) } else { Observed::Contended };
+        let (result, next) = match class {
             Class::Success => (AttemptResult::Served, None),
             class if class.fails_over(observation.status) => {
                 (AttemptResult::Failed, self.next_after_failure(plan, shared, now))
             }
             _ => (AttemptResult::ClientError, None),
         };
-        plan.result = Some(heard);
+        plan.result = Some(result);
         Verdict { observed, next }
     }
 
+    fn observation(&self, plan: &Plan, response: &Response<'_>, now: Timestamp) -> Observation {
+        let mut observation =
+            Observation { status: response.status(), sent: plan.sent, ..Observation::default() };
+        let Response::Received { status, headers, body } = response else {
+            return observation;
+        };
+        observation.message = String::from_utf8_lossy(body).into_owned();
+        // The reference leaves it to each provider's client to find out when it may retry.
+        if self.config.profile == Profile::Recommended && (*status == 429 || *status >= 500) {
+            observation.wait = cooldown::wait(headers, now);
+            observation.whole = cooldown::is_for_the_whole_credential(headers);
+        }
+        observation
+    }
+
     /// Learns where the session is. Tells whether it could be written.
-    fn learn_place(
+    fn learn_placement(
         &self,
         plan: &Plan,
-        asked: u64,
+        asked: CredentialId,
         class: Class,
         shared: &impl SharedData,
-        now: u64,
+        now: Timestamp,
     ) -> bool {
         let returns = self.config.failover.returns != Return::Never;
         match (plan.binding, class, self.config.profile) {

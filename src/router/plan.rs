@@ -7,12 +7,17 @@
 //! moment.
 
 use crate::api::Api;
-use crate::config::Pool;
+use crate::codec::{Reader, Writer};
+use crate::config::{CredentialId, Pool, PoolId};
 use crate::hash::KeyHash;
 use crate::outcome::Failover;
 use crate::target::Target;
+use crate::time::Timestamp;
 
 const VERSION: u8 = 1;
+
+/// The most credentials that a plan names beside the first ones.
+const LONGEST_REST: usize = u8::MAX as usize;
 
 /// What an answer meant for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +34,7 @@ pub enum AttemptResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The fingerprint of its pool.
-    pub pool: u64,
+    pub pool: PoolId,
     /// What the client speaks.
     pub api: Api,
     /// The model, as the client wrote it.
@@ -42,15 +47,15 @@ pub struct Plan {
     /// such filters.
     pub attempts: u8,
     /// When the newest began, in milliseconds since the epoch.
-    pub sent: u64,
+    pub sent: Timestamp,
     /// Whom the newest attempt asks.
-    pub current: Option<u64>,
+    pub current: Option<CredentialId>,
     /// What that one's answer meant; `None` until there is one, which may be never.
     pub result: Option<AttemptResult>,
     /// Whom the next attempt will ask.
-    pub next: Option<u64>,
+    pub next: Option<CredentialId>,
     /// Who may be asked after that, in order.
-    pub rest: Vec<u64>,
+    pub rest: Vec<CredentialId>,
 }
 
 impl Plan {
@@ -74,69 +79,66 @@ impl Plan {
         self.current.is_some() && self.result.is_none()
     }
 
-    /// The bytes for filter state, little endian.
+    /// The bytes for filter state.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![
-            VERSION,
-            self.api as u8,
-            self.max_attempts,
-            self.attempts,
-            self.result.map_or(0, result_code),
-        ];
-        for number in [self.pool, self.sent, self.current.unwrap_or(0), self.next.unwrap_or(0)] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes.extend_from_slice(&self.binding.map_or(0, |key| key.0).to_le_bytes());
-        bytes.push(self.rest.len().min(usize::from(u8::MAX)) as u8);
-        self.rest
-            .iter()
-            .take(usize::from(u8::MAX))
-            .for_each(|one| bytes.extend_from_slice(&one.to_le_bytes()));
-        bytes.extend_from_slice(self.model.as_bytes());
-        bytes
+        let mut bytes = Writer::with_capacity(64 + 8 * self.rest.len() + self.model.len());
+        bytes.byte(VERSION);
+        bytes.byte(self.api as u8);
+        bytes.byte(self.max_attempts);
+        bytes.byte(self.attempts);
+        bytes.byte(self.result.map_or(0, AttemptResult::code));
+        bytes.number(self.pool.0);
+        bytes.time(self.sent);
+        bytes.number(self.current.map_or(0, |current| current.0));
+        bytes.number(self.next.map_or(0, |next| next.0));
+        bytes.hash(self.binding.map_or(0, |key| key.0));
+        bytes.byte(self.rest.len().min(LONGEST_REST) as u8);
+        self.rest.iter().take(LONGEST_REST).for_each(|id| bytes.number(id.0));
+        bytes.bytes(self.model.as_bytes());
+        bytes.finish()
     }
 
-    /// Reads what [`Self::encode`] gave; `None` for anything else.
+    /// Reads what [`Self::encode`] returned; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[version, api, max_attempts, attempts, result], rest) = bytes.split_first_chunk()?;
-        let mut rest = rest;
-        let [pool, sent, asked, next] =
-            [number(&mut rest)?, number(&mut rest)?, number(&mut rest)?, number(&mut rest)?];
-        let (key, behind) = rest.split_first_chunk()?;
-        let key = u128::from_le_bytes(*key);
-        let (&count, mut behind) = behind.split_first()?;
-        let others = (0..count).map(|_| number(&mut behind)).collect::<Option<Vec<_>>>()?;
-        let plan = Self {
+        let mut bytes = Reader::new(bytes);
+        if bytes.byte()? != VERSION {
+            return None;
+        }
+        let api = bytes.byte()?;
+        let (max_attempts, attempts) = (bytes.byte()?, bytes.byte()?);
+        let result = bytes.byte()?;
+        let (pool, sent) = (PoolId(bytes.number()?), bytes.time()?);
+        let (current, next) = (bytes.number()?, bytes.number()?);
+        let binding = bytes.hash()?;
+        let count = bytes.byte()?;
+        let rest: Option<_> = (0..count).map(|_| bytes.number().map(CredentialId)).collect();
+        Some(Self {
             pool,
             api: Api::ALL.into_iter().find(|known| *known as u8 == api)?,
-            model: String::from_utf8(behind.to_vec()).ok()?,
-            binding: (key != 0).then_some(KeyHash(key)),
+            model: String::from_utf8(bytes.rest().to_vec()).ok()?,
+            binding: (binding != 0).then_some(KeyHash(binding)),
             max_attempts,
             attempts,
             sent,
-            current: (asked != 0).then_some(asked),
-            result: [AttemptResult::Served, AttemptResult::Failed, AttemptResult::ClientError]
-                .into_iter()
-                .find(|known| result_code(*known) == result),
-            next: (next != 0).then_some(next),
-            rest: others,
-        };
-        (version == VERSION).then_some(plan)
+            current: (current != 0).then_some(CredentialId(current)),
+            result: AttemptResult::ALL.into_iter().find(|known| known.code() == result),
+            next: (next != 0).then_some(CredentialId(next)),
+            rest: rest?,
+        })
     }
 }
 
-fn result_code(result: AttemptResult) -> u8 {
-    match result {
-        AttemptResult::Served => 1,
-        AttemptResult::Failed => 2,
-        AttemptResult::ClientError => 3,
-    }
-}
+impl AttemptResult {
+    const ALL: [Self; 3] = [Self::Served, Self::Failed, Self::ClientError];
 
-fn number(bytes: &mut &[u8]) -> Option<u64> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(u64::from_le_bytes(*number))
+    /// The byte for filter state; 0 is none.
+    fn code(self) -> u8 {
+        match self {
+            Self::Served => 1,
+            Self::Failed => 2,
+            Self::ClientError => 3,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -145,17 +147,17 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
-            pool: 1,
+            pool: PoolId(1),
             api: Api::Gemini,
             model: "gemini-2.5-pro".to_owned(),
             binding: Some(KeyHash(2)),
             max_attempts: 3,
             attempts: 2,
-            sent: u64::MAX,
-            current: Some(4),
+            sent: Timestamp::MAX,
+            current: Some(CredentialId(4)),
             result: Some(AttemptResult::Failed),
-            next: Some(5),
-            rest: vec![6, 7],
+            next: Some(CredentialId(5)),
+            rest: vec![CredentialId(6), CredentialId(7)],
         }
     }
 
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_longest_pool_fits() {
-        let many = Plan { rest: (1..=1_000).collect(), ..plan() };
+        let many = Plan { rest: (1..=1_000).map(CredentialId).collect(), ..plan() };
         assert_eq!(Plan::decode(&many.encode()).map(|plan| plan.rest.len()), Some(255));
     }
 }

@@ -16,11 +16,13 @@ mod claude;
 mod id;
 mod message_hash;
 mod source;
+mod tenant;
 
 use std::fmt;
 
 pub use message_hash::hash as message_hash;
 pub use source::{Rules, Source, SourceLocation};
+pub use tenant::tenant_scope;
 
 use crate::api::Api;
 use crate::body::{Body, Paths};
@@ -85,7 +87,7 @@ impl Sources {
     /// body overrules the headers behind it; but Claude Code's field only in an API that Claude
     /// Code speaks.
     pub fn are_settled_by(&self, headers: &Headers, api: Api) -> bool {
-        let request = Request { headers, body: Body::default(), tried: &[], properties: &[] };
+        let request = Request::new(headers, Body::default());
         for source in &self.list {
             match source.location {
                 SourceLocation::Header(_) if source.id(&request, self.rules).is_some() => {
