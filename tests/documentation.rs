@@ -6,11 +6,11 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use envoy_harness::project_root;
+use envoy_harness::{Fixture, Way};
 use session_affinity::config::Config;
 use session_affinity::outcome::Outcome;
 use session_affinity::session::Sources;
-use xtask::envoy::{Fixture, Way};
-use xtask::project_root;
 
 fn readme() -> Result<String> {
     fs::read_to_string(project_root().join("README.md")).context("README.md")

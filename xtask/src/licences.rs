@@ -126,6 +126,6 @@ mod tests {
 
     #[test]
     fn all_packages_of_this_project_may_be_used() {
-        super::check(crate::project_root()).unwrap();
+        super::check(envoy_harness::project_root()).unwrap();
     }
 }

@@ -7,11 +7,11 @@ use std::pin::{Pin, pin};
 
 use anyhow::{Context, Result, bail};
 
-use crate::envoy::Envoy;
-use crate::gateway::Gateway;
-use crate::progress::Step;
-use crate::provider::{Addresses, Vendor};
-use crate::signals;
+use envoy_harness::Envoy;
+use envoy_harness::gateway::Gateway;
+use envoy_harness::progress::Step;
+use simulated_providers::signals;
+use simulated_providers::{Addresses, Vendor};
 
 /// As in `envoy.yaml`, with what listens there.
 const ENVOY_PORTS: [(u16, &str); 2] = [(10000, "Envoy"), (9901, "Envoy's admin interface")];

@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{compose, dist, envoy, licences, project_root};
+use envoy_harness as envoy;
+use envoy_harness::{module as built, project_root};
+
+use crate::{compose, dist, licences};
 
 /// The target of the module.
 const WASM: &str = "wasm32-wasip1";
@@ -30,7 +33,7 @@ pub fn test(envoy_versions: &[String]) -> Result<()> {
 /// # Errors
 /// If it cannot be built, or Envoy could not load it, or it is too large.
 pub fn module() -> Result<()> {
-    let module = dist::build(project_root())?;
+    let module = built::build(project_root())?;
     dist::check(&module.path)?;
     println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
     Ok(())
@@ -68,17 +71,8 @@ pub fn ci() -> Result<()> {
 
 /// The stories of memory at their full length; [`test`] tells them with a fifth.
 fn million_sessions(envoy: &envoy::Envoy) -> Result<()> {
-    let arguments = [
-        "test",
-        "--locked",
-        "--test",
-        "stories",
-        "memory",
-        "--",
-        "--ignored",
-        "--test-threads",
-        "1",
-    ];
+    let arguments =
+        ["test", "--locked", "--test", "e2e", "memory", "--", "--ignored", "--test-threads", "1"];
     cargo_on(envoy, &arguments, &[("MEMORY_STORY_REQUESTS", "1000000")])
 }
 

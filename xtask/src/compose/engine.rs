@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::command::{answer_of, command, output_of};
 use super::report;
-use crate::envoy::wait_until;
+use envoy_harness::wait_until;
 
 /// Long enough for the engine to end its containers.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);

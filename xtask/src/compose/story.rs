@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::report;
 use super::stack::PUBLISHED;
-use crate::envoy::client::{self, Protocol};
-use crate::provider::ACCOUNT_HEADER;
+use envoy_harness::client::{self, Protocol};
+use simulated_providers::ACCOUNT_HEADER;
 
 /// So many conversations begin, and the first two of them go on.
 const CONVERSATIONS: usize = 6;
