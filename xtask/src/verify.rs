@@ -62,9 +62,9 @@ pub fn ci() -> Result<()> {
         )
     })?;
     step("licences", || licences::check(project_root()))?;
-    test(&[envoy::find::PINNED.to_string(), envoy::find::FLOOR.to_string()])?;
+    test(&[envoy::PINNED.to_string(), envoy::FLOOR.to_string()])?;
     step("a million sessions", || {
-        million_sessions(&envoy::find(Some(&envoy::find::PINNED.to_string()))?)
+        million_sessions(&envoy::find(Some(&envoy::PINNED.to_string()))?)
     })?;
     step("docker-compose", compose::test)
 }

@@ -86,6 +86,14 @@ impl Work {
             cached_tokens: sum.cached_tokens + turn.cached_tokens,
         })
     }
+
+    pub(super) fn cached_ratio(self) -> f64 {
+        self.cached_tokens as f64 / self.prompt_tokens.max(1) as f64
+    }
+
+    pub(super) fn cached_share(self) -> String {
+        format!("{:.0} %", 100.0 * self.cached_ratio())
+    }
 }
 
 impl Run {

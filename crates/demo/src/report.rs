@@ -4,21 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comfy_table::{
-    Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle,
-};
+use comfy_table::{Cell, Color, Table};
 
-use super::limit;
+use super::comparison::Comparison;
+use super::limit::{self, Limit};
 use super::replay::{Run, Track, Turn, Work};
-use super::{Comparison, Played};
-
-/// Columns of the screen that are used. On a narrower one it wraps the lines, which is easier to
-/// read than cells would be.
-const WIDTH: u16 = 100;
+use super::table::{align_right, grouped, table};
 
 /// The whole report. Colours are for a terminal only.
-pub fn render(played: &Played, terminal: bool) -> String {
-    let Played { comparison, limit } = played;
+pub fn render(comparison: &Comparison, limit: Option<&Limit>, terminal: bool) -> String {
     [
         "CONVERSATIONS: which credential served each turn\n".to_owned(),
         conversations(comparison, terminal).trim_fmt(),
@@ -27,9 +21,7 @@ pub fn render(played: &Played, terminal: bool) -> String {
         "\nCACHES: prompt tokens that the providers need not read anew\n".to_owned(),
         caches(comparison, terminal).trim_fmt(),
         uncached(comparison),
-        limit
-            .as_ref()
-            .map_or_else(limit::report::absent, |limit| limit::report::render(limit, terminal)),
+        limit.map_or_else(limit::report::absent, |limit| limit::report::render(limit, terminal)),
         closing(comparison),
     ]
     .join("\n")
@@ -161,14 +153,6 @@ impl Work {
     fn uncached_tokens(self) -> u64 {
         self.prompt_tokens - self.cached_tokens
     }
-
-    fn cached_ratio(self) -> f64 {
-        self.cached_tokens as f64 / self.prompt_tokens.max(1) as f64
-    }
-
-    pub(super) fn cached_share(self) -> String {
-        format!("{:.0} %", 100.0 * self.cached_ratio())
-    }
 }
 
 fn by_provider(run: &Run) -> BTreeMap<&str, Work> {
@@ -191,38 +175,11 @@ fn pair([with, without]: [String; 2], width: usize) -> String {
     format!("{with:>width$} / {without:>width$}")
 }
 
-/// With commas between groups of three digits.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(",")
-}
-
-pub(super) fn table(columns: impl IntoIterator<Item = impl ToString>, terminal: bool) -> Table {
-    let mut table = Table::new();
-    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')));
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-    if !terminal {
-        table.force_no_tty();
-    }
-    table.set_header(
-        columns.into_iter().map(|column| Cell::new(column).add_attribute(Attribute::Bold)),
-    );
-    table
-}
-
-pub(super) fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
-    for index in columns {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Api;
+    use crate::table::WIDTH;
 
     fn turn(credential: &str, outcome: &str, prompt_tokens: u64, cached_tokens: u64) -> Turn {
         let source = (outcome != "none").then(|| "msg".to_owned());
@@ -264,7 +221,7 @@ mod tests {
     }
 
     fn render(comparison: Comparison) -> String {
-        super::render(&Played { comparison, limit: None }, false)
+        super::render(&comparison, None, false)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::input::{Credential, Host, KeyHeader, Pool, Upstream, Variable};
-use super::wiring::SocketAddress;
+use super::socket_address::SocketAddress;
 use envoy_harness::Way;
 
 /// A cluster, as the templates read it.

@@ -10,6 +10,7 @@
 
 mod clusters;
 mod input;
+mod socket_address;
 mod templates;
 mod validate;
 mod wiring;

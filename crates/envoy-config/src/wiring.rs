@@ -1,13 +1,12 @@
 //! From what was asked for to what the templates print: every name made, every reference resolved.
 
-use std::net::SocketAddr;
-
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use session_affinity::config::Config;
 
 use super::clusters::{Cluster, Clusters};
 use super::input::{Input, Pool};
+use super::socket_address::SocketAddress;
 use envoy_harness::Way;
 
 /// Request headers that clients put their own keys into.
@@ -51,13 +50,6 @@ struct Routing {
 struct Buffers {
     connection: usize,
     request: usize,
-}
-
-/// An address, as Envoy writes it.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct SocketAddress {
-    address: String,
-    port: u16,
 }
 
 impl Wiring {
@@ -180,17 +172,5 @@ impl Buffers {
     fn of(config: &Config) -> Self {
         let connection = LEAST_CONNECTION_BUFFER.max(2 * config.body.max_bytes);
         Self { connection, request: 2 * connection }
-    }
-}
-
-impl SocketAddress {
-    pub(super) fn new(address: impl ToString, port: u16) -> Self {
-        Self { address: address.to_string(), port }
-    }
-}
-
-impl From<SocketAddr> for SocketAddress {
-    fn from(address: SocketAddr) -> Self {
-        Self::new(address.ip(), address.port())
     }
 }

@@ -21,7 +21,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use super::patiently;
+use super::patience::patiently;
 
 pub use super::websocket::WebSocket;
 

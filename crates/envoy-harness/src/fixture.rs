@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::Way;
 use super::document::{
     TYPES, array, connection_managers, decode_configurations, edit_configurations,
     encode_configurations, endpoints, module_filenames, replace, replicas,
 };
-use crate::project_root;
+use super::project::project_root;
+use super::way::Way;
 
 pub use super::document::Encoding;
 

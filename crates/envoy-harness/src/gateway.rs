@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use crate::{Envoy, Fixture, Process, Way};
+use super::find::Envoy;
+use super::fixture::Fixture;
+use super::process::Process;
+use super::way::Way;
 use simulated_providers::{Addresses, Config, Providers, Replica, Vendor};
 
 /// The ports at which the shipped configurations expect the providers.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::patiently;
+use super::patience::patiently;
 
 /// The oldest lines are dropped beyond this: a benchmark may write access logs for a long time.
 const LINES: usize = 50_000;

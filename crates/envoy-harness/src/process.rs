@@ -18,9 +18,12 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::admin::{Admin, ListenerStats};
+use super::find::Envoy;
+use super::fixture::Fixture;
 use super::log::{Log, LogLines, Mark};
+use super::patience::{PATIENCE, wait_until};
 use super::refusal::Refusal;
-use super::{Envoy, Fixture, PATIENCE, Version, wait_until};
+use super::version::Version;
 
 const ADMIN_ADDRESS_FILE: &str = "admin_address";
 const LISTENER: &str = "llm";

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Version;
+use super::version::Version;
 
 /// An Envoy that did not come up, or did not stay up.
 #[derive(Debug)]

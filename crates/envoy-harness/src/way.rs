@@ -3,8 +3,7 @@
 
 use clap::ValueEnum;
 
-use super::Version;
-use super::find::FLOOR;
+use super::version::{FLOOR, Version};
 
 /// A way of wiring the filter into Envoy. Of each one configuration is shipped, the output of
 /// `cargo xtask envoy-config`.
@@ -85,7 +84,7 @@ mod tests {
         assert_eq!(way("1.38.9"), Way::NextRequest);
         assert_eq!(way("1.39.0"), Way::Clusters);
         assert_eq!(way("1.40.0"), Way::Clusters);
-        assert!(Way::ALL.iter().all(|way| way.runs_on(super::super::find::PINNED)));
+        assert!(Way::ALL.iter().all(|way| way.runs_on(super::super::version::PINNED)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Message, handshake::client::Response};
 
-use super::patiently;
+use super::patience::patiently;
 
 /// An open WebSocket.
 pub struct WebSocket {

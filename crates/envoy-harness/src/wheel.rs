@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::find::Version;
-use crate::project_root;
+use super::project::project_root;
+use super::version::Version;
 
 const REMEDY: &str = "or set the variable ENVOY to the path of an Envoy binary";
 

@@ -8,11 +8,13 @@ use serde_json::Value;
 use super::api::{self, Api};
 use super::cache::{Prefix, PromptCache};
 use super::error::ApiError;
+use super::lock::locked;
 use super::openai_responses::{self, ResponseCall};
 use super::response_store::ResponseStore;
 use super::stream::{Framing, Payload};
 use super::turn::{Call, Turn, Usage};
-use super::{Account, anthropic, gemini, locked, openai_chat};
+use super::vendor::Account;
+use super::{anthropic, gemini, openai_chat};
 
 /// Prefixes per account; at 128 tokens each, about 33 million tokens.
 const CACHE_CAPACITY: usize = 262_144;

@@ -3,8 +3,8 @@
 use axum::http::{Method, Uri};
 use serde_json::{Value, json};
 
-use super::Vendor;
 use super::error::ApiError;
+use super::vendor::Vendor;
 
 /// An endpoint of a vendor.
 #[derive(Clone, Debug, PartialEq)]

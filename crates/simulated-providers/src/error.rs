@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Vendor;
+use super::vendor::Vendor;
 
 /// An answer other than 200, before it takes the shape of a vendor.
 #[derive(Clone, Debug, PartialEq)]

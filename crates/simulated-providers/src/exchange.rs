@@ -6,64 +6,21 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Request, Response};
+use axum::http::{Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::account::AccountState;
-use super::api::{self, Api};
+use super::api::Api;
+use super::connection::Connection;
 use super::error::ApiError;
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, cut, wait_as_asked};
 use super::record::RecordId;
-use super::server::Connection;
 use super::turn::{self, Usage};
-use super::{Account, Replica, Shared, Vendor, respond, websocket};
+use super::vendor_server::VendorServer;
+use super::{respond, websocket};
 
 /// Longest body of a request, and longest message on a WebSocket.
 pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
-
-/// One vendor's server, without its sockets.
-#[derive(Debug)]
-pub(super) struct VendorServer {
-    pub(super) vendor: Vendor,
-    accounts: Accounts,
-    pub(super) shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-enum Accounts {
-    /// Each has a key of its own.
-    ByKey(Vec<Arc<AccountState>>),
-    /// The one of a replica, whatever the key.
-    Only(Arc<AccountState>),
-}
-
-impl VendorServer {
-    pub(super) fn new(vendor: Vendor, accounts: &[Account], shared: Arc<Shared>) -> Self {
-        let accounts = accounts.iter().filter(|account| account.vendor == vendor).cloned();
-        let accounts = accounts.map(|account| Arc::new(AccountState::new(account))).collect();
-        Self { vendor, accounts: Accounts::ByKey(accounts), shared }
-    }
-
-    pub(super) fn of_replica(replica: &Replica, shared: Arc<Shared>) -> Self {
-        let account = replica.account();
-        Self {
-            vendor: account.vendor,
-            accounts: Accounts::Only(Arc::new(AccountState::new(account))),
-            shared,
-        }
-    }
-
-    /// The account that a request is for.
-    fn account(&self, parts: &Parts) -> Option<Arc<AccountState>> {
-        match &self.accounts {
-            Accounts::ByKey(accounts) => {
-                let key = key(self.vendor, parts)?;
-                accounts.iter().find(|state| state.account.key == key).cloned()
-            }
-            Accounts::Only(account) => Some(Arc::clone(account)),
-        }
-    }
-}
 
 /// Answers a request. Whatever the answer is, it has been written down before it is returned.
 pub(super) async fn handle(
@@ -77,8 +34,8 @@ pub(super) async fn handle(
     let record = server.shared.log.arrived(server.vendor, name, &parts);
     let request_id = turn::request_id();
     let answer = exchange(&server, account.clone(), record, &connection, &mut parts, body).await;
-    let (mut response, usage) =
-        answer.unwrap_or_else(|error| (respond::error(&server, &parts, &error, &request_id), None));
+    let (mut response, usage) = answer
+        .unwrap_or_else(|error| (respond::error(server.vendor, &parts, &error, &request_id), None));
     server.shared.log.answered(record, name, response.status().as_u16(), usage);
     respond::add_headers(
         server.vendor,
@@ -126,45 +83,6 @@ async fn exchange(
     account.begin(&mut answer, None, Instant::now());
     let usage = answer.usage;
     Ok((respond::answer(answer.payload, cut(&fault)), usage))
-}
-
-/// Does what [`Fault::SlowFirstByte`] asks for.
-pub(super) async fn wait_as_asked(fault: &Option<Fault>) {
-    if let Some(Fault::SlowFirstByte(duration)) = fault {
-        tokio::time::sleep(*duration).await;
-    }
-}
-
-/// After how many events to cut.
-pub(super) fn cut(fault: &Option<Fault>) -> Option<usize> {
-    match fault {
-        Some(Fault::CutAfter(events)) => Some(*events),
-        _ => None,
-    }
-}
-
-/// The key a request carries. The vendor's own header comes first; a header sent twice is no key at
-/// all.
-fn key(vendor: Vendor, parts: &Parts) -> Option<&str> {
-    let bearer = || single(&parts.headers, "authorization")?.strip_prefix("Bearer ");
-    match vendor {
-        Vendor::Anthropic if parts.headers.contains_key("x-api-key") => {
-            single(&parts.headers, "x-api-key")
-        }
-        Vendor::Anthropic | Vendor::OpenAi => bearer(),
-        Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => {
-            single(&parts.headers, "x-goog-api-key")
-        }
-        Vendor::Gemini => api::query(&parts.uri, "key"),
-    }
-}
-
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().ok(),
-        _ => None,
-    }
 }
 
 async fn read(body: Body) -> Result<Bytes, ApiError> {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 
 use super::error::ApiError;
-use super::locked;
+use super::lock::locked;
 
 /// The header by which a client asks for a fault.
 pub const FAULT_HEADER: &str = "x-simulate";
@@ -98,6 +98,21 @@ pub(super) fn from_headers(headers: &HeaderMap, account: &str) -> Result<Option<
         }
     }
     Ok(None)
+}
+
+/// Does what [`Fault::SlowFirstByte`] asks for.
+pub(super) async fn wait_as_asked(fault: &Option<Fault>) {
+    if let Some(Fault::SlowFirstByte(duration)) = fault {
+        tokio::time::sleep(*duration).await;
+    }
+}
+
+/// After how many events to cut.
+pub(super) fn cut(fault: &Option<Fault>) -> Option<usize> {
+    match fault {
+        Some(Fault::CutAfter(events)) => Some(*events),
+        _ => None,
+    }
 }
 
 /// One `x-simulate` header.

@@ -42,10 +42,12 @@ mod anthropic;
 mod api;
 mod cache;
 mod cache_control;
+mod connection;
 mod error;
 mod exchange;
 mod fault;
 mod gemini;
+mod lock;
 mod openai_chat;
 mod openai_responses;
 mod prompt;
@@ -54,29 +56,30 @@ mod request;
 mod respond;
 mod response_store;
 mod server;
+mod shared;
 pub mod signals;
 mod stream;
 mod turn;
 mod vendor;
+mod vendor_server;
 mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpListener;
 
-use self::exchange::VendorServer;
-use self::server::Stop;
+use self::connection::Stop;
+use self::shared::Shared;
+use self::vendor_server::VendorServer;
 
 pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
+pub use self::respond::ACCOUNT_HEADER;
 pub use self::turn::Usage;
 pub use self::vendor::{Account, Addresses, Replica, Vendor};
-
-/// The header of every answer that names the account which served it.
-pub const ACCOUNT_HEADER: &str = "x-simulated-account";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -108,13 +111,6 @@ pub struct Providers {
     replicas: Vec<Replica>,
     shared: Arc<Shared>,
     stop: Stop,
-}
-
-/// What all servers have in common.
-#[derive(Debug, Default)]
-struct Shared {
-    log: record::RequestLog,
-    faults: fault::FaultBook,
 }
 
 impl Providers {
@@ -237,10 +233,4 @@ async fn listen(address: &mut SocketAddr, name: &str) -> Result<TcpListener> {
         listener.with_context(|| format!("cannot listen on {address} for simulated {name}"))?;
     *address = listener.local_addr().context("the address of a listener")?;
     Ok(listener)
-}
-
-/// A lock that a panic elsewhere does not poison: everything behind these locks is good after every
-/// statement.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 
+use super::lock::locked;
 use super::turn::Usage;
-use super::{Vendor, locked};
+use super::vendor::Vendor;
 
 /// How many requests the log keeps; older ones are forgotten, the totals go on.
 pub const LOG_CAPACITY: usize = 16_384;

@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use super::api::Api;
 use super::error::ApiError;
-use super::exchange::VendorServer;
 use super::stream::{self, Payload};
-use super::{ACCOUNT_HEADER, Vendor};
+use super::vendor::Vendor;
+
+/// The header of every answer that names the account which served it.
+pub const ACCOUNT_HEADER: &str = "x-simulated-account";
 
 /// An answer of the model or about it, cut if a fault asks for it.
 pub(super) fn answer(payload: Payload, cut: Option<usize>) -> Response<Body> {
@@ -27,17 +29,15 @@ pub(super) fn answer(payload: Payload, cut: Option<usize>) -> Response<Body> {
 
 /// An error in the form in which this request expects its answer.
 pub(super) fn error(
-    server: &VendorServer,
+    vendor: Vendor,
     parts: &Parts,
     error: &ApiError,
     request_id: &str,
 ) -> Response<Body> {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut body = error.json(server.vendor, request_id);
+    let mut body = error.json(vendor, request_id);
     // A client that waits for an array gets one.
-    if let Ok(Api::GeminiStream { sse: false, .. }) =
-        Api::of(server.vendor, &parts.method, &parts.uri)
-    {
+    if let Ok(Api::GeminiStream { sse: false, .. }) = Api::of(vendor, &parts.method, &parts.uri) {
         body = Value::Array(vec![body]);
     }
     let mut response = json_response(status, &body, false);

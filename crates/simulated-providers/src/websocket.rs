@@ -14,13 +14,13 @@ use axum::http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
 use super::account::{AccountState, Answer, parse_json};
+use super::connection::StopSignal;
 use super::error::ApiError;
-use super::exchange::{VendorServer, cut, wait_as_asked};
-use super::fault::Fault;
+use super::fault::{Fault, cut, wait_as_asked};
 use super::record::{RecordId, RequestRecord};
 use super::response_store::ResponseStore;
-use super::server::StopSignal;
 use super::stream::Payload;
+use super::vendor_server::VendorServer;
 
 /// Serves an open socket until the client or the server ends it.
 pub(super) async fn serve(

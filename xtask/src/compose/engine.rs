@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::process::{Child, Command};
 
 use super::command::{answer_of, command, output_of};
-use super::report;
+use super::report::report;
 use envoy_harness::wait_until;
 
 /// Long enough for the engine to end its containers.

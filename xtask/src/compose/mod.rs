@@ -9,17 +9,18 @@
 mod command;
 mod engine;
 mod images;
+mod report;
 mod stack;
 mod stand_in;
 mod story;
 
-use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::engine::Engine;
+use self::report::report;
 use self::stack::Stack;
 use envoy_harness::project_root;
 
@@ -68,11 +69,6 @@ async fn up_and_talk(root: &Path, work: &Path, stack: &Stack) -> Result<()> {
     story::tell().await
 }
 
-/// One line of progress, plain, because its readers are mostly logs of CI.
-fn report(topic: &str, text: impl Display) {
-    println!("{topic:<8} {text}");
-}
-
 /// The two signals that ask a program to end. They are remembered from `new` on, also while nobody
 /// waits for them.
 struct Signals {
@@ -103,7 +99,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use envoy_harness::find::PINNED;
+    use envoy_harness::PINNED;
     use envoy_harness::project_root;
     use simulated_providers::{Account, Providers};
 

@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use super::command::{answer_of, command, output_of};
 use super::engine;
-use super::report;
+use super::report::report;
 use envoy_harness::client::{self, Protocol};
 use envoy_harness::wait_until;
 

@@ -11,7 +11,7 @@ use comfy_table::Table;
 use hyper::Request;
 use serde_json::{Value, json};
 
-use super::report;
+use super::report::report;
 use super::stack::PUBLISHED;
 use envoy_harness::client::{self, Protocol};
 use simulated_providers::ACCOUNT_HEADER;

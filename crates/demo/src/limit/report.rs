@@ -4,7 +4,7 @@ use comfy_table::{Cell, Color, Table};
 
 use super::{Course, Limit, RETRY_AFTER, WAY};
 use crate::replay::{Refusal, Turn, Work, letter};
-use crate::report::{align_right, grouped, table};
+use crate::table::{align_right, grouped, table};
 
 /// The section of the report.
 pub(crate) fn render(limit: &Limit, terminal: bool) -> String {
