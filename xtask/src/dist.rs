@@ -12,11 +12,11 @@ use wasmparser::{Export, ExternalKind, Import, Parser, Payload};
 
 /// The largest module we ship. Regular expressions, which operators may write into
 /// `session.sources`, are 280 KB of it.
-pub const MAX_SIZE: u64 = 800 * 1024;
+pub(crate) const MAX_SIZE: u64 = 800 * 1024;
 
 /// Checks the size of a module, its imports and the version of the ABI it is made for. All that is
 /// wrong is in one error.
-pub fn check(path: &Path) -> Result<()> {
+pub(crate) fn check(path: &Path) -> Result<()> {
     let module = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let problems = problems(&module)
         .with_context(|| format!("{} is no WebAssembly module", path.display()))?;

@@ -13,7 +13,7 @@ use envoy_harness::{self as envoy, Envoy, module, project_root};
 ///
 /// # Errors
 /// If the module cannot be built, or there is no Envoy that can run it.
-pub fn prepare(envoy_version: Option<&str>) -> Result<Envoy> {
+pub(crate) fn prepare(envoy_version: Option<&str>) -> Result<Envoy> {
     let step = Step::start("filter");
     step.say("building, which takes a minute the first time");
     let module = module::build_silently(project_root(), |line| step.say(line))?;

@@ -22,7 +22,7 @@ const WORKERS: u32 = 2;
 ///
 /// # Errors
 /// If a port is taken, Envoy does not start, or it ends by itself.
-pub async fn run(envoy: &Envoy) -> Result<()> {
+pub(crate) async fn run(envoy: &Envoy) -> Result<()> {
     check_ports()?;
     let mut asked_to_end = pin!(signals::asked_to_end());
     let step = Step::start("gateway");

@@ -19,7 +19,7 @@ const WASM: &str = "wasm32-wasip1";
 ///
 /// # Errors
 /// The first step that fails.
-pub fn test(envoy_versions: &[String]) -> Result<()> {
+pub(crate) fn test(envoy_versions: &[String]) -> Result<()> {
     step("module", module)?;
     step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], &[]))?;
     if envoy_versions.is_empty() {
@@ -32,7 +32,7 @@ pub fn test(envoy_versions: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot be built, or Envoy could not load it, or it is too large.
-pub fn module() -> Result<()> {
+pub(crate) fn module() -> Result<()> {
     let module = built::build(project_root())?;
     dist::check(&module.path)?;
     println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
@@ -44,7 +44,7 @@ pub fn module() -> Result<()> {
 ///
 /// # Errors
 /// The first step that fails.
-pub fn ci() -> Result<()> {
+pub(crate) fn ci() -> Result<()> {
     let lint = ["--locked", "--", "--deny", "warnings"];
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     step("clippy, native", || {

@@ -7,6 +7,8 @@
 //! (`vectors_newest_*`) are information, no target, and are passed over. `tests/vectors/README.md`
 //! says how the files are read.
 
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
 mod case;
 mod clients;
 mod identity;

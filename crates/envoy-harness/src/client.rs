@@ -32,12 +32,14 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// How to talk to Envoy: its listeners recognize both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// One request at a time on a connection.
     Http1,
     /// Without TLS and without an upgrade from HTTP/1.1: "prior knowledge".
     Http2,
 }
 
 impl Protocol {
+    /// Both.
     pub const ALL: [Self; 2] = [Self::Http1, Self::Http2];
 }
 
@@ -62,6 +64,7 @@ enum Sender {
 }
 
 impl Connection {
+    /// Connects to an address.
     pub async fn open(address: SocketAddr, protocol: Protocol) -> Result<Self> {
         let sender =
             patiently(&format!("connecting to {address}"), handshake(address, protocol)).await?;
@@ -146,9 +149,13 @@ fn name_authority(request: &mut Request<Body>, address: SocketAddr) -> Result<()
 /// A response, read to its end.
 #[derive(Clone, Debug)]
 pub struct Response {
+    /// The status of the response.
     pub status: StatusCode,
+    /// Its headers.
     pub headers: HeaderMap,
+    /// Its body.
     pub body: Bytes,
+    /// Its trailers, if it has any.
     pub trailers: Option<HeaderMap>,
 }
 
@@ -168,10 +175,12 @@ impl Response {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The body as text, with replacement characters for what is not UTF-8.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The body as JSON.
     pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_slice(&self.body).map_err(|error| anyhow!("{error} in {:?}", self.text()))
     }
@@ -179,7 +188,9 @@ impl Response {
 
 /// A response whose body is still coming.
 pub struct Streaming {
+    /// The status of the response.
     pub status: StatusCode,
+    /// Its headers.
     pub headers: HeaderMap,
     body: Incoming,
     unread: BytesMut,
@@ -228,6 +239,7 @@ fn take_event(unread: &mut BytesMut) -> Option<String> {
     Some(String::from_utf8_lossy(&event[..length]).into_owned())
 }
 
+/// No body.
 pub fn empty() -> Body {
     Empty::new().boxed_unsync()
 }

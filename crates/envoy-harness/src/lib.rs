@@ -4,6 +4,8 @@
 //! Nothing here imitates Envoy. What it does with headers, bodies and upgrades is what the filter
 //! must live with, so the stories are told on the binary that users run.
 
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
 mod admin;
 pub mod client;
 mod document;

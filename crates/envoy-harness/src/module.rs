@@ -15,6 +15,7 @@ const TARGET: &str = "wasm32-wasip1";
 /// The module as it is shipped.
 #[derive(Clone, Debug)]
 pub struct Module {
+    /// Where it is.
     pub path: PathBuf,
     /// In bytes.
     pub size: u64,

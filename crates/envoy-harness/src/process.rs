@@ -249,6 +249,7 @@ fn command(
 /// Linux means the thread that starts the process, not the whole parent. That is the thread of the
 /// test or a worker of the runtime; both outlive the [`Process`].
 #[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "the standard library has no other way to do this")]
 fn end_with_parent(command: &mut Command) {
     use rustix::process::{Signal, set_parent_process_death_signal};
     // SAFETY: between fork and exec only one system call is made; nothing is allocated and no lock

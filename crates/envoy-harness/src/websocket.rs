@@ -29,6 +29,7 @@ impl WebSocket {
         Ok(Self { headers: response.into_parts().0.headers, stream })
     }
 
+    /// Sends a text message.
     pub async fn send(&mut self, text: &str) -> Result<()> {
         patiently("sending on the WebSocket", async {
             Ok(self.stream.send(Message::text(text)).await?)
@@ -49,6 +50,7 @@ impl WebSocket {
         }
     }
 
+    /// Closes the WebSocket in an orderly way.
     pub async fn close(mut self) -> Result<()> {
         patiently("closing the WebSocket", async { Ok(self.stream.close(None).await?) }).await
     }

@@ -37,6 +37,8 @@
 //!
 //! Every answer says in `x-simulated-account` who served it (`none` if the key was not known).
 
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
 mod account;
 mod anthropic;
 mod api;

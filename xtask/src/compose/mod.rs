@@ -29,7 +29,7 @@ use envoy_harness::project_root;
 ///
 /// # Errors
 /// What the machine lacks, or what does not hold of the stack.
-pub fn test() -> Result<()> {
+pub(crate) fn test() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(run(project_root()))
 }

@@ -70,7 +70,8 @@ impl Conversation {
         );
         let account = response.header(ACCOUNT_HEADER).context("the answer names no account")?;
         self.accounts.push(account.to_owned());
-        self.messages.push(json!({"role": "assistant", "content": response.json()?["content"]}));
+        let content = response.json()?.get("content").cloned();
+        self.messages.push(json!({"role": "assistant", "content": content}));
         Ok(())
     }
 }

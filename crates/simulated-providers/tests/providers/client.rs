@@ -13,28 +13,28 @@ use serde_json::{Value, json};
 use simulated_providers::{ACCOUNT_HEADER, Account, Config, Providers, Vendor};
 
 /// Running providers and a client for them.
-pub struct World {
-    pub providers: Providers,
+pub(crate) struct World {
+    pub(crate) providers: Providers,
     http1: Legacy<HttpConnector, Full<Bytes>>,
     http2: Legacy<HttpConnector, Full<Bytes>>,
 }
 
 /// An answer as far as it came.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
     /// False if the connection broke before the end of the body.
-    pub complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Config::default()).await
     }
 
-    pub async fn start_with(config: Config) -> Self {
+    pub(crate) async fn start_with(config: Config) -> Self {
         Self {
             providers: Providers::start(config).await.unwrap(),
             http1: Legacy::builder(TokioExecutor::new()).build_http(),
@@ -42,19 +42,19 @@ impl World {
         }
     }
 
-    pub fn account(&self, name: &str) -> Account {
+    pub(crate) fn account(&self, name: &str) -> Account {
         let account = self.providers.accounts().iter().find(|account| account.name == name);
         account.unwrap_or_else(|| panic!("no account {name}")).clone()
     }
 
     /// Sends a JSON body with the key of an account and expects an answer that is complete.
-    pub async fn post(&self, account: &str, path: &str, body: &Value) -> Reply {
+    pub(crate) async fn post(&self, account: &str, path: &str, body: &Value) -> Reply {
         let reply = self.try_post(account, path, body, &[]).await.unwrap();
         assert!(reply.complete);
         reply
     }
 
-    pub async fn try_post(
+    pub(crate) async fn try_post(
         &self,
         account: &str,
         path: &str,
@@ -68,7 +68,7 @@ impl World {
         self.send(account.vendor, Method::POST, path, &headers, body.to_string()).await
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         vendor: Vendor,
         method: Method,
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// As [`World::send`], to any server.
-    pub async fn send_to(
+    pub(crate) async fn send_to(
         &self,
         address: SocketAddr,
         method: Method,
@@ -91,7 +91,12 @@ impl World {
         receive(&self.http1, request(address, method, path, headers, body.into())).await
     }
 
-    pub async fn send_http2(&self, account: &str, path: &str, body: &Value) -> Result<Reply> {
+    pub(crate) async fn send_http2(
+        &self,
+        account: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Reply> {
         let account = self.account(account);
         let (name, value) = key_header(&account);
         let body = body.to_string().into();
@@ -100,7 +105,7 @@ impl World {
     }
 
     /// Waits until the server has read the body of a first request.
-    pub async fn a_body_arrived(&self) {
+    pub(crate) async fn a_body_arrived(&self) {
         while self.providers.requests().first().is_none_or(|record| record.body_length == 0) {
             tokio::task::yield_now().await;
         }
@@ -144,20 +149,20 @@ async fn receive(
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    pub fn account(&self) -> &str {
+    pub(crate) fn account(&self) -> &str {
         self.header(ACCOUNT_HEADER).unwrap_or_default()
     }
 
     /// The events of a stream: name (empty if it has none) and data.
-    pub fn events(&self) -> Vec<(String, String)> {
+    pub(crate) fn events(&self) -> Vec<(String, String)> {
         let text = self.text.replace("\r\n", "\n");
         let field = |event: &str, name: &str| {
             event
@@ -173,14 +178,14 @@ impl Reply {
     }
 
     /// The data of the events, without a closing `[DONE]`.
-    pub fn data(&self) -> Vec<Value> {
+    pub(crate) fn data(&self) -> Vec<Value> {
         let data = self.events().into_iter().map(|(_, data)| data).filter(|data| data != "[DONE]");
         data.map(|data| serde_json::from_str(&data).unwrap()).collect()
     }
 }
 
 /// The header by which Envoy would send the account's key.
-pub fn key_header(account: &Account) -> (&'static str, String) {
+pub(crate) fn key_header(account: &Account) -> (&'static str, String) {
     match account.vendor {
         Vendor::Anthropic => ("x-api-key", account.key.clone()),
         Vendor::OpenAi => ("authorization", format!("Bearer {}", account.key)),
@@ -189,24 +194,24 @@ pub fn key_header(account: &Account) -> (&'static str, String) {
 }
 
 /// A text of so many tokens by the providers' rule.
-pub fn text(tokens: usize) -> String {
+pub(crate) fn text(tokens: usize) -> String {
     "all ".repeat(tokens)
 }
 
-pub fn anthropic(messages: Value) -> Value {
+pub(crate) fn anthropic(messages: Value) -> Value {
     let system =
         json!([{"type": "text", "text": text(1500), "cache_control": {"type": "ephemeral"}}]);
     json!({"model": "claude-sonnet-5", "max_tokens": 1000, "system": system, "messages": messages})
 }
 
-pub fn chat(messages: Value) -> Value {
+pub(crate) fn chat(messages: Value) -> Value {
     json!({"model": "gpt-5.6", "messages": messages})
 }
 
-pub fn responses(input: Value) -> Value {
+pub(crate) fn responses(input: Value) -> Value {
     json!({"model": "gpt-5.6", "instructions": text(1500), "input": input})
 }
 
-pub fn gemini(contents: Value) -> Value {
+pub(crate) fn gemini(contents: Value) -> Value {
     json!({"systemInstruction": {"parts": [{"text": text(2500)}]}, "contents": contents})
 }
