@@ -28,7 +28,7 @@ const ALLOWED: [&str; 12] = [
 
 /// Checks the licences of all packages in `Cargo.lock`. The error lists every package that may not
 /// be used.
-pub fn check(project_root: &Path) -> Result<()> {
+pub(crate) fn check(project_root: &Path) -> Result<()> {
     let problems = problems(&packages(project_root)?)?;
     ensure!(problems.is_empty(), "these packages may not be used:\n  {}", problems.join("\n  "));
     Ok(())
@@ -126,6 +126,6 @@ mod tests {
 
     #[test]
     fn all_packages_of_this_project_may_be_used() {
-        super::check(crate::project_root()).unwrap();
+        super::check(envoy_harness::project_root()).unwrap();
     }
 }

@@ -1,16 +1,22 @@
 //! `cargo xtask`: builds, runs, shows and tests the filter.
 
+mod compose;
+mod dist;
+mod licences;
+mod prepare;
+mod run;
+mod verify;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
-use xtask::demo::Size;
-use xtask::envoy::Way;
-use xtask::prepare::prepare;
-use xtask::provider::{self, Addresses};
-use xtask::{compose, conformance, demo, envoy_config, run, verify};
+use demo::Size;
+use envoy_harness::Way;
+use prepare::prepare;
+use simulated_providers::{self as provider, Addresses};
 
 /// Builds, runs, shows and tests the filter.
 #[derive(Parser)]
@@ -105,7 +111,7 @@ fn execute(command: Command) -> Result<()> {
             block_on(run::run(&envoy))
         }
         Command::EnvoyConfig { pools, way, envoy } => {
-            envoy_config::print(&pools, way, envoy.envoy.as_deref())
+            envoy_config::print(&pools, way, || prepare(envoy.envoy.as_deref()))
         }
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),

@@ -7,11 +7,11 @@ use std::pin::{Pin, pin};
 
 use anyhow::{Context, Result, bail};
 
-use crate::envoy::Envoy;
-use crate::gateway::Gateway;
-use crate::progress::Step;
-use crate::provider::{Addresses, Vendor};
-use crate::signals;
+use envoy_harness::Envoy;
+use envoy_harness::gateway::Gateway;
+use envoy_harness::progress::Step;
+use simulated_providers::signals;
+use simulated_providers::{Addresses, Vendor};
 
 /// As in `envoy.yaml`, with what listens there.
 const ENVOY_PORTS: [(u16, &str); 2] = [(10000, "Envoy"), (9901, "Envoy's admin interface")];
@@ -22,7 +22,7 @@ const WORKERS: u32 = 2;
 ///
 /// # Errors
 /// If a port is taken, Envoy does not start, or it ends by itself.
-pub async fn run(envoy: &Envoy) -> Result<()> {
+pub(crate) async fn run(envoy: &Envoy) -> Result<()> {
     check_ports()?;
     let mut asked_to_end = pin!(signals::asked_to_end());
     let step = Step::start("gateway");

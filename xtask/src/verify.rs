@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{compose, dist, envoy, licences, project_root};
+use envoy_harness as envoy;
+use envoy_harness::{module as built, project_root};
+
+use crate::{compose, dist, licences};
 
 /// The target of the module.
 const WASM: &str = "wasm32-wasip1";
@@ -16,7 +19,7 @@ const WASM: &str = "wasm32-wasip1";
 ///
 /// # Errors
 /// The first step that fails.
-pub fn test(envoy_versions: &[String]) -> Result<()> {
+pub(crate) fn test(envoy_versions: &[String]) -> Result<()> {
     step("module", module)?;
     step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], &[]))?;
     if envoy_versions.is_empty() {
@@ -29,8 +32,8 @@ pub fn test(envoy_versions: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot be built, or Envoy could not load it, or it is too large.
-pub fn module() -> Result<()> {
-    let module = dist::build(project_root())?;
+pub(crate) fn module() -> Result<()> {
+    let module = built::build(project_root())?;
     dist::check(&module.path)?;
     println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
     Ok(())
@@ -41,7 +44,7 @@ pub fn module() -> Result<()> {
 ///
 /// # Errors
 /// The first step that fails.
-pub fn ci() -> Result<()> {
+pub(crate) fn ci() -> Result<()> {
     let lint = ["--locked", "--", "--deny", "warnings"];
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     step("clippy, native", || {
@@ -59,26 +62,17 @@ pub fn ci() -> Result<()> {
         )
     })?;
     step("licences", || licences::check(project_root()))?;
-    test(&[envoy::find::PINNED.to_string(), envoy::find::FLOOR.to_string()])?;
+    test(&[envoy::PINNED.to_string(), envoy::FLOOR.to_string()])?;
     step("a million sessions", || {
-        million_sessions(&envoy::find(Some(&envoy::find::PINNED.to_string()))?)
+        million_sessions(&envoy::find(Some(&envoy::PINNED.to_string()))?)
     })?;
     step("docker-compose", compose::test)
 }
 
 /// The stories of memory at their full length; [`test`] tells them with a fifth.
 fn million_sessions(envoy: &envoy::Envoy) -> Result<()> {
-    let arguments = [
-        "test",
-        "--locked",
-        "--test",
-        "stories",
-        "memory",
-        "--",
-        "--ignored",
-        "--test-threads",
-        "1",
-    ];
+    let arguments =
+        ["test", "--locked", "--test", "e2e", "memory", "--", "--ignored", "--test-threads", "1"];
     cargo_on(envoy, &arguments, &[("MEMORY_STORY_REQUESTS", "1000000")])
 }
 

@@ -49,6 +49,6 @@ async fn finish(command: &mut Command) -> Result<Output> {
 fn last_lines(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES_OF_AN_ERROR)..].join("\n")
+    let skipped = text.lines().count().saturating_sub(LINES_OF_AN_ERROR);
+    text.lines().skip(skipped).collect::<Vec<_>>().join("\n")
 }

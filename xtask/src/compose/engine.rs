@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::process::{Child, Command};
 
 use super::command::{answer_of, command, output_of};
-use super::report;
-use crate::envoy::wait_until;
+use super::report::report;
+use envoy_harness::wait_until;
 
 /// Long enough for the engine to end its containers.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);

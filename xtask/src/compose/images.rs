@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use super::command::{answer_of, command, output_of};
-use super::report;
+use super::report::report;
 use super::stand_in;
 
 /// A registry that cannot be reached is told by an error within seconds; this bounds one that

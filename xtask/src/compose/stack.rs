@@ -11,9 +11,9 @@ use tokio::process::Command;
 
 use super::command::{answer_of, command, output_of};
 use super::engine;
-use super::report;
-use crate::envoy::client::{self, Protocol};
-use crate::envoy::wait_until;
+use super::report::report;
+use envoy_harness::client::{self, Protocol};
+use envoy_harness::wait_until;
 
 /// Where `docker-compose.yml` publishes Envoy.
 pub(super) const PUBLISHED: SocketAddr =

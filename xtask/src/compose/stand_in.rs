@@ -11,8 +11,8 @@ use tokio::process::Command;
 
 use super::command::{answer_of, command, output_of};
 use super::engine;
-use super::report;
-use crate::envoy;
+use super::report::report;
+use envoy_harness as envoy;
 
 /// The label by which a stand-in is told from the real image.
 pub(super) const LABEL: &str = "session-affinity.stand-in";

@@ -11,10 +11,10 @@ use comfy_table::Table;
 use hyper::Request;
 use serde_json::{Value, json};
 
-use super::report;
+use super::report::report;
 use super::stack::PUBLISHED;
-use crate::envoy::client::{self, Protocol};
-use crate::provider::ACCOUNT_HEADER;
+use envoy_harness::client::{self, Protocol};
+use simulated_providers::ACCOUNT_HEADER;
 
 /// So many conversations begin, and the first two of them go on.
 const CONVERSATIONS: usize = 6;
@@ -70,7 +70,8 @@ impl Conversation {
         );
         let account = response.header(ACCOUNT_HEADER).context("the answer names no account")?;
         self.accounts.push(account.to_owned());
-        self.messages.push(json!({"role": "assistant", "content": response.json()?["content"]}));
+        let content = response.json()?.get("content").cloned();
+        self.messages.push(json!({"role": "assistant", "content": content}));
         Ok(())
     }
 }

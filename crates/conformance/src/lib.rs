@@ -1,0 +1,139 @@
+//! `cargo xtask conformance DIR…`: the recorded vectors of the reference, and requests as real
+//! clients write them, against the core.
+//!
+//! Every file in a folder is run by its name: `vectors_*.jsonl` are session identities,
+//! `fnv_*.jsonl` message hashes, `selection_*.jsonl` scripted selections of credentials,
+//! `client_requests*.jsonl` requests of clients. Files of the reference's later generation
+//! (`vectors_newest_*`) are information, no target, and are passed over. `tests/vectors/README.md`
+//! says how the files are read.
+
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
+mod case;
+mod clients;
+mod identity;
+mod selection;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// What came of all files.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// In the order in which they were run.
+    pub files: Vec<FileReport>,
+}
+
+/// What came of one file.
+#[derive(Debug)]
+pub struct FileReport {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Passed and failed cases of each group.
+    pub groups: BTreeMap<String, (usize, usize)>,
+    /// What was expected and what came, a line for each failed case.
+    pub failures: Vec<String>,
+}
+
+/// What a file holds.
+type Check = fn(&Value) -> Vec<(String, Result<(), String>)>;
+
+/// Runs all vector files of these folders.
+///
+/// # Errors
+/// If a folder has none, or a file cannot be read. A failed case is no error, but in the report.
+pub fn run<P: AsRef<Path>>(folders: &[P]) -> Result<Report> {
+    let mut report = Report::default();
+    for folder in folders {
+        let files = vector_files(folder.as_ref())?;
+        ensure!(!files.is_empty(), "{} holds no vector file", folder.as_ref().display());
+        for (path, check) in files {
+            report.files.push(run_file(path, check)?);
+        }
+    }
+    Ok(report)
+}
+
+impl Report {
+    /// Passed and failed cases of all files.
+    pub fn totals(&self) -> (usize, usize) {
+        let counts = self.files.iter().flat_map(|file| file.groups.values());
+        counts.fold((0, 0), |(passed, failed), (more_passed, more_failed)| {
+            (passed + more_passed, failed + more_failed)
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in &self.files {
+            writeln!(formatter, "{}", file.path.display())?;
+            for (group, (passed, failed)) in &file.groups {
+                writeln!(formatter, "  {group:<28} {passed:>5} passed {failed:>5} failed")?;
+            }
+            for failure in &file.failures {
+                writeln!(formatter, "  FAILED {failure}")?;
+            }
+        }
+        let (passed, failed) = self.totals();
+        write!(formatter, "{passed} passed, {failed} failed")
+    }
+}
+
+fn vector_files(folder: &Path) -> Result<Vec<(PathBuf, Check)>> {
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(check) = check_of(name) {
+            files.push((path, check));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn check_of(file: &str) -> Option<Check> {
+    let stem = file.strip_suffix(".jsonl")?;
+    let is = |prefix: &str| stem.starts_with(prefix);
+    match stem {
+        _ if is("vectors_newest") => None,
+        _ if is("vectors_") => Some(identity::check),
+        _ if is("fnv_") => Some(identity::check_hash),
+        _ if is("selection_") => Some(selection::check),
+        _ if is("client_requests") => Some(clients::check),
+        _ => None,
+    }
+}
+
+fn run_file(path: PathBuf, check: Check) -> Result<FileReport> {
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut report = FileReport { path, groups: BTreeMap::new(), failures: Vec::new() };
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let place = || format!("{} line {}", report.path.display(), number + 1);
+        let case: Value =
+            serde_json::from_str(line).with_context(|| format!("{} is not JSON", place()))?;
+        for (group, result) in check(&case) {
+            let (passed, failed) = report.groups.entry(group.clone()).or_default();
+            match result {
+                Ok(()) => *passed += 1,
+                Err(difference) => {
+                    *failed += 1;
+                    let id = case["id"]
+                        .as_str()
+                        .map_or_else(|| format!("line {}", number + 1), str::to_owned);
+                    report.failures.push(format!("{id} {group}: {difference}"));
+                }
+            }
+        }
+    }
+    Ok(report)
+}

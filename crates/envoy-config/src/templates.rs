@@ -1,0 +1,114 @@
+//! The templates, and how values get into them: as YAML, whatever they hold.
+
+use anyhow::{Context, Result};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, context,
+};
+use serde_json::Map;
+
+use super::wiring::Wiring;
+use super::yaml;
+use envoy_harness::Way;
+
+/// One for what all ways have in common, one for each way, and one for each idea that several ways
+/// share.
+const TEMPLATES: [(&str, &str); 9] = [
+    ("envoy.yaml", include_str!("templates/envoy.yaml")),
+    ("clusters", include_str!("templates/clusters.yaml")),
+    ("keys", include_str!("templates/keys.yaml")),
+    ("replicas", include_str!("templates/replicas.yaml")),
+    ("next-request", include_str!("templates/next-request.yaml")),
+    ("retries.yaml", include_str!("templates/retries.yaml")),
+    ("attempt_filter.yaml", include_str!("templates/attempt_filter.yaml")),
+    ("secrets.yaml", include_str!("templates/secrets.yaml")),
+    ("key_injector.yaml", include_str!("templates/key_injector.yaml")),
+];
+
+/// Prints a configuration. `command` is what the reader may run to print it again.
+pub(super) fn render(wiring: &Wiring, way: Way, command: &str) -> Result<String> {
+    let environment = environment().context("the templates are broken")?;
+    let template = environment.get_template(way.as_str()).context("the templates are broken")?;
+    let needs = one_line(&way.oldest_envoy().to_string());
+    let fails_over = way != Way::NextRequest;
+    let context =
+        context! { command => one_line(command), needs, fails_over, ..Value::from(Serde(wiring)) };
+    template.render(context).context("the templates are broken")
+}
+
+fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .keep_trailing_newline(true)
+            .build()?,
+    );
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::Custom("yaml".into()));
+    environment.set_formatter(write_as_yaml);
+    environment.add_filter("block", block);
+    TEMPLATES.into_iter().try_for_each(|(name, text)| environment.add_template(name, text))?;
+    Ok(environment)
+}
+
+/// What stands between braces in a template: a value on one line, in quotes if need be.
+fn write_as_yaml(
+    output: &mut Output<'_>,
+    _: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), Error> {
+    let text = match value.as_str() {
+        Some(text) if value.is_safe() => text.to_owned(),
+        _ if value.is_undefined() => return Err(ErrorKind::UndefinedError.into()),
+        _ => yaml::flow(&serde_json::to_value(value).map_err(unwritable)?),
+    };
+    output.write_str(&text).map_err(Error::from)
+}
+
+/// An object over several lines, behind so many blanks.
+fn block(object: Serde<Map<String, serde_json::Value>>, indent: usize) -> Value {
+    Value::from_safe_string(yaml::block(&object, indent))
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::BadSerialization, "a value that YAML cannot hold").with_source(error)
+}
+
+/// Text for a comment, which ends with its line.
+fn one_line(text: &str) -> Value {
+    Value::from_safe_string(
+        text.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_well_formed_and_every_way_has_one() {
+        let environment = environment().unwrap();
+        for way in Way::ALL {
+            environment.get_template(way.as_str()).unwrap();
+        }
+    }
+
+    #[test]
+    fn values_cannot_break_out_of_their_place() {
+        let environment = environment().unwrap();
+        let render = |value: &str| {
+            environment.render_str("a: {b: {{ value }}}", context! { value }).unwrap()
+        };
+        assert_eq!(render("x-api-key"), "a: {b: x-api-key}");
+        assert_eq!(render("x}\nadmin: y"), r#"a: {b: "x}\nadmin: y"}"#);
+        assert!(environment.render_str("{{ nothing }}", ()).is_err());
+    }
+
+    #[test]
+    fn a_comment_ends_with_its_line() {
+        assert_eq!(one_line("a\nadmin: {}\u{2028}\u{85}").as_str(), Some("a admin: {}  "));
+    }
+}

@@ -1,0 +1,176 @@
+//! From what was asked for to what the templates print: every name made, every reference resolved.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use session_affinity::config::Config;
+
+use super::clusters::{Cluster, Clusters};
+use super::input::{Input, Pool};
+use super::socket_address::SocketAddress;
+use envoy_harness::Way;
+
+/// Request headers that clients put their own keys into.
+const CLIENT_KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
+
+/// What Envoy holds of a connection at least: conversations are long.
+const LEAST_CONNECTION_BUFFER: usize = 16 << 20;
+
+/// What the templates read.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Wiring {
+    listener: SocketAddress,
+    admin: SocketAddress,
+    /// The path of the module.
+    module: String,
+    ca_certificates: String,
+    /// The filter's own configuration.
+    configuration: Map<String, Value>,
+    routing: Routing,
+    buffers: Buffers,
+    /// How often to try again, should the filter not say it.
+    retries: usize,
+    /// Request headers of clients that do not go upstream.
+    removed_headers: Vec<String>,
+    /// Whether requests get the name of their upstream as host.
+    named_upstreams: bool,
+    /// The environment variables that hold keys.
+    pub(super) variables: Vec<String>,
+    clusters: Vec<Cluster>,
+}
+
+/// The names by which the filter tells Envoy what it has decided.
+#[derive(Clone, Debug, Serialize)]
+struct Routing {
+    header: String,
+    filter_state: String,
+}
+
+/// How many bytes Envoy holds.
+#[derive(Clone, Debug, Serialize)]
+struct Buffers {
+    connection: usize,
+    request: usize,
+}
+
+impl Wiring {
+    /// Resolves what was asked for.
+    ///
+    /// # Errors
+    /// All problems, each with its path.
+    pub(super) fn new(input: Input, way: Way) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut clusters = Clusters::new(way, &mut problems);
+        let pools = input
+            .pools
+            .iter()
+            .enumerate()
+            .map(|(index, pool)| clusters.pool(pool, &format!("pools[{index}]")));
+        let pools = pools.collect();
+        let clusters = clusters.finish();
+        let mut configuration = input.filter;
+        if configuration.contains_key("pools") {
+            problems.push("filter.pools: pools stand beside `filter`, not in it".to_owned());
+        }
+        configuration.entry("routing").or_insert_with(|| json!({}));
+        configuration.insert("pools".to_owned(), Value::Array(pools));
+        let config =
+            parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
+        name_the_wires(&mut configuration, &config, way);
+        Ok(Self {
+            listener: input.listener.into(),
+            admin: input.admin.into(),
+            module: input.module,
+            ca_certificates: input.ca_certificates,
+            configuration,
+            buffers: Buffers::of(&config),
+            retries: config.failover.max_attempts.saturating_sub(1),
+            removed_headers: removed_headers(&config, &input.pools, way),
+            named_upstreams: clusters.iter().any(Cluster::is_named),
+            variables: variables(&clusters),
+            clusters,
+            routing: Routing {
+                header: config.routing.header,
+                filter_state: config.routing.filter_state,
+            },
+        })
+    }
+
+    /// The same with the module at another path.
+    pub(super) fn with_module(&self, module: &str) -> Self {
+        Self { module: module.to_owned(), ..self.clone() }
+    }
+}
+
+/// Lets the filter read its configuration. Its paths are those of the input, but for the sections
+/// under `filter`.
+fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Option<Config> {
+    let json = Value::Object(configuration.clone()).to_string();
+    let found = match Config::parse_with(json.as_bytes(), &|_| Some("stand-in".to_owned())) {
+        Ok(config) => return Some(config),
+        Err(found) => found,
+    };
+    let lines = found.lines().iter().map(|line| match line.split_once(": ") {
+        // Made from an id or the name of a pool, which then has the same problem.
+        Some((path, _)) if path.ends_with(".cluster") => None,
+        Some((path, _)) if path.starts_with("pools") => Some(line.clone()),
+        _ => Some(format!("filter.{line}")),
+    });
+    problems.extend(lines.flatten());
+    None
+}
+
+/// Writes the names that Envoy and the filter have in common into the filter's configuration, so
+/// that it shows them.
+fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, way: Way) {
+    let Some(routing) = configuration.get_mut("routing").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let mut name = |key: &str, value: &str| {
+        if !routing.contains_key(&key.replace('_', "-")) {
+            routing.insert(key.to_owned(), value.into());
+        }
+    };
+    name("header", &config.routing.header);
+    if way == Way::Clusters {
+        name("filter_state", &config.routing.filter_state);
+    }
+}
+
+/// The routing header stays inside, and so do clients' own keys, unless the replicas are to check
+/// them.
+fn removed_headers(config: &Config, pools: &[Pool], way: Way) -> Vec<String> {
+    let mut headers = vec![config.routing.header.clone()];
+    if way != Way::Replicas {
+        let of_pools = pools
+            .iter()
+            .filter_map(|pool| pool.key_header.as_ref())
+            .map(|header| header.0.as_str());
+        for header in CLIENT_KEY_HEADERS.into_iter().chain(of_pools) {
+            push_new(&mut headers, header);
+        }
+    }
+    headers
+}
+
+fn variables(clusters: &[Cluster]) -> Vec<String> {
+    let mut variables = Vec::new();
+    clusters
+        .iter()
+        .flat_map(Cluster::variables)
+        .for_each(|variable| push_new(&mut variables, variable));
+    variables
+}
+
+fn push_new(list: &mut Vec<String>, text: &str) {
+    if !list.iter().any(|other| other == text) {
+        list.push(text.to_owned());
+    }
+}
+
+impl Buffers {
+    /// A body as long as the filter reads, and one whole read from the connection, must fit.
+    fn of(config: &Config) -> Self {
+        let connection = LEAST_CONNECTION_BUFFER.max(2 * config.body.max_bytes);
+        Self { connection, request: 2 * connection }
+    }
+}

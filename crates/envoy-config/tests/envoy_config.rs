@@ -1,0 +1,260 @@
+//! The generator of configurations: that what is shipped is its output, that Envoy takes it, and
+//! that it says what is wrong.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use envoy_config::EnvoyConfig;
+use envoy_harness::project_root;
+use envoy_harness::{Fixture, Way, find};
+use serde_json::{Value, json};
+
+fn example(way: Way) -> Result<EnvoyConfig> {
+    let input = way.shipped_input();
+    let json = fs::read_to_string(project_root().join(input)).with_context(|| input.to_owned())?;
+    EnvoyConfig::parse(&json, input, way)
+}
+
+/// Everything that the generator knows: names, weights, TLS, several pools.
+fn elaborate() -> Value {
+    json!({
+        "listener": "[::1]:8080",
+        "admin": "127.0.0.2:9902",
+        "module": "/etc/envoy/a module.wasm",
+        "filter": {"routing": {"header": "x-cluster", "filter-state": "cluster"}, "body": {"max_bytes": 67_108_864}},
+        "pools": [
+            {
+                "name": "claude-api",
+                "provider": "claude",
+                "match": {"hosts": ["*.example.com"]},
+                "session": {"strict": true},
+                "cache_lifetime": "1h",
+                "upstream": "https://api.anthropic.com",
+                "key_header": "X-Api-Key",
+                "credentials": [
+                    {"id": "a-1", "key": "A_1", "weight": 3, "priority": 1, "parent": "org: 1"},
+                    {"id": "a-2", "key": "A_2", "state": "drain", "websockets": true, "disable_cooling": true},
+                ],
+            },
+            {
+                "name": "house",
+                "upstream": "http://llm.internal:8000",
+                "key_header": "x-house-key",
+                "credentials": [{"id": "yes", "key": "A_1"}],
+            },
+        ],
+    })
+}
+
+fn problems(way: Way, edit: impl FnOnce(&mut Value)) -> Vec<String> {
+    let mut input = elaborate();
+    edit(&mut input);
+    let problem = EnvoyConfig::parse(&input.to_string(), "pools.json", way).unwrap_err();
+    problem.to_string().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_shipped_is_what_the_generator_prints() -> Result<()> {
+    for way in Way::ALL {
+        let shipped = fs::read_to_string(project_root().join(way.shipped_file()))?;
+        ensure!(
+            example(way)?.yaml()? == shipped,
+            "{} differs: cargo xtask envoy-config {} --way {} prints it",
+            way.shipped_file(),
+            way.shipped_input(),
+            way.as_str()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs Envoy: cargo xtask test"]
+fn a_real_envoy_takes_what_is_meant_for_its_version_and_no_other() -> Result<()> {
+    let envoy = find(None)?;
+    for way in Way::ALL {
+        let verdict = example(way)?.validate(&envoy);
+        assert_eq!(verdict.is_ok(), way.runs_on(envoy.version), "{} {verdict:?}", way.as_str());
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs Envoy: cargo xtask test"]
+fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
+    let envoy = find(None)?;
+    for way in [Way::Clusters, Way::Keys, Way::NextRequest]
+        .into_iter()
+        .filter(|way| way.runs_on(envoy.version))
+    {
+        EnvoyConfig::parse(&elaborate().to_string(), "pools.json", way)?.validate(&envoy)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs Envoy: cargo xtask test"]
+fn what_envoy_refuses_is_told_in_its_words() -> Result<()> {
+    let mut input = elaborate();
+    input["ca_certificates"] = json!("/nowhere/certificates.pem");
+    let config = EnvoyConfig::parse(&input.to_string(), "pools.json", Way::NextRequest)?;
+    let problem = config.validate(&find(None)?).unwrap_err().to_string();
+    assert!(
+        problem.contains("refuses this configuration")
+            && problem.contains("/nowhere/certificates.pem"),
+        "{problem}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_provider_with_a_name_is_reached_by_tls_and_known_by_its_certificate() -> Result<()> {
+    let document = document(Way::Clusters)?;
+    let cluster = &document["static_resources"]["clusters"][0];
+    assert_eq!((&cluster["name"], &cluster["type"]), (&json!("a_1"), &json!("LOGICAL_DNS")));
+    let tls = &cluster["transport_socket"]["typed_config"];
+    assert_eq!(tls["sni"], "api.anthropic.com");
+    let validation = &tls["common_tls_context"]["validation_context"];
+    assert_eq!(validation["trusted_ca"]["filename"], "/etc/ssl/certs/ca-certificates.crt");
+    assert_eq!(
+        validation["match_typed_subject_alt_names"][0]["matcher"]["exact"],
+        "api.anthropic.com"
+    );
+    assert_eq!(route(&document)["route"]["auto_host_rewrite"], true);
+
+    let own = &document["static_resources"]["clusters"][2];
+    assert_eq!((&own["name"], &own["type"]), (&json!("yes"), &json!("STRICT_DNS")));
+    assert!(own["transport_socket"].is_null());
+    Ok(())
+}
+
+#[test]
+fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
+    let document = document(Way::Clusters)?;
+    let route = route(&document);
+    assert_eq!(route["match"]["headers"][0]["name"], "x-cluster");
+    let removed = ["x-cluster", "authorization", "x-api-key", "x-goog-api-key", "x-house-key"];
+    assert_eq!(route["request_headers_to_remove"], json!(removed));
+    let matcher = &route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["cluster_matcher"];
+    assert_eq!(matcher["matcher_tree"]["input"]["typed_config"]["key"], "wasm.cluster");
+    let clusters =
+        matcher["matcher_tree"]["exact_match_map"]["map"].as_object().context("no map")?;
+    assert_eq!(clusters.keys().collect::<Vec<_>>(), ["a_1", "a_2", "yes"]);
+
+    let listener = &document["static_resources"]["listeners"][0];
+    assert_eq!(listener["address"]["socket_address"]["address"], "::1");
+    assert_eq!(listener["per_connection_buffer_limit_bytes"], 2 * 67_108_864);
+    Ok(())
+}
+
+#[test]
+fn what_the_filter_is_told_of_pools_and_credentials_passes_through() -> Result<()> {
+    let mut filter = Value::Null;
+    parsed(Way::Keys)?.edit_filter(|object| filter = object.clone())?;
+    let pool = &filter["pools"][0];
+    assert_eq!((&pool["cache_lifetime"], &pool["session"]["strict"]), (&json!("1h"), &json!(true)));
+    let headers = json!([{"name": "x-api-key", "environment": "A_1"}]);
+    let credential = json!({
+        "id": "a-1", "cluster": "claude_api", "priority": 1, "weight": 3, "parent": "org: 1", "headers": headers,
+    });
+    assert_eq!(pool["credentials"][0], credential);
+    Ok(())
+}
+
+#[test]
+fn the_filter_may_see_each_variable_once() -> Result<()> {
+    let document = document(Way::Keys)?;
+    let cluster = &document["static_resources"]["clusters"][0];
+    let options = &cluster["typed_extension_protocol_options"];
+    let options = &options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+    let plugin = &options["http_filters"][0]["typed_config"]["config"];
+    let environment = &plugin["vm_config"]["environment_variables"];
+    assert_eq!(*environment, json!({"host_env_keys": ["A_1", "A_2"]}), "{plugin}");
+    Ok(())
+}
+
+#[test]
+fn all_problems_are_told_with_their_paths() {
+    let found = problems(Way::Clusters, |input| {
+        input["filter"]["routing"]["strategy"] = json!("random");
+        input["filter"]["typo"] = json!(1);
+        input["pools"][0]["credentials"][1]["weight"] = json!("many");
+        input["pools"][0]["credentials"][1].as_object_mut().unwrap().remove("key");
+        input["pools"][1].as_object_mut().unwrap().remove("upstream");
+    });
+    let expected = [
+        "pools[0].credentials[1].key: required with --way clusters",
+        "pools[1].upstream: required with --way clusters",
+        r#"filter.routing.strategy: expected round-robin, fill-first or consistent, found "random""#,
+        "pools[0].credentials[1].weight: expected an integer, found a string",
+        "filter.typo: unknown key",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_is_for_another_way_is_a_problem() {
+    let found = problems(Way::Replicas, |_| {});
+    assert!(found.contains(
+        &"pools[0].upstream: has no meaning with --way replicas: every replica has its own `endpoint`".to_owned()
+    ));
+    assert!(
+        found
+            .contains(&"pools[1].credentials[0].endpoint: required with --way replicas".to_owned())
+    );
+    let found = problems(Way::Keys, |input| {
+        input["pools"][0]["credentials"][0]["endpoint"] = json!("10.0.0.1:80")
+    });
+    assert_eq!(
+        found,
+        [
+            "pools[0].credentials[0].endpoint: has no meaning with --way keys: the pool has an `upstream`"
+        ]
+    );
+}
+
+#[test]
+fn two_credentials_that_would_share_a_cluster_are_a_problem() {
+    let found =
+        problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["id"] = json!("a_2"));
+    assert_eq!(found, [r#"pools[1].credentials[0].id: another one is the cluster "a_2" already"#]);
+}
+
+#[test]
+fn what_is_no_input_is_told_with_its_path() {
+    let found =
+        problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["keys"] = json!("x"));
+    assert!(
+        found[0].starts_with("pools[1].credentials[0].keys: unknown field `keys`, expected one of"),
+        "{found:?}"
+    );
+    let found =
+        problems(Way::Clusters, |input| input["pools"][0]["upstream"] = json!("api.anthropic.com"));
+    assert!(found[0].starts_with("pools[0].upstream: expected http or https"), "{found:?}");
+    let found = problems(Way::Clusters, |input| {
+        input["pools"][0]["credentials"][0]["key"] = json!("sk-ant-secret")
+    });
+    assert!(
+        found[0].starts_with("pools[0].credentials[0].key: expected the name of an"),
+        "{found:?}"
+    );
+    assert!(!found[0].contains("secret"), "{found:?}");
+}
+
+fn parsed(way: Way) -> Result<Fixture> {
+    let yaml = EnvoyConfig::parse(&elaborate().to_string(), "pools.json", way)?.yaml()?;
+    Fixture::parse(&yaml, project_root())
+}
+
+fn document(way: Way) -> Result<Value> {
+    let mut document = Value::Null;
+    let _ = parsed(way)?.edit(|all| document = all.clone());
+    Ok(document)
+}
+
+fn route(document: &Value) -> &Value {
+    let manager = &document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    &manager["route_config"]["virtual_hosts"][0]["routes"][0]
+}

@@ -1,0 +1,109 @@
+//! A whole set-up, running: simulated providers, and a real Envoy with the filter in front of them,
+//! in one of the configurations that are shipped.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use super::find::Envoy;
+use super::fixture::Fixture;
+use super::process::Process;
+use super::way::Way;
+use simulated_providers::{Addresses, Config, Providers, Replica, Vendor};
+
+/// The ports at which the shipped configurations expect the providers.
+const PORTS: [(u16, Vendor); 3] =
+    [(18001, Vendor::Anthropic), (18002, Vendor::OpenAi), (18003, Vendor::Gemini)];
+
+/// A running gateway. Both parts end when it is dropped; [`Gateway::stop`] also waits for it.
+pub struct Gateway {
+    /// The Envoy that clients talk to.
+    pub envoy: Process,
+    /// What it talks to.
+    pub providers: Providers,
+    /// How it is wired.
+    pub way: Way,
+}
+
+impl Gateway {
+    /// Starts the demo's configuration for this Envoy on free ports, with fresh providers. `edit`
+    /// may change it before.
+    pub async fn start(
+        envoy: &Envoy,
+        workers: u32,
+        edit: impl FnOnce(Fixture) -> Result<Fixture>,
+    ) -> Result<Self> {
+        Self::start_way(envoy, Way::of_demo_on(envoy.version), workers, edit).await
+    }
+
+    /// Starts the configuration of a way on free ports, with fresh providers. `edit` may change it
+    /// before.
+    pub async fn start_way(
+        envoy: &Envoy,
+        way: Way,
+        workers: u32,
+        edit: impl FnOnce(Fixture) -> Result<Fixture>,
+    ) -> Result<Self> {
+        let replicas = if way == Way::Replicas { Replica::demo() } else { Vec::new() };
+        let replicas = replicas.into_iter().map(Replica::on_free_port).collect();
+        let providers = Providers::start(Config { replicas, ..Config::default() }).await?;
+        let fixture = edit(Self::fixture_of(way, &providers)?)?;
+        Self::start_envoy(envoy, way, workers, fixture, providers).await
+    }
+
+    /// Starts the demo's configuration for this Envoy as it is, on its own ports.
+    pub async fn start_on_shipped_ports(envoy: &Envoy, workers: u32) -> Result<Self> {
+        let way = Way::of_demo_on(envoy.version);
+        let config = Config { addresses: Addresses::default(), ..Config::default() };
+        let providers = Providers::start(config).await?;
+        Self::start_envoy(envoy, way, workers, Fixture::shipped(way)?, providers).await
+    }
+
+    async fn start_envoy(
+        envoy: &Envoy,
+        way: Way,
+        workers: u32,
+        fixture: Fixture,
+        providers: Providers,
+    ) -> Result<Self> {
+        let envoy =
+            Process::start(envoy, &fixture, workers, &Self::environment(&providers)).await?;
+        Ok(Self { envoy, providers, way })
+    }
+
+    /// The configuration that this gateway was started from, in front of its providers, before any
+    /// edit.
+    pub fn fixture(&self) -> Result<Fixture> {
+        Self::fixture_of(self.way, &self.providers)
+    }
+
+    /// The configuration of a way on free ports, in front of these providers.
+    fn fixture_of(way: Way, providers: &Providers) -> Result<Fixture> {
+        let addresses: BTreeMap<u16, SocketAddr> = match way {
+            Way::Replicas => {
+                let shipped = Replica::demo().into_iter().map(|replica| replica.address.port());
+                shipped.zip(providers.replicas().iter().map(|replica| replica.address)).collect()
+            }
+            Way::Clusters | Way::Keys | Way::NextRequest => {
+                PORTS.map(|(port, vendor)| (port, providers.address(vendor))).into()
+            }
+        };
+        Fixture::shipped(way)?.on_free_ports().with_providers(&addresses)
+    }
+
+    /// The environment variables from which Envoy or the filter takes the API keys.
+    pub fn environment(providers: &Providers) -> Vec<(String, String)> {
+        providers.accounts().iter().map(|account| account.environment()).collect()
+    }
+
+    /// Ends Envoy, then the providers, and gives everything that Envoy wrote.
+    ///
+    /// # Errors
+    /// If Envoy had ended before, with its last words.
+    pub async fn stop(self) -> Result<Vec<String>> {
+        let log = self.envoy.stop().await;
+        self.providers.stop().await;
+        log
+    }
+}

@@ -1,0 +1,35 @@
+//! A real Envoy for tests, demo and benchmarks: found or installed, configured as shipped, run as a
+//! child process, and talked to.
+//!
+//! Nothing here imitates Envoy. What it does with headers, bodies and upgrades is what the filter
+//! must live with, so the stories are told on the binary that users run.
+
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
+mod admin;
+pub mod client;
+mod document;
+mod find;
+mod fixture;
+pub mod gateway;
+mod log;
+pub mod module;
+mod patience;
+mod process;
+pub mod progress;
+mod project;
+mod refusal;
+mod version;
+mod way;
+mod websocket;
+mod wheel;
+
+pub use find::{Envoy, find};
+pub use fixture::{Encoding, Fixture};
+pub use log::LogLines;
+pub use patience::{PATIENCE, wait_until};
+pub use process::{Process, Update};
+pub use project::project_root;
+pub use refusal::Refusal;
+pub use version::{FLOOR, PINNED, Version};
+pub use way::Way;

@@ -1,0 +1,131 @@
+//! Builds the module that Envoy loads.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+
+const PACKAGE: &str = "session-affinity";
+const TARGET: &str = "wasm32-wasip1";
+
+/// The module as it is shipped.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Where it is.
+    pub path: PathBuf,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// Builds the filter for release into `dist/session_affinity.wasm`.
+pub fn build(project_root: &Path) -> Result<Module> {
+    let output =
+        cargo(project_root).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "the filter cannot be built, see above");
+    put(&project_root.join("dist"), &output.stdout)
+}
+
+/// Builds a filter that traps on demand into `target/trap/session_affinity.wasm`, for tests. It is
+/// never shipped.
+pub fn build_with_trap(project_root: &Path) -> Result<Module> {
+    let output =
+        cargo(project_root).args(["--features", "trap"]).output().context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "the filter cannot be built:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    put(&project_root.join("target/trap"), &output.stdout)
+}
+
+/// Builds it as [`build`] does, but passes on what cargo says, line by line, instead of letting it
+/// write to the terminal. If the build fails, all of that is in the error.
+pub fn build_silently(project_root: &Path, mut progress: impl FnMut(&str)) -> Result<Module> {
+    let mut child =
+        cargo(project_root).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut told = String::new();
+    // Both at once: cargo waits when nobody reads one of them.
+    let messages = thread::scope(|scope| {
+        let messages = scope.spawn(|| read_all(stdout.context("cargo has no stdout")?));
+        for line in BufReader::new(stderr.context("cargo has no stderr")?).lines() {
+            let line = line.context("cannot read what cargo says")?;
+            progress(&line);
+            told.push_str(&line);
+            told.push('\n');
+        }
+        messages.join().map_err(|_| anyhow!("cannot read the messages of cargo"))?
+    });
+    let status = child.wait().context("cannot wait for cargo")?;
+    ensure!(status.success(), "the filter cannot be built:\n{told}");
+    put(&project_root.join("dist"), &messages?)
+}
+
+/// Copies what cargo says it has built into a directory.
+fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
+    let messages = str::from_utf8(messages).context("cargo does not speak UTF-8")?;
+    let artifact = built_module(messages)
+        .with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let path = directory.join("session_affinity.wasm");
+    // By a rename, because an Envoy that watches the file, or a test that starts one, must never
+    // read a half.
+    let new = tempfile::NamedTempFile::new_in(directory)
+        .with_context(|| format!("cannot write into {}", directory.display()))?;
+    let size = fs::copy(&artifact, new.path())
+        .with_context(|| format!("cannot copy {}", artifact.display()))?;
+    new.persist(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Module { path, size })
+}
+
+/// The build. It writes messages to stdout, because where the module ends up depends on settings
+/// that only cargo knows.
+fn cargo(project_root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(project_root)
+        .args(["build", "--release", "--locked", "--package", PACKAGE, "--lib", "--target", TARGET])
+        .arg("--message-format=json-render-diagnostics")
+        .stdout(Stdio::piped());
+    command
+}
+
+fn read_all(mut output: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    output.read_to_end(&mut bytes).context("cannot read the messages of cargo")?;
+    Ok(bytes)
+}
+
+fn built_module(messages: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact")
+        .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
+        .filter_map(|name| name.as_str().map(PathBuf::from))
+        .find(|path| path.ends_with("session_affinity.wasm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_is_found_among_the_messages_of_cargo() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","filenames":["/t/deps/liblog.rlib"]}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","filenames":["/t/session_affinity.wasm","/t/libsession_affinity.rlib"]}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+            "\n",
+        );
+        assert_eq!(built_module(messages), Some(PathBuf::from("/t/session_affinity.wasm")));
+        assert_eq!(built_module(""), None);
+    }
+}

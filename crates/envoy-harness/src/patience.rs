@@ -1,0 +1,34 @@
+//! How long to wait for what should happen at once.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// How long something that should happen at once may take on a busy machine before it counts as
+/// never happening.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a future, but not for ever: a request that Envoy never answers must fail the test, not
+/// hang it.
+pub(super) async fn patiently<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .with_context(|| format!("{what}: nothing for {} s", PATIENCE.as_secs()))?
+        .with_context(|| what.to_owned())
+}
+
+/// Asks again and again until there is an answer, for what Envoy tells only those who ask.
+pub async fn wait_until<T>(
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    patiently(what, async {
+        loop {
+            if let Some(answer) = condition().await? {
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}

@@ -1,0 +1,88 @@
+//! Released versions of Envoy.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow, bail};
+
+/// The Envoy that is installed when the user has none.
+pub const PINNED: Version = Version::new(1, 40, 0);
+
+/// The oldest Envoy the filter is tested on: holding headers until the body is read came shortly
+/// before.
+pub const FLOOR: Version = Version::new(1, 36, 4);
+
+/// A released version of Envoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    major: u32,
+    minor: u32,
+    patch: u32,
+}
+
+impl Version {
+    pub(crate) const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        Self { major, minor, patch }
+    }
+
+    /// Reads the answer to `envoy --version`: `envoy  version:
+    /// <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
+    pub(crate) fn from_output(output: &str) -> Result<Self> {
+        let (_, build) = output.split_once("version:").ok_or_else(|| {
+            let line = output.trim().lines().next().unwrap_or_default();
+            anyhow!("to --version it answers {line:?}")
+        })?;
+        let version = build.trim().split('/').nth(1).unwrap_or_default();
+        // Builds between releases call themselves `1.41.0-dev`.
+        version.split('-').next().unwrap_or_default().parse()
+    }
+}
+
+impl FromStr for Version {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
+        match numbers.as_deref() {
+            Ok([major, minor, patch]) => Ok(Self::new(*major, *minor, *patch)),
+            _ => bail!("{text:?} is not a version of Envoy: write it like {PINNED}"),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_what_envoy_says() {
+        let check = |build: &str| {
+            let output = format!("\n/opt/envoy  version: {build}\n\n");
+            Version::from_output(&output).map(|version| version.to_string()).ok()
+        };
+        let commit = "9e5580933739775e8bce696a57a2e1bc99368f23";
+        assert_eq!(
+            check(&format!("{commit}/1.40.0/Clean/RELEASE/BoringSSL")).as_deref(),
+            Some("1.40.0")
+        );
+        assert_eq!(
+            check(&format!("{commit}/1.41.0-dev/Modified/DEBUG/BoringSSL")).as_deref(),
+            Some("1.41.0")
+        );
+        assert_eq!(check("unknown"), None);
+        assert!(Version::from_output("command not found").is_err());
+    }
+
+    #[test]
+    fn versions_are_ordered_by_number_not_by_text() {
+        let version = |text: &str| text.parse::<Version>().unwrap();
+        assert!(version("1.9.10") < version("1.36.4"));
+        assert!(version("1.36.4") < version("1.36.10"));
+    }
+}

@@ -1,0 +1,96 @@
+//! The ways in which Envoy can be told which credential serves a request, and a failed one to go to
+//! another.
+
+use clap::ValueEnum;
+
+use super::version::{FLOOR, Version};
+
+/// A way of wiring the filter into Envoy. Of each one configuration is shipped, the output of
+/// `cargo xtask envoy-config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Way {
+    /// A cluster for every credential, and failover within a request from one to the other
+    Clusters,
+    /// A cluster for every pool, into whose requests the filter puts the key of each attempt
+    Keys,
+    /// A cluster for every pool of self-hosted replicas, among whose endpoints the filter chooses
+    Replicas,
+    /// A cluster for every credential; a request that fails is the client's to repeat, and the next
+    /// goes elsewhere
+    NextRequest,
+}
+
+impl Way {
+    /// All, the recommended one first.
+    pub const ALL: [Self; 4] = [Self::Clusters, Self::Keys, Self::Replicas, Self::NextRequest];
+
+    /// Its name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clusters => "clusters",
+            Self::Keys => "keys",
+            Self::Replicas => "replicas",
+            Self::NextRequest => "next-request",
+        }
+    }
+
+    /// The oldest Envoy that has what it needs: for another cluster in every attempt,
+    /// `refresh_cluster_on_retry`.
+    pub fn oldest_envoy(self) -> Version {
+        match self {
+            Self::Clusters => Version::new(1, 39, 0),
+            Self::Keys | Self::Replicas | Self::NextRequest => FLOOR,
+        }
+    }
+
+    /// Whether this Envoy has what it needs.
+    pub fn runs_on(self, version: Version) -> bool {
+        version >= self.oldest_envoy()
+    }
+
+    /// The way of the demo: the recommended one, or the one that is closest to it on an older
+    /// Envoy.
+    pub fn of_demo_on(version: Version) -> Self {
+        if Self::Clusters.runs_on(version) { Self::Clusters } else { Self::NextRequest }
+    }
+
+    /// The configuration that is shipped, as seen from the root of the project.
+    pub fn shipped_file(self) -> &'static str {
+        match self {
+            Self::Clusters => "envoy.yaml",
+            Self::Keys => "examples/keys.yaml",
+            Self::Replicas => "examples/replicas.yaml",
+            Self::NextRequest => "examples/next-request.yaml",
+        }
+    }
+
+    /// What it was made from, as seen from the root of the project.
+    pub fn shipped_input(self) -> &'static str {
+        match self {
+            Self::Replicas => "examples/replicas.json",
+            Self::Clusters | Self::Keys | Self::NextRequest => "examples/providers.json",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_runs_on_every_supported_envoy() {
+        let way = |version: &str| Way::of_demo_on(version.parse().unwrap());
+        assert_eq!(way("1.36.4"), Way::NextRequest);
+        assert_eq!(way("1.38.9"), Way::NextRequest);
+        assert_eq!(way("1.39.0"), Way::Clusters);
+        assert_eq!(way("1.40.0"), Way::Clusters);
+        assert!(Way::ALL.iter().all(|way| way.runs_on(super::super::version::PINNED)));
+    }
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for way in Way::ALL {
+            assert_eq!(way.to_possible_value().unwrap().get_name(), way.as_str());
+        }
+    }
+}

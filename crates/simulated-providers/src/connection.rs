@@ -1,0 +1,67 @@
+//! How a server and its connections are told to end.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// How long answers under way may take when the server stops.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// The sending end of the wish to stop. Every task holds a receiving end as long as it lives.
+#[derive(Debug)]
+pub(super) struct Stop(watch::Sender<bool>);
+
+/// The receiving end.
+#[derive(Clone, Debug)]
+pub(super) struct StopSignal(watch::Receiver<bool>);
+
+impl Stop {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    pub(super) fn signal(&self) -> StopSignal {
+        StopSignal(self.0.subscribe())
+    }
+
+    /// Returns when all tasks have ended. They bound themselves by the grace; a client that reads
+    /// nothing is left.
+    pub(super) async fn stop(self) {
+        self.0.send_replace(true);
+        let _ = timeout(2 * GRACE, self.0.closed()).await;
+    }
+}
+
+impl StopSignal {
+    /// Returns when the server stops, also because it was dropped.
+    pub(super) async fn stopped(&mut self) {
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+/// What a request may do to the connection it came on.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    abort: Arc<Notify>,
+    stop: StopSignal,
+}
+
+impl Connection {
+    pub(super) fn new(abort: Arc<Notify>, stop: StopSignal) -> Self {
+        Self { abort, stop }
+    }
+
+    /// Closes the connection now, and so never returns: the caller is part of what is dropped.
+    pub(super) async fn abort(&self) -> Infallible {
+        self.abort.notify_one();
+        pending().await
+    }
+
+    pub(super) fn stop_signal(&self) -> StopSignal {
+        self.stop.clone()
+    }
+}

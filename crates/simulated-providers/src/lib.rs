@@ -1,0 +1,238 @@
+//! Simulated LLM providers: what the tests, the demo, the benchmarks and docker-compose talk to.
+//!
+//! One HTTP server per vendor, each with several accounts that are told apart by their API keys.
+//! The names are those of `envoy.yaml`, where every account is a cluster of its own. On request
+//! also self-hosted replicas, a server each, which are accounts, too, but take any key: those of
+//! `examples/replicas.yaml`.
+//!
+//! **Simulated**, in the shapes that the vendors' own SDKs read:
+//! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also
+//!   compact, and over a WebSocket); Gemini generateContent, streamGenerateContent and countTokens;
+//!   lists of models. Plain JSON and streams in each vendor's own events, errors in its own JSON,
+//!   over HTTP/1.1 and HTTP/2 without TLS;
+//! - one prompt cache per account and model, and the `usage` that follows from it. A hit is a real
+//!   one: the same beginning, long enough, not too old, sent to this account before (`cache.rs`,
+//!   `prompt.rs`);
+//! - state that ties a conversation to an account: `previous_response_id`, compacted items;
+//! - faults when asked for, by a test or by a header `x-simulate: account=anthropic-a; status=429;
+//!   retry-after=7` (`fault.rs` lists them all), and a record of what arrived.
+//!
+//! **Not simulated:**
+//! - a model: the answer is two sentences chosen by a hash of the prompt, the same on every
+//!   account; no tools are called, nothing is reasoned, any model name is taken, and only the limit
+//!   of output tokens has an effect on the answer;
+//! - a tokenizer: four bytes are one token, also of images and other attachments;
+//! - time and load: answers come at once, caches never overflow to another machine, an account
+//!   never is rate limited by itself. `prompt_cache_key` therefore has no effect, nor has a
+//!   `tool_choice` or `thinking` that would empty a real Anthropic cache in part. Minimum lengths
+//!   do not depend on the model; lifetimes are those in the vendor's file;
+//! - customers with several keys: every account is a workspace, an organization and a project of
+//!   its own;
+//! - the caching of answers: a prefix is cached when it has been part of a prompt, not when it has
+//!   been generated;
+//! - the checking of requests beyond JSON, required fields and the rules of `cache_control`;
+//!   `anthropic-version` may be absent. Compressed requests, files, batches, stored
+//!   `conversation`s, Gemini's `cachedContents`. A wrong key is 401 everywhere, also on Gemini,
+//!   which in life says 400 or 403.
+//!
+//! Every answer says in `x-simulated-account` who served it (`none` if the key was not known).
+
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
+mod account;
+mod anthropic;
+mod api;
+mod cache;
+mod cache_control;
+mod connection;
+mod error;
+mod exchange;
+mod fault;
+mod gemini;
+mod lock;
+mod openai_chat;
+mod openai_responses;
+mod prompt;
+mod record;
+mod request;
+mod respond;
+mod response_store;
+mod server;
+mod shared;
+pub mod signals;
+mod stream;
+mod turn;
+mod vendor;
+mod vendor_server;
+mod websocket;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use tokio::net::TcpListener;
+
+use self::connection::Stop;
+use self::shared::Shared;
+use self::vendor_server::VendorServer;
+
+pub use self::fault::{FAULT_HEADER, Fault};
+pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
+pub use self::respond::ACCOUNT_HEADER;
+pub use self::turn::Usage;
+pub use self::vendor::{Account, Addresses, Replica, Vendor};
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub addresses: Addresses,
+    /// The accounts of all vendors.
+    pub accounts: Vec<Account>,
+    /// Self-hosted replicas; port 0 takes a free one.
+    pub replicas: Vec<Replica>,
+}
+
+impl Default for Config {
+    /// The accounts of `envoy.yaml` on free ports.
+    fn default() -> Self {
+        Self {
+            addresses: Addresses::any(),
+            accounts: Providers::demo_accounts(),
+            replicas: Vec::new(),
+        }
+    }
+}
+
+/// The running servers. Dropping it stops them too, without waiting.
+#[derive(Debug)]
+pub struct Providers {
+    addresses: Addresses,
+    accounts: Vec<Account>,
+    replicas: Vec<Replica>,
+    shared: Arc<Shared>,
+    stop: Stop,
+}
+
+impl Providers {
+    /// The accounts that `envoy.yaml` expects.
+    pub fn demo_accounts() -> Vec<Account> {
+        [(Vendor::Anthropic, "abc"), (Vendor::OpenAi, "ab"), (Vendor::Gemini, "ab")]
+            .into_iter()
+            .flat_map(|(vendor, letters)| {
+                letters.chars().map(move |letter| Account::demo(vendor, letter))
+            })
+            .collect()
+    }
+
+    /// Binds all addresses, then serves in the background.
+    pub async fn start(config: Config) -> Result<Self> {
+        let Config { mut addresses, accounts, mut replicas } = config;
+        vendor::check(&accounts, &replicas)?;
+        let (shared, stop) = (Arc::new(Shared::default()), Stop::new());
+        let mut servers = Vec::new();
+        for vendor in Vendor::ALL {
+            let listener = listen(addresses.of_mut(vendor), vendor.as_str()).await?;
+            servers.push((listener, VendorServer::new(vendor, &accounts, Arc::clone(&shared))));
+        }
+        for replica in &mut replicas {
+            let listener = listen(&mut replica.address, &replica.name).await?;
+            servers.push((listener, VendorServer::of_replica(replica, Arc::clone(&shared))));
+        }
+        for (listener, server) in servers {
+            tokio::spawn(server::accept(listener, Arc::new(server), stop.signal()));
+        }
+        Ok(Self { addresses, accounts, replicas, shared, stop })
+    }
+
+    /// Where a vendor's server listens.
+    pub fn address(&self, vendor: Vendor) -> SocketAddr {
+        self.addresses.of(vendor)
+    }
+
+    /// All accounts.
+    pub fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    /// All replicas, where they listen.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// The names of all accounts and replicas.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        let accounts = self.accounts.iter().map(|account| &account.name);
+        accounts.chain(self.replicas.iter().map(|replica| &replica.name))
+    }
+
+    /// Makes the next `times` requests to an account or a replica go wrong, or all until
+    /// [`clear_faults`](Self::clear_faults). Faults for one account are used up in the order in
+    /// which they were asked for.
+    pub fn fault(&self, account: &str, fault: Fault, times: Option<u32>) -> Result<()> {
+        ensure!(
+            self.names().any(|known| known == account),
+            "no simulated account is called `{account}`"
+        );
+        self.shared.faults.add(account, fault, times);
+        Ok(())
+    }
+
+    /// Forgets the faults that are still to come.
+    pub fn clear_faults(&self) {
+        self.shared.faults.clear();
+    }
+
+    /// The newest requests, oldest first, at most [`LOG_CAPACITY`].
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.shared.log.records()
+    }
+
+    /// Forgets the requests so far. The totals go on.
+    pub fn clear_requests(&self) {
+        self.shared.log.clear();
+    }
+
+    /// Sums per account since the start, by the account's name; zero for an account that nobody
+    /// asked.
+    pub fn totals(&self) -> BTreeMap<String, Totals> {
+        let mut totals: BTreeMap<_, _> =
+            self.names().map(|name| (name.clone(), Totals::default())).collect();
+        totals.extend(self.shared.log.totals());
+        totals
+    }
+
+    /// Accepts nothing new, lets answers under way finish for a few seconds, and returns when all
+    /// connections are closed.
+    pub async fn stop(self) {
+        self.stop.stop().await;
+    }
+}
+
+/// Serves the accounts of `envoy.yaml` until Ctrl-C or SIGTERM.
+pub async fn serve(addresses: Addresses) -> Result<()> {
+    let providers = Providers::start(Config { addresses, ..Config::default() }).await?;
+    for vendor in Vendor::ALL {
+        let names = providers.accounts().iter().filter(|account| account.vendor == vendor);
+        let names: Vec<String> =
+            names.map(|account| format!("{} (key {})", account.name, account.key)).collect();
+        println!(
+            "simulated {vendor} on http://{}: {}",
+            providers.address(vendor),
+            names.join(", ")
+        );
+    }
+    signals::asked_to_end().await?;
+    providers.stop().await;
+    Ok(())
+}
+
+/// Binds an address, and writes the port into it that was free.
+async fn listen(address: &mut SocketAddr, name: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(*address).await;
+    let listener =
+        listener.with_context(|| format!("cannot listen on {address} for simulated {name}"))?;
+    *address = listener.local_addr().context("the address of a listener")?;
+    Ok(listener)
+}

@@ -1,0 +1,194 @@
+//! What arrived, for tests to look at: the newest requests in full, and totals per account.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+
+use super::lock::locked;
+use super::turn::Usage;
+use super::vendor::Vendor;
+
+/// How many requests the log keeps; older ones are forgotten, the totals go on.
+pub const LOG_CAPACITY: usize = 16_384;
+
+/// A request as this upstream saw it, and what became of it.
+#[derive(Clone, Debug)]
+pub struct RequestRecord {
+    /// The server it came to.
+    pub vendor: Vendor,
+    /// The account whose key it carried; `None` if the key was missing or unknown.
+    pub account: Option<String>,
+    /// `GET`, `POST`; `WS` for a message on a WebSocket, whose handshake is a record of its own.
+    pub method: Method,
+    /// With the query.
+    pub path: String,
+    /// All of them, keys included (these keys are worth nothing); empty for a message on a
+    /// WebSocket.
+    pub headers: HeaderMap,
+    /// In bytes.
+    pub body_length: usize,
+    /// `None` while there is no answer, and for good if the connection was dropped or the client
+    /// left first.
+    pub status: Option<u16>,
+    /// Of answers that a model made.
+    pub usage: Option<Usage>,
+}
+
+/// Sums over everything an account was asked since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests with the account's key, whatever became of them; a WebSocket counts by its messages
+    /// and its handshake.
+    pub requests: u64,
+    /// Tokens of the prompts, cached or not.
+    pub prompt_tokens: u64,
+    /// The part of them that came from the cache.
+    pub cached_tokens: u64,
+    /// Tokens of the answers.
+    pub output_tokens: u64,
+}
+
+/// Shared by the three servers, so that its order is the order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct RequestLog(Mutex<Log>);
+
+#[derive(Debug, Default)]
+struct Log {
+    records: VecDeque<RequestRecord>,
+    /// The number of the first record still kept.
+    first: u64,
+    totals: BTreeMap<String, Totals>,
+}
+
+/// The number of a record. It stays good when the record has been forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordId(u64);
+
+impl RequestLog {
+    /// Logged on arrival, not when answered: an attempt that the client gave up must be seen too.
+    pub(super) fn arrived(&self, vendor: Vendor, account: Option<&str>, parts: &Parts) -> RecordId {
+        self.push(RequestRecord {
+            vendor,
+            account: account.map(str::to_owned),
+            method: parts.method.clone(),
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or_else(|| parts.uri.to_string(), ToString::to_string),
+            headers: parts.headers.clone(),
+            body_length: 0,
+            status: None,
+            usage: None,
+        })
+    }
+
+    pub(super) fn push(&self, record: RequestRecord) -> RecordId {
+        let mut log = locked(&self.0);
+        if let Some(account) = &record.account {
+            log.totals.entry(account.clone()).or_default().requests += 1;
+        }
+        if log.records.len() == LOG_CAPACITY {
+            log.records.pop_front();
+            log.first += 1;
+        }
+        log.records.push_back(record);
+        RecordId(log.first + log.records.len() as u64 - 1)
+    }
+
+    pub(super) fn body_read(&self, id: RecordId, length: usize) {
+        locked(&self.0).update(id, |record| record.body_length = length);
+    }
+
+    /// Called before the first byte of the answer leaves, so that who has the answer finds it in
+    /// the log.
+    pub(super) fn answered(
+        &self,
+        id: RecordId,
+        account: Option<&str>,
+        status: u16,
+        usage: Option<Usage>,
+    ) {
+        let mut log = locked(&self.0);
+        log.update(id, |record| (record.status, record.usage) = (Some(status), usage));
+        if let (Some(account), Some(usage)) = (account, usage) {
+            let totals = log.totals.entry(account.to_owned()).or_default();
+            totals.prompt_tokens += usage.prompt_tokens;
+            totals.cached_tokens += usage.cached_tokens;
+            totals.output_tokens += usage.output_tokens;
+        }
+    }
+
+    pub(super) fn records(&self) -> Vec<RequestRecord> {
+        locked(&self.0).records.iter().cloned().collect()
+    }
+
+    pub(super) fn clear(&self) {
+        let mut log = locked(&self.0);
+        log.first += log.records.len() as u64;
+        log.records.clear();
+    }
+
+    pub(super) fn totals(&self) -> BTreeMap<String, Totals> {
+        locked(&self.0).totals.clone()
+    }
+}
+
+impl Log {
+    fn update(&mut self, id: RecordId, change: impl FnOnce(&mut RequestRecord)) {
+        let index = id.0.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        if let Some(record) = index.and_then(|index| self.records.get_mut(index)) {
+            change(record);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(path: &str) -> RequestRecord {
+        RequestRecord {
+            vendor: Vendor::OpenAi,
+            account: Some("a".into()),
+            method: Method::POST,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body_length: 0,
+            status: None,
+            usage: None,
+        }
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_the_totals_go_on() {
+        let log = RequestLog::default();
+        let forgotten = log.push(record("first"));
+        let newest = (0..LOG_CAPACITY).map(|_| log.push(record("later"))).last().unwrap();
+        let usage =
+            Usage { prompt_tokens: 10, cached_tokens: 4, output_tokens: 1, ..Usage::default() };
+        log.answered(forgotten, Some("a"), 200, Some(usage));
+        log.answered(newest, Some("a"), 200, Some(usage));
+
+        let records = log.records();
+        assert_eq!(records.len(), LOG_CAPACITY);
+        assert!(records.iter().all(|record| record.path == "later"));
+        assert_eq!(records.iter().filter(|record| record.status == Some(200)).count(), 1);
+        let requests = LOG_CAPACITY as u64 + 1;
+        assert_eq!(
+            log.totals()["a"],
+            Totals { requests, prompt_tokens: 20, cached_tokens: 8, output_tokens: 2 }
+        );
+    }
+
+    #[test]
+    fn a_record_cleared_meanwhile_takes_no_answer() {
+        let log = RequestLog::default();
+        let before = log.push(record("before"));
+        log.clear();
+        log.push(record("after"));
+        log.answered(before, None, 500, None);
+        assert_eq!(log.records()[0].status, None);
+    }
+}

@@ -1,0 +1,79 @@
+//! One vendor's server, without its sockets, and the account that a request is for.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+
+use super::account::AccountState;
+use super::api;
+use super::shared::Shared;
+use super::vendor::{Account, Replica, Vendor};
+
+/// One vendor's server, without its sockets.
+#[derive(Debug)]
+pub(super) struct VendorServer {
+    pub(super) vendor: Vendor,
+    accounts: Accounts,
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+enum Accounts {
+    /// Each has a key of its own.
+    ByKey(Vec<Arc<AccountState>>),
+    /// The one of a replica, whatever the key.
+    Only(Arc<AccountState>),
+}
+
+impl VendorServer {
+    pub(super) fn new(vendor: Vendor, accounts: &[Account], shared: Arc<Shared>) -> Self {
+        let accounts = accounts.iter().filter(|account| account.vendor == vendor).cloned();
+        let accounts = accounts.map(|account| Arc::new(AccountState::new(account))).collect();
+        Self { vendor, accounts: Accounts::ByKey(accounts), shared }
+    }
+
+    pub(super) fn of_replica(replica: &Replica, shared: Arc<Shared>) -> Self {
+        let account = replica.account();
+        Self {
+            vendor: account.vendor,
+            accounts: Accounts::Only(Arc::new(AccountState::new(account))),
+            shared,
+        }
+    }
+
+    /// The account that a request is for.
+    pub(super) fn account(&self, parts: &Parts) -> Option<Arc<AccountState>> {
+        match &self.accounts {
+            Accounts::ByKey(accounts) => {
+                let key = key(self.vendor, parts)?;
+                accounts.iter().find(|state| state.account.key == key).cloned()
+            }
+            Accounts::Only(account) => Some(Arc::clone(account)),
+        }
+    }
+}
+
+/// The key a request carries. The vendor's own header comes first; a header sent twice is no key at
+/// all.
+fn key(vendor: Vendor, parts: &Parts) -> Option<&str> {
+    let bearer = || single(&parts.headers, "authorization")?.strip_prefix("Bearer ");
+    match vendor {
+        Vendor::Anthropic if parts.headers.contains_key("x-api-key") => {
+            single(&parts.headers, "x-api-key")
+        }
+        Vendor::Anthropic | Vendor::OpenAi => bearer(),
+        Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => {
+            single(&parts.headers, "x-goog-api-key")
+        }
+        Vendor::Gemini => api::query(&parts.uri, "key"),
+    }
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}

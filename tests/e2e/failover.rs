@@ -1,0 +1,510 @@
+//! One request survives a credential that fails: what the client sees, and what the providers saw.
+//!
+//! Told for each way of switching within a request that the Envoy at hand offers: a cluster for
+//! each credential, and one cluster whose requests carry another key in each attempt.
+
+use std::net::TcpListener;
+
+use anyhow::{Context, Result};
+use envoy_harness::client::{self, Body, Connection, Protocol, Response, WebSocket};
+use envoy_harness::gateway::Gateway;
+use envoy_harness::{Fixture, Way};
+use hyper::Request;
+use serde_json::{Value, json};
+use simulated_providers::Fault;
+use tokio::task::JoinSet;
+
+use crate::support::{
+    answers, ask, body, decision, ends, envoy, message, pairs, post, say, send, served, status_of,
+};
+
+const WORKERS: u32 = 2;
+
+/// Every shipped way to switch within a request that runs here, with the configuration edited.
+async fn ways(edit: impl Fn(Fixture) -> Result<Fixture>) -> Result<Vec<(Way, Gateway)>> {
+    let mut gateways = Vec::new();
+    for way in [Way::Clusters, Way::Keys] {
+        gateways.extend(start(way, &edit).await?.map(|gateway| (way, gateway)));
+    }
+    Ok(gateways)
+}
+
+/// One of them, if it runs here. Credentials are asked by id, so that a story can name them.
+async fn start(way: Way, edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Option<Gateway>> {
+    let envoy = envoy()?;
+    if !way.runs_on(envoy.version) {
+        return Ok(None);
+    }
+    let by_id = |filter: &mut Value| filter["routing"]["strategy"] = json!("fill-first");
+    Ok(Some(
+        Gateway::start_way(&envoy, way, WORKERS, |fixture| edit(fixture)?.edit_filter(by_id))
+            .await?,
+    ))
+}
+
+/// A chat request in a new session, with a body of about so many bytes.
+fn chat(bytes: usize, stream: bool) -> Result<Request<Body>> {
+    let text = "x".repeat(bytes);
+    let value = json!({"model": "gpt-5.4", "stream": stream, "messages": [{"role": "user", "content": text}]});
+    Ok(post("/v1/chat/completions").body(body(&value))?)
+}
+
+/// Who was asked, and what came of it.
+fn asked(gateway: &Gateway) -> Vec<(String, u16)> {
+    let records = gateway.providers.requests().into_iter();
+    records.map(|record| (record.account.unwrap_or_default(), record.status.unwrap_or(0))).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn whatever_its_size_and_its_answer_a_request_survives_a_limit() -> Result<()> {
+    for (bytes, stream) in [(4_000, false), (4_000, true), (1_500_000, false), (1_500_000, true)] {
+        for (way, gateway) in ways(Ok).await? {
+            gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
+            let protocol = if stream { Protocol::Http2 } else { Protocol::Http1 };
+            let response =
+                client::send(gateway.envoy.address(), protocol, chat(bytes, stream)?).await?;
+            assert_eq!(served(&response)?.account, "openai-b", "{way:?} {bytes} {stream}");
+            assert_eq!(
+                asked(&gateway),
+                pairs([("openai-a", 429), ("openai-b", 200)]),
+                "{way:?} {bytes} {stream}"
+            );
+            let is_stream = response
+                .header("content-type")
+                .is_some_and(|it| it.starts_with("text/event-stream"));
+            assert_eq!(is_stream, stream);
+            let whole = |length: usize| length >= bytes;
+            assert!(
+                gateway.providers.requests().iter().all(|record| whole(record.body_length)),
+                "{way:?} {bytes}"
+            );
+            assert!(decision(&response)?.ends_with(" then=openai-b"), "{}", decision(&response)?);
+            assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
+            assert_eq!(answers(&gateway).await?, pairs([("rate_limit", 1), ("success", 1)]));
+            gateway.stop().await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn what_fails_without_an_answer_is_asked_elsewhere() -> Result<()> {
+    let impatient =
+        |fixture: Fixture| Ok(fixture.edit(|document| set_idle_timeout(document, "0.5s")));
+    for fault in [Fault::Drop, Fault::SlowFirstByte(std::time::Duration::from_secs(60))] {
+        for (way, gateway) in ways(impatient).await? {
+            gateway.providers.fault("anthropic-a", fault.clone(), Some(1))?;
+            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{way:?} {fault:?}");
+            assert_eq!(
+                answers(&gateway).await?,
+                pairs([("success", 1), ("transient", 1)]),
+                "{way:?} {fault:?}"
+            );
+            assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
+            for session in 2..8 {
+                assert_ne!(
+                    say(&gateway, &session.to_string()).await?.account,
+                    "anthropic-a",
+                    "it is left alone"
+                );
+            }
+            gateway.stop().await?;
+        }
+    }
+    Ok(())
+}
+
+fn set_idle_timeout(document: &mut Value, timeout: &str) {
+    let routes = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+    let policy = document.pointer_mut(&format!("{routes}/0/route/retry_policy")).unwrap();
+    assert!(policy["per_try_idle_timeout"].is_string());
+    policy["per_try_idle_timeout"] = json!(timeout);
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_connection_that_is_refused_is_tried_elsewhere() -> Result<()> {
+    // Nobody listens where nobody listens any more.
+    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let edit = |fixture: Fixture| {
+        Ok(fixture.edit(|document| {
+            let clusters = document["static_resources"]["clusters"].as_array_mut().unwrap();
+            let first = clusters.iter_mut().find(|cluster| cluster["name"] == "anthropic_a").unwrap();
+            let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
+            *first.pointer_mut(address).unwrap() = json!(nobody);
+        }))
+    };
+    let Some(gateway) = start(Way::Clusters, edit).await? else {
+        return Ok(());
+    };
+    let sent = message(&"x".repeat(1_500_000));
+    let response =
+        send(&gateway, post("/v1/messages").header("x-session-id", "1").body(body(&sent))?).await?;
+    assert_eq!(served(&response)?.account, "anthropic-b");
+    assert_eq!(answers(&gateway).await?, pairs([("success", 1), ("transient", 1)]));
+    assert_eq!(say(&gateway, "1").await?.outcome, "hit", "who served it is its home");
+    gateway.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn an_answer_that_breaks_off_is_not_asked_for_again() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        gateway.providers.fault("openai-a", Fault::CutAfter(3), None)?;
+        let mut connection = Connection::open(gateway.envoy.address(), Protocol::Http1).await?;
+        let mut stream = connection.stream(chat(100, true)?).await?;
+        assert_eq!(stream.status, 200, "{way:?}");
+        assert!(
+            stream.next_event().await?.is_some(),
+            "{way:?}: the client has a part of the answer"
+        );
+        assert!(stream.rest().await.is_err(), "{way:?}: and sees that it broke off");
+        assert_eq!(asked(&gateway), pairs([("openai-a", 200)]), "{way:?}");
+        assert!(ends(&gateway).await?.is_empty());
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn many_failovers_at_once_all_succeed() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        gateway.providers.fault("anthropic-a", Fault::rate_limit(60), None)?;
+        let mut requests = JoinSet::new();
+        for session in 0..30 {
+            let request = post("/v1/messages").header("x-session-id", session.to_string());
+            let request = request.body(body(&message("hello")))?;
+            let address = gateway.envoy.address();
+            requests.spawn(async move { client::send(address, Protocol::Http1, request).await });
+        }
+        let responses = requests.join_all().await.into_iter().collect::<Result<Vec<Response>>>()?;
+        assert!(responses.iter().all(|response| response.status == 200), "{way:?}");
+        let refused = asked(&gateway).iter().filter(|(_, status)| *status == 429).count();
+        assert!(refused > 0, "{way:?}");
+        assert_eq!(ends(&gateway).await?, [("served".to_owned(), refused as u64)], "{way:?}");
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_handshake_survives_a_limit_too() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
+        let headers = [("session-id".parse()?, "1".parse()?)].into_iter().collect();
+        let socket = WebSocket::open(gateway.envoy.address(), "/v1/responses", headers).await?;
+        assert_eq!(socket.headers["x-simulated-account"], "openai-b", "{way:?}");
+        assert_eq!(asked(&gateway), pairs([("openai-a", 429), ("openai-b", 101)]), "{way:?}");
+        socket.close().await?;
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn what_is_the_credentials_fault_goes_to_the_next() -> Result<()> {
+    for (status, class) in [
+        (401, "denied"),
+        (403, "denied"),
+        (408, "transient"),
+        (503, "transient"),
+        (529, "transient"),
+    ] {
+        for (way, gateway) in ways(Ok).await? {
+            gateway.providers.fault(
+                "anthropic-a",
+                Fault::Status { status, retry_after: None },
+                Some(1),
+            )?;
+            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{way:?} {status}");
+            assert!(answers(&gateway).await?.contains(&(class.to_owned(), 1)), "{way:?} {status}");
+            gateway.stop().await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        gateway.providers.fault("anthropic-a", Fault::UnsupportedModel, Some(1))?;
+        // Before 1.37 Envoy crashes if it is asked to retry an answer that was held until its body
+        // was there.
+        if envoy()?.version >= "1.37.0".parse()? {
+            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{way:?}");
+            assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
+        } else {
+            assert_eq!(status_of(&gateway, "1").await?, 400, "{way:?}");
+            assert_eq!(
+                say(&gateway, "1").await?.account,
+                "anthropic-b",
+                "{way:?}: but it is learnt"
+            );
+        }
+        assert_eq!(
+            answers(&gateway).await?,
+            pairs([("not_supported", 1), ("success", 1)]),
+            "{way:?}"
+        );
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn what_is_the_requests_fault_is_asked_once() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        for (number, status) in [400, 404, 413, 422].into_iter().enumerate() {
+            gateway.providers.fault(
+                "anthropic-a",
+                Fault::Status { status, retry_after: None },
+                Some(1),
+            )?;
+            let response = ask(&gateway, "1").await?;
+            assert_eq!(response.status, status, "{way:?}");
+            assert!(
+                response.text().contains(&format!("Simulated fault: status {status}")),
+                "the answer is whole"
+            );
+            assert_eq!(gateway.providers.requests().len(), number + 1, "{way:?} {status}");
+        }
+        assert_eq!(answers(&gateway).await?, pairs([("request_fault", 4)]));
+        assert!(ends(&gateway).await?.is_empty());
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn an_exhausted_pool_answers_once_and_names_the_first_recovery() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        for (account, seconds) in [("anthropic-a", 500), ("anthropic-b", 200), ("anthropic-c", 900)]
+        {
+            gateway.providers.fault(account, Fault::rate_limit(seconds), None)?;
+        }
+        for attempts in [3, 3] {
+            let response = ask(&gateway, "1").await?;
+            assert_eq!(response.status, 429, "{way:?}");
+            let seconds: u64 = response.header("retry-after").unwrap_or_default().parse()?;
+            assert!((190..=200).contains(&seconds), "{way:?}: {seconds}");
+            assert_eq!(
+                response.json()?["error"]["type"],
+                "rate_limit_error",
+                "{way:?}: in its own dialect"
+            );
+            assert_eq!(
+                gateway.providers.requests().len(),
+                attempts,
+                "{way:?}: nobody is asked twice"
+            );
+        }
+        assert_eq!(ends(&gateway).await?, pairs([("exhausted", 1)]), "{way:?}");
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn where_nobody_answers_the_client_hears_it_in_its_own_dialect() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        for account in ["openai-a", "openai-b"] {
+            gateway.providers.fault(account, Fault::Drop, None)?;
+        }
+        let response = send(&gateway, chat(100, false)?).await?;
+        assert_eq!(response.status, 503, "{way:?}");
+        assert_eq!(
+            response.json()?["error"]["type"],
+            "server_error",
+            "{way:?}: {}",
+            response.text()
+        );
+        assert_eq!(gateway.providers.requests().len(), 2, "{way:?}");
+        assert_eq!(ends(&gateway).await?, pairs([("exhausted", 1)]), "{way:?}");
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn attempts_are_as_many_as_configured() -> Result<()> {
+    for most in [1, 2] {
+        let edit = |fixture: Fixture| {
+            fixture.edit_filter(|filter| filter["failover"]["max_attempts"] = json!(most))
+        };
+        for (way, gateway) in ways(edit).await? {
+            for account in ["anthropic-a", "anthropic-b", "anthropic-c"] {
+                gateway.providers.fault(
+                    account,
+                    Fault::Status { status: 500, retry_after: None },
+                    None,
+                )?;
+            }
+            assert_eq!(status_of(&gateway, "1").await?, 500, "{way:?}: the last answer stands");
+            assert_eq!(gateway.providers.requests().len(), most, "{way:?}");
+            gateway.stop().await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_body_that_envoy_does_not_hold_is_sent_once_and_counted() -> Result<()> {
+    let edit = |fixture: Fixture| {
+        let fixture = fixture.edit(|document| {
+            let listener = &mut document["static_resources"]["listeners"][0];
+            listener["per_connection_buffer_limit_bytes"] = json!(256 << 10);
+            let host = "/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0";
+            listener.pointer_mut(host).unwrap()["request_body_buffer_limit"] = json!(256 << 10);
+        });
+        fixture.edit_filter(|filter| filter["body"] = json!({"max_bytes": 32 << 10}))
+    };
+    for (way, gateway) in ways(edit).await? {
+        gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
+        let response = send(&gateway, chat(2_000_000, false)?).await?;
+        assert_eq!(
+            (response.status.as_u16(), response.header("retry-after")),
+            (429, Some("60")),
+            "{way:?}"
+        );
+        assert_eq!(response.header("x-session-affinity-retry"), None, "{way:?}");
+        assert_eq!(asked(&gateway), pairs([("openai-a", 429)]), "{way:?}");
+        assert_eq!(ends(&gateway).await?, pairs([("abandoned", 1)]), "{way:?}");
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn every_attempt_carries_one_key_the_right_one_and_nothing_of_ours() -> Result<()> {
+    for (way, gateway) in ways(Ok).await? {
+        gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
+        gateway.providers.fault("anthropic-b", Fault::Drop, Some(1))?;
+        let request = post("/v1/messages")
+            .header("x-session-id", "1")
+            .header("x-api-key", "the client's own")
+            .header("x-api-key", "and once more")
+            .header("authorization", "Bearer the client's own")
+            .header("x-envoy-max-retries", "0")
+            .body(body(&message("hi")))?;
+        assert_eq!(served(&send(&gateway, request).await?)?.account, "anthropic-c", "{way:?}");
+        let requests = gateway.providers.requests();
+        let keys = ["sk-ant-simulated-a", "sk-ant-simulated-b", "sk-ant-simulated-c"];
+        assert_eq!(requests.len(), keys.len(), "{way:?}");
+        for (request, key) in requests.iter().zip(keys) {
+            let names = ["x-api-key", "authorization", "x-goog-api-key"];
+            let carried: Vec<_> =
+                names.iter().flat_map(|name| request.headers.get_all(*name)).collect();
+            assert_eq!(carried, [key], "{way:?}");
+            let ours = |name: &str| name.starts_with("x-session-affinity") || name.contains("retr");
+            assert!(
+                !request.headers.keys().any(|name| ours(name.as_str())),
+                "{way:?} {:?}",
+                request.headers
+            );
+        }
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
+    for (way, gateway) in ways(|fixture| Ok(fixture.with_component_log_level("wasm:debug"))).await?
+    {
+        gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
+        say(&gateway, "1").await?;
+        let dump = gateway.envoy.get_admin("/config_dump").await?;
+        let keys: Vec<_> =
+            gateway.providers.accounts().iter().map(|account| account.key.clone()).collect();
+        let log = gateway.stop().await?.join("\n");
+        assert!(log.contains(" then=anthropic-b failover=served"), "{way:?}: {log}");
+        for key in keys {
+            assert!(!log.contains(&key), "{way:?}: {key} in the log");
+            assert!(!dump.contains(&key), "{way:?}: {key} in the configuration dump");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn keys_that_a_filter_in_front_fills_are_taken_for_each_attempt() -> Result<()> {
+    let gateway = start(Way::Keys, |fixture| {
+        let fixture = fixture.edit_filter(|filter| {
+            for credential in filter["pools"][0]["credentials"].as_array_mut().unwrap() {
+                let source = format!("x-key-of-{}", credential["id"].as_str().unwrap());
+                credential["headers"] =
+                    json!([{"name": "authorization", "prefix": "Bearer ", "header": source}]);
+            }
+        })?;
+        Ok(fixture.edit(|document| inject(document, "anthropic", &["a", "b", "c"])))
+    });
+    let gateway = gateway.await?.context("every Envoy has this way")?;
+    gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
+    let request =
+        post("/v1/messages").header("x-session-id", "1").header("x-key-of-anthropic-b", "forged");
+    let response = send(&gateway, request.body(body(&message("hi")))?).await?;
+    assert_eq!(served(&response)?.account, "anthropic-b");
+    for (request, letter) in gateway.providers.requests().iter().zip(["a", "b"]) {
+        assert_eq!(request.headers["authorization"], format!("Bearer sk-ant-simulated-{letter}"));
+        assert!(
+            !request.headers.keys().any(|name| name.as_str().starts_with("x-key-of-")),
+            "{:?}",
+            request.headers
+        );
+    }
+    gateway.stop().await?;
+    Ok(())
+}
+
+/// Puts injectors in front of the filter on a cluster, one for each account.
+fn inject(document: &mut Value, cluster: &str, letters: &[&str]) {
+    let types = "type.googleapis.com/envoy.extensions";
+    let injector = |letter: &&str| {
+        json!({
+            "name": "envoy.filters.http.credential_injector",
+            "typed_config": {
+                "@type": format!("{types}.filters.http.credential_injector.v3.CredentialInjector"),
+                "overwrite": true,
+                "credential": {
+                    "name": "envoy.http.injected_credentials.generic",
+                    "typed_config": {
+                        "@type": format!("{types}.http.injected_credentials.generic.v3.Generic"),
+                        "credential": {"name": format!("key_{letter}")},
+                        "header": format!("x-key-of-{cluster}-{letter}"),
+                    },
+                },
+            },
+        })
+    };
+    let secret = |letter: &&str| {
+        let variable = format!("{}_{}_KEY", cluster.to_uppercase(), letter.to_uppercase());
+        json!({
+            "name": format!("key_{letter}"),
+            "generic_secret": {"secret": {"environment_variable": variable}},
+        })
+    };
+    let resources = &mut document["static_resources"];
+    resources["secrets"] = letters.iter().map(secret).collect();
+    let clusters = resources["clusters"].as_array_mut().unwrap();
+    let cluster = clusters.iter_mut().find(|known| known["name"] == cluster).unwrap();
+    let options = &mut cluster["typed_extension_protocol_options"];
+    let filters =
+        &mut options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["http_filters"];
+    let behind = filters.as_array_mut().unwrap().drain(..).collect::<Vec<_>>();
+    *filters = letters.iter().map(injector).chain(behind).collect();
+}

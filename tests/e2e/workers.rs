@@ -1,0 +1,187 @@
+//! Workers that write the same thing at once lose nothing, and disagree on nothing.
+//!
+//! On two workers writes really happen at once; with more workers than cores one is also
+//! interrupted between reading and writing. What comes back is checked against what Envoy counted.
+
+use anyhow::Result;
+use envoy_harness::Way;
+use envoy_harness::client::{self, Body, Protocol};
+use envoy_harness::gateway::Gateway;
+use hyper::Request;
+use serde_json::json;
+use simulated_providers::Fault;
+use tokio::task::JoinSet;
+
+use crate::load::{
+    CONNECTIONS, Tally, answered_by_envoy, check_counters, check_workers, send_all, send_over,
+};
+use crate::support::{body, envoy, message, post};
+
+const WORKERS: [u32; 2] = [2, 4];
+
+/// The set-up with room for so many bindings, and one of fewer than seventeen is one row.
+async fn gateway(workers: u32, max_bindings: u32) -> Result<Gateway> {
+    let edit = |fixture| {
+        answered_by_envoy(fixture)
+            .edit_filter(|filter| filter["session"]["max_bindings"] = json!(max_bindings))
+    };
+    Gateway::start(&envoy()?, workers, edit).await
+}
+
+/// Without a body and on one path, so that all new sessions take their turns from one cursor.
+fn request(session: u64) -> Result<Request<Body>> {
+    Ok(Request::get("/v1/messages")
+        .header("x-session-id", session.to_string())
+        .body(client::empty())?)
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_session_that_comes_everywhere_at_once_is_bound_once() -> Result<()> {
+    for workers in WORKERS {
+        let gateway = gateway(workers, 65536).await?;
+        let mut total = Tally::default();
+        for session in 0..50 {
+            let told = send_all(&gateway, 0..256, move |_| request(session)).await?;
+            assert_eq!(
+                (told.outcome("miss"), told.credentials().len()),
+                (1, 1),
+                "session {session}: {told:?}"
+            );
+            total.add(told);
+        }
+        // All connections go through the same sessions side by side, so that every first request is
+        // a race.
+        let told =
+            send_all(&gateway, 0..64_000, |number| request(1_000 + number / CONNECTIONS as u64))
+                .await?;
+        assert_eq!(told.outcome("miss"), 1_000, "{told:?}");
+        total.add(told);
+        finish(gateway, workers, &total).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn sessions_that_share_a_row_keep_their_credentials() -> Result<()> {
+    const SESSIONS: u64 = 16;
+    for workers in WORKERS {
+        let gateway = gateway(workers, 16).await?;
+        let mut total = Tally::default();
+        for told in at_once(&gateway, SESSIONS, 2_000).await? {
+            assert_eq!(told.bound().len(), 1, "{told:?}");
+            total.add(told);
+        }
+        assert_eq!(total.outcome("miss"), SESSIONS, "{total:?}");
+        finish(gateway, workers, &total).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn more_sessions_than_a_row_holds_are_all_served() -> Result<()> {
+    const SESSIONS: u64 = 64;
+    for workers in WORKERS {
+        let gateway = gateway(workers, 16).await?;
+        let mut total = Tally::default();
+        at_once(&gateway, SESSIONS, 500).await?.into_iter().for_each(|told| total.add(told));
+        assert!(total.outcome("miss") >= SESSIONS, "{total:?}");
+        assert_eq!(total.credentials().into_values().sum::<u64>(), SESSIONS * 500);
+        finish(gateway, workers, &total).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
+    const SESSIONS: u64 = 40_000;
+    for workers in WORKERS {
+        // So much room that no row is full and none of them gives way to another.
+        let gateway = gateway(workers, 1 << 20).await?;
+        let first = send_all(&gateway, 0..SESSIONS, request).await?;
+        let contended = first.outcome("contended");
+        assert_eq!(first.outcome("miss") + contended, SESSIONS, "{first:?}");
+        let sessions_of = first.credentials();
+        let (least, most) =
+            (sessions_of.values().min().unwrap(), sessions_of.values().max().unwrap());
+        assert!(sessions_of.len() == 3 && most - least <= 1 + contended, "{first:?}");
+
+        let mut total = first.clone();
+        let second = send_all(&gateway, 0..SESSIONS, request).await?;
+        if contended == 0 {
+            assert_eq!((second.outcome("hit"), second.credentials()), (SESSIONS, sessions_of));
+        }
+        total.add(second);
+        finish(gateway, workers, &total).await?;
+    }
+    Ok(())
+}
+
+/// Forty limits of one credential, each for another model, at the same moment: all are one value in
+/// shared data.
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<()> {
+    const MODELS: u32 = 40;
+    for workers in WORKERS {
+        let gateway = Gateway::start_way(&envoy()?, Way::NextRequest, workers, Ok).await?;
+        gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), None)?;
+        // The first session of every model goes to the first credential.
+        let first = of_every_model(&gateway, MODELS, "first").await?;
+        assert!(first.iter().all(|(status, _)| *status == 429), "{first:?}");
+        for session in ["first", "second", "third"] {
+            let served = of_every_model(&gateway, MODELS, session).await?;
+            assert!(
+                served.iter().all(|(status, account)| *status == 200 && account != "anthropic-a"),
+                "{served:?}"
+            );
+        }
+        check_workers(&gateway.envoy, workers).await?;
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+/// Sends a session's request for each of so many models, all at once: the status, and the account
+/// that answered.
+async fn of_every_model(
+    gateway: &Gateway,
+    models: u32,
+    session: &str,
+) -> Result<Vec<(u16, String)>> {
+    let mut tasks = JoinSet::new();
+    for model in 0..models {
+        let mut message = message("hi");
+        message["model"] = json!(format!("model-{model}"));
+        let request = post("/v1/messages").header("x-session-id", session).body(body(&message))?;
+        tasks.spawn(client::send(gateway.envoy.address(), Protocol::Http1, request));
+    }
+    let responses: Result<Vec<_>> = tasks.join_all().await.into_iter().collect();
+    let told = |response: client::Response| {
+        let account = response.header("x-simulated-account").unwrap_or_default().to_owned();
+        (response.status.as_u16(), account)
+    };
+    Ok(responses?.into_iter().map(told).collect())
+}
+
+/// Sends so many requests in each of so many sessions, all sessions at once, each over its share of
+/// the connections.
+async fn at_once(gateway: &Gateway, sessions: u64, requests: u64) -> Result<Vec<Tally>> {
+    let (address, connections) = (gateway.envoy.address(), CONNECTIONS.div_ceil(sessions as usize));
+    let mut tasks = JoinSet::new();
+    for session in 0..sessions {
+        tasks.spawn(send_over(connections, address, 0..requests, move |_| request(session)));
+    }
+    tasks.join_all().await.into_iter().collect()
+}
+
+async fn finish(gateway: Gateway, workers: u32, told: &Tally) -> Result<()> {
+    println!("{workers} workers: {:?}", told.outcomes());
+    check_counters(&gateway, told).await?;
+    check_workers(&gateway.envoy, workers).await?;
+    gateway.stop().await?;
+    Ok(())
+}
