@@ -27,6 +27,7 @@ pub mod request;
 pub mod route;
 pub mod session;
 pub mod shared;
+pub mod signals;
 pub mod table;
 pub mod target;
 pub mod time;
