@@ -9,7 +9,8 @@ use crate::request::Headers;
 #[derive(Debug)]
 pub struct Row {
     sign: Sign,
-    /// The statuses that count; none means all. An error in a stream has no status and passes.
+    /// The statuses that count; none means all. An event of a stream has no status; what it says in
+    /// its fields counts nevertheless.
     statuses: &'static [u16],
     /// The only API in which the row counts.
     api: Option<Api>,
@@ -158,8 +159,10 @@ impl Row {
 
     fn counts(&self, status: u16, report: &Report<'_>, api: Api) -> bool {
         let is_prose_that_quotes = !matches!(self.sign, Sign::Code(_)) && report.quotes_the_request;
+        let is_event =
+            status == 0 && matches!(self.sign, Sign::Code(_) | Sign::Type(_) | Sign::Phrase(_));
         let has_text = !self.begins.is_empty() || !self.has.is_empty();
-        (status == 0 || self.statuses.is_empty() || self.statuses.contains(&status))
+        (self.statuses.is_empty() || self.statuses.contains(&status) || is_event)
             && self.api.is_none_or(|only| only == api)
             && !(has_text && is_prose_that_quotes)
             && report.message.starts_with(self.begins.as_bytes())
