@@ -197,6 +197,8 @@ fn models_have_families() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_bytes_are_read_without_a_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..600),

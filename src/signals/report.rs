@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::row::contains;
 use crate::json::{Kind, Value};
 use crate::request::Headers;
 
@@ -150,7 +151,7 @@ impl<'a> Report<'a> {
             .find_map(|name| string(error.get(name)))
             .or_else(|| string(root.get("message")));
         report.message = message.map(|text| lower(&text)).unwrap_or_default();
-        report.quotes_the_request = QUOTING.iter().any(|words| report.says(words));
+        report.quotes_the_request = QUOTING.iter().any(|words| contains(&report.message, words));
         report.status = [root.get("status"), root.get("status_code"), error.get("status")]
             .into_iter()
             .chain([error.get("code"), error.get("status_code")])
@@ -185,12 +186,6 @@ impl<'a> Report<'a> {
         if let Some(text) = string(value) {
             self.types.push(text);
         }
-    }
-
-    /// Whether the message contains these words (in lower case).
-    pub(super) fn says(&self, words: &str) -> bool {
-        let words = words.as_bytes();
-        self.message.windows(words.len()).any(|part| part == words)
     }
 
     /// Whether the message names the model, as a word of its own: not as a part of a longer name,

@@ -9,75 +9,75 @@ use crate::request::Headers;
 #[derive(Debug)]
 pub struct Row {
     sign: Sign,
-    /// The statuses that count; none means all. An event of a stream has no status; what it says in
-    /// its fields counts nevertheless.
-    statuses: &'static [u16],
+    class: Class,
+    is_proof: bool,
+    is_whole: bool,
+    implies_the_model: bool,
     /// The only API in which the row counts.
     api: Option<Api>,
-    /// How the message has to begin, in lower case.
-    begins: &'static str,
-    /// What the message has to contain, in lower case.
-    has: &'static [&'static str],
-    class: Class,
-    scope: Scope,
-    evidence: Evidence,
-    implies_the_model: bool,
+    /// The provider's code or type, the header's name, or a word for logs.
+    word: &'static str,
+    /// What the message, or the header's value, has to say (see [`Row::says`]).
+    text: &'static str,
+    /// The statuses that count; none means all. An event of a stream has no status; what it says
+    /// in its fields counts nevertheless.
+    statuses: &'static [u16],
 }
 
 /// What a row is recognised by. The order is the order of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
-    Code(&'static str),
-    Type(&'static str),
-    Header(&'static str, &'static str),
+    Code,
+    Type,
+    Header,
     Html,
-    Phrase(&'static str),
-    Status(&'static str),
+    Phrase,
+    Status,
 }
 
-/// A row that is recognised by the provider's code.
+/// A row that is recognised by the provider's code; one that ends with `*` stands for all that
+/// begin so.
 pub(super) const fn code(code: &'static str, class: Class) -> Row {
-    Row::new(Sign::Code(code), class)
+    Row::new(Sign::Code, code, class)
 }
 
 /// A row that is recognised by the kind of error, of which there are a handful.
 pub(super) const fn kind(kind: &'static str, class: Class) -> Row {
-    Row::new(Sign::Type(kind), class)
+    Row::new(Sign::Type, kind, class)
 }
 
-/// A row that is recognised by the beginning of a header's value.
-pub(super) const fn header(name: &'static str, begins: &'static str, class: Class) -> Row {
-    Row::new(Sign::Header(name, begins), class)
+/// A row that is recognised by a header.
+pub(super) const fn header(name: &'static str, class: Class) -> Row {
+    Row::new(Sign::Header, name, class)
 }
 
 /// A row that is recognised by a page in place of an API's response.
 pub(super) const fn html(class: Class) -> Row {
-    Row::new(Sign::Html, class)
+    Row::new(Sign::Html, "html", class)
 }
 
 /// A row that is recognised by prose alone; the word is for logs.
 pub(super) const fn phrase(word: &'static str, class: Class) -> Row {
-    Row::new(Sign::Phrase(word), class)
+    Row::new(Sign::Phrase, word, class)
 }
 
 /// A row that is recognised by the status and the API alone; the word is for logs.
 pub(super) const fn status(word: &'static str, class: Class) -> Row {
-    Row::new(Sign::Status(word), class)
+    Row::new(Sign::Status, word, class)
 }
 
 impl Row {
-    const fn new(sign: Sign, class: Class) -> Self {
-        let scope = class.usual_scope();
+    const fn new(sign: Sign, word: &'static str, class: Class) -> Self {
         Self {
             sign,
-            statuses: &[],
-            api: None,
-            begins: "",
-            has: &[],
             class,
-            scope,
-            evidence: Evidence::Suspicion,
+            is_proof: false,
+            is_whole: matches!(class.usual_scope(), Scope::Credential),
             implies_the_model: false,
+            api: None,
+            word,
+            text: "",
+            statuses: &[],
         }
     }
 
@@ -93,27 +93,22 @@ impl Row {
         self
     }
 
-    /// Only if the message begins so.
-    pub(super) const fn begins(mut self, text: &'static str) -> Self {
-        self.begins = text;
-        self
-    }
-
-    /// Only if the message contains all of these.
-    pub(super) const fn has(mut self, texts: &'static [&'static str]) -> Self {
-        self.has = texts;
+    /// Only if the message, or the header's value, says this, in lower case: it begins with what
+    /// stands before the first `*`, and contains each part behind one.
+    pub(super) const fn says(mut self, text: &'static str) -> Self {
+        self.text = text;
         self
     }
 
     /// It proves what it says.
     pub(super) const fn proof(mut self) -> Self {
-        self.evidence = Evidence::Proof;
+        self.is_proof = true;
         self
     }
 
     /// It covers every model of the credential.
     pub(super) const fn whole(mut self) -> Self {
-        self.scope = Scope::Credential;
+        self.is_whole = true;
         self
     }
 
@@ -130,44 +125,31 @@ impl Row {
 
     /// Whether a code or a type says it, not prose alone.
     pub(super) fn is_structured(&self) -> bool {
-        matches!(self.sign, Sign::Code(_) | Sign::Type(_))
+        matches!(self.sign, Sign::Code | Sign::Type)
     }
 
     /// What the row says; the wait stands in the response.
     pub(super) fn reading(&self) -> Reading {
-        let is_code = matches!(self.sign, Sign::Code(_));
         let is_lasting =
             matches!(self.class, Class::Denied | Class::NotFound | Class::NotSupported);
         Reading {
             class: self.class,
-            scope: self.scope,
+            scope: if self.is_whole { Scope::Credential } else { Scope::Model },
             wait: None,
-            evidence: self.evidence,
-            code: self.word(),
-            long: is_code && is_lasting,
+            evidence: if self.is_proof { Evidence::Proof } else { Evidence::Suspicion },
+            code: self.word,
+            long: self.sign == Sign::Code && is_lasting,
             retry_is_useless: false,
         }
     }
+}
 
-    fn word(&self) -> &'static str {
-        match self.sign {
-            Sign::Code(word) | Sign::Type(word) | Sign::Phrase(word) | Sign::Status(word) => word,
-            Sign::Header(name, _) => name,
-            Sign::Html => "html",
-        }
-    }
-
-    fn counts(&self, status: u16, report: &Report<'_>, api: Api) -> bool {
-        let is_prose_that_quotes = !matches!(self.sign, Sign::Code(_)) && report.quotes_the_request;
-        let is_event =
-            status == 0 && matches!(self.sign, Sign::Code(_) | Sign::Type(_) | Sign::Phrase(_));
-        let has_text = !self.begins.is_empty() || !self.has.is_empty();
-        (self.statuses.is_empty() || self.statuses.contains(&status) || is_event)
-            && self.api.is_none_or(|only| only == api)
-            && !(has_text && is_prose_that_quotes)
-            && report.message.starts_with(self.begins.as_bytes())
-            && self.has.iter().all(|text| report.says(text))
-    }
+/// An error for which a row is looked for.
+struct Search<'a> {
+    status: u16,
+    headers: &'a Headers,
+    report: &'a Report<'a>,
+    api: Api,
 }
 
 /// The row for an error: codes before types before headers before phrases before the status; within
@@ -178,48 +160,58 @@ pub(super) fn find(
     report: &Report<'_>,
     api: Api,
 ) -> Option<&'static Row> {
-    for code in &report.codes {
-        let row = first(|row| {
-            matches!(row.sign, Sign::Code(word) if is_word(word, code))
-                && row.counts(status, report, api)
-        });
-        if row.is_some() {
-            return row;
-        }
+    let search = Search { status, headers, report, api };
+    let codes = report.codes.iter().map(|word| (Sign::Code, word.as_ref()));
+    let types = report.types.iter().map(|word| (Sign::Type, word.as_ref()));
+    codes
+        .chain(types)
+        .chain([Sign::Header, Sign::Html, Sign::Phrase, Sign::Status].map(|sign| (sign, &b""[..])))
+        .find_map(|(sign, word)| search.first(sign, word))
+}
+
+impl Search<'_> {
+    fn first(&self, sign: Sign, word: &[u8]) -> Option<&'static Row> {
+        tables::ALL
+            .iter()
+            .flat_map(|(_, rows)| rows.iter())
+            .find(|row| row.sign == sign && self.is_met_by(row, word))
     }
-    for kind in &report.types {
-        let row = first(|row| {
-            matches!(row.sign, Sign::Type(word) if is_word(word, kind))
-                && row.counts(status, report, api)
-        });
-        if row.is_some() {
-            return row;
-        }
-    }
-    first(|row| {
-        let is_there = match row.sign {
-            Sign::Header(name, begins) => begins_with(headers.text(name), begins),
+
+    fn is_met_by(&self, row: &Row, word: &[u8]) -> bool {
+        let report = self.report;
+        let is_found = match row.sign {
+            Sign::Code | Sign::Type => is_word(row.word, word),
+            Sign::Header => {
+                let value = self.headers.text(row.word).to_ascii_lowercase();
+                return !value.is_empty() && self.fits(row) && says(value.as_bytes(), row.text);
+            }
             Sign::Html => report.content == Content::Html,
-            _ => false,
-        };
-        is_there && row.counts(status, report, api)
-    })
-    .or_else(|| {
-        first(|row| {
             // Where the provider has codes, its prose is for people. One that is not known yet may
             // still be a reason to ask another credential.
-            let is_read = !report.has_own_code || !row.class.cools_down();
-            matches!(row.sign, Sign::Phrase(_)) && is_read && row.counts(status, report, api)
-        })
-    })
-    .or_else(|| first(|row| matches!(row.sign, Sign::Status(_)) && row.counts(status, report, api)))
+            Sign::Phrase => !report.has_own_code || !row.class.cools_down(),
+            Sign::Status => true,
+        };
+        // What a message says that quotes the request may be what a client wrote.
+        let is_a_quote =
+            row.sign != Sign::Code && report.quotes_the_request && !row.text.is_empty();
+        is_found && !is_a_quote && self.fits(row) && says(&report.message, row.text)
+    }
+
+    fn fits(&self, row: &Row) -> bool {
+        let is_event =
+            self.status == 0 && matches!(row.sign, Sign::Code | Sign::Type | Sign::Phrase);
+        row.api.is_none_or(|api| api == self.api)
+            && (is_event || row.statuses.is_empty() || row.statuses.contains(&self.status))
+    }
 }
 
-fn first(counts: impl Fn(&Row) -> bool) -> Option<&'static Row> {
-    tables::ALL.iter().flat_map(|(_, rows)| rows.iter()).find(|row| counts(row))
+fn says(message: &[u8], text: &str) -> bool {
+    let mut parts = text.split('*');
+    parts.next().is_none_or(|beginning| message.starts_with(beginning.as_bytes()))
+        && parts.all(|part| contains(message, part))
 }
 
-/// Whether a provider's word is the one of the row; a row's word may end with `*`.
+/// Whether a provider's word is the one of the row.
 fn is_word(word: &str, found: &[u8]) -> bool {
     match word.strip_suffix('*') {
         Some(beginning) => found.starts_with(beginning.as_bytes()),
@@ -227,10 +219,8 @@ fn is_word(word: &str, found: &[u8]) -> bool {
     }
 }
 
-fn begins_with(value: &str, beginning: &str) -> bool {
-    value
-        .trim_start()
-        .get(..beginning.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(beginning))
-        && !value.is_empty()
+/// Whether a text contains one of the words of this module, which are short: the search is linear.
+#[inline(never)]
+pub(super) fn contains(text: &[u8], words: &str) -> bool {
+    text.windows(words.len()).any(|part| part == words.as_bytes())
 }

@@ -100,30 +100,19 @@ impl Opening {
     /// A JSON document, or an array of them. Its first member tells whether it is an error; only
     /// then the rest is waited for.
     fn look_at_json(&mut self, held: &[u8], is_end: bool, origin: &Origin<'_>) -> FirstEvent {
-        let Some(document) = Value::document(held) else { return FirstEvent::Content };
-        let element = match document.kind() {
-            Kind::Array => document.elements().next(),
-            _ => Some(document),
-        };
-        let Some((key, value)) = element.and_then(|element| element.members().next()) else {
-            // Not there yet, or an array that holds something else.
-            let is_open = element.is_none_or(|element| element.kind() == Kind::Object);
-            let is_closed = held.trim_ascii().ends_with(b"]");
-            return if is_open && !is_closed { FirstEvent::More } else { FirstEvent::Content };
-        };
-        let is_error = match key.as_ref() {
-            b"error" => value.kind() != Kind::Null,
-            b"type" | b"event_type" => value.text().as_ref() == b"error",
-            _ => false,
-        };
+        match begins_with_an_error(held) {
+            None => return FirstEvent::More,
+            Some(false) => return FirstEvent::Content,
+            Some(true) => {}
+        }
         let fresh = held.get(self.scanned..).unwrap_or_default();
         self.scanned = held.len();
-        match (is_error, element) {
-            (true, Some(root)) if self.nesting.closes(fresh) || is_end => {
-                FirstEvent::Error(read_error(root, origin))
-            }
-            (true, _) => FirstEvent::More,
-            (false, _) => FirstEvent::Content,
+        if !self.nesting.closes(fresh) && !is_end {
+            return FirstEvent::More;
+        }
+        match Value::document(held).and_then(object) {
+            Some(root) => FirstEvent::Error(read_error(root, origin)),
+            None => FirstEvent::Content,
         }
     }
 
@@ -157,6 +146,32 @@ impl Opening {
             self.event += total;
         }
     }
+}
+
+/// Whether the first member of a document, or of the first one in an array, is an error. `None`
+/// until it is there.
+fn begins_with_an_error(held: &[u8]) -> Option<bool> {
+    let rest = held.trim_ascii_start();
+    let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start();
+    let (b'{', rest) = rest.split_first()? else { return Some(false) };
+    let (b'"', rest) = rest.trim_ascii_start().split_first()? else { return Some(false) };
+    let (key, rest) = rest.split_at(memchr::memchr(b'"', rest)?);
+    let value = rest.get(1..)?.trim_ascii_start();
+    let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii_start();
+    match key {
+        b"error" => Some(*value.first()? != b'n'),
+        b"type" | b"event_type" => Some(value.first_chunk()? == b"\"error\""),
+        _ => Some(false),
+    }
+}
+
+/// The object that a document is, or the first one of a list.
+fn object(document: Value<'_>) -> Option<Value<'_>> {
+    let root = match document.kind() {
+        Kind::Array => document.elements().next()?,
+        _ => document,
+    };
+    (root.kind() == Kind::Object).then_some(root)
 }
 
 /// What is open in a JSON value that arrives in pieces.
@@ -349,12 +364,7 @@ fn read_event(name: &[u8], data: &[u8], origin: &Origin<'_>) -> FirstEvent {
     if !matches!(data.first(), Some(b'{' | b'[')) {
         return FirstEvent::Content;
     }
-    let document = Value::document(data);
-    let root = document.and_then(|document| match document.kind() {
-        Kind::Array => document.elements().next().filter(|value| value.kind() == Kind::Object),
-        _ => Some(document),
-    });
-    let Some(root) = root else { return FirstEvent::Content };
+    let Some(root) = Value::document(data).and_then(object) else { return FirstEvent::Content };
     let kind = ["type", "event_type"].into_iter().find_map(|name| root.get(name)).map(Value::text);
     let kind = kind.as_deref().unwrap_or(name);
     let is_error = name == b"error"

@@ -28,25 +28,25 @@ pub(super) static ROWS: &[Row] = &[
     code("thread_fingerprint_mismatch", RequestFault),
     code("thread_unsupported_request", RequestFault),
     // Extra usage and long context are properties of request and plan; others are served. T
-    kind("rate_limit_error", Elsewhere).begins("extra usage is required"),
-    kind("invalid_request_error", Elsewhere).begins("you're out of extra usage"),
-    kind("invalid_request_error", Elsewhere).begins("third-party apps now draw from"),
-    kind("invalid_request_error", Elsewhere).begins("the long context beta is not yet available"),
-    kind("invalid_request_error", Elsewhere).begins("this credential is only authorized for use"),
+    kind("rate_limit_error", Elsewhere).says("extra usage is required"),
+    kind("invalid_request_error", Elsewhere).says("you're out of extra usage"),
+    kind("invalid_request_error", Elsewhere).says("third-party apps now draw from"),
+    kind("invalid_request_error", Elsewhere).says("the long context beta is not yet available"),
+    kind("invalid_request_error", Elsewhere).says("this credential is only authorized for use"),
     // A 401 that a header of the client causes: `origin`, or a missing beta. T
-    kind("authentication_error", Elsewhere).begins("cors requests are not allowed"),
-    kind("authentication_error", Elsewhere).begins("oauth authentication is currently not"),
+    kind("authentication_error", Elsewhere).says("cors requests are not allowed"),
+    kind("authentication_error", Elsewhere).says("oauth authentication is currently not"),
     // Ciphertext of another account. T
-    kind("invalid_request_error", NotHere).has(&["invalid `signature` in `thinking` block"]),
-    kind("not_found_error", NotHere).begins("file not found"),
+    kind("invalid_request_error", NotHere).says("*invalid `signature` in `thinking` block"),
+    kind("not_found_error", NotHere).says("file not found"),
     // The whole message is the model's name. T
-    kind("not_found_error", NotFound).begins("model:"),
+    kind("not_found_error", NotFound).says("model:"),
     kind("billing_error", Denied).proof(),
     kind("overloaded_error", Overloaded),
     // At the edge, by region or fingerprint, before any account is known. T
-    kind("forbidden", Transient).begins("request not allowed").whole(),
+    kind("forbidden", Transient).says("request not allowed").whole(),
     // The words of an empty balance, a limit and a closed account; there are no codes for them. T
-    phrase("credit_balance_too_low", Denied).begins("your credit balance is too low"),
-    phrase("usage_limits_reached", Denied).begins("you have reached your specified api usage"),
-    phrase("organization_disabled", Denied).begins("this organization has been disabled"),
+    phrase("credit_balance_too_low", Denied).says("your credit balance is too low"),
+    phrase("usage_limits_reached", Denied).says("you have reached your specified api usage"),
+    phrase("organization_disabled", Denied).says("this organization has been disabled"),
 ];

@@ -19,12 +19,12 @@ pub(super) static ROWS: &[Row] = &[
     code("ModelErrorException", Transient),
     code("ModelStreamErrorException", Transient),
     code("modelStreamErrorException", Transient),
-    code("AccessDeniedException", Denied).begins("authentication failed"),
+    code("AccessDeniedException", Denied).says("authentication failed"),
     code("AccessDeniedException", NotSupported).implied(),
-    code("ResourceNotFoundException", NotSupported).has(&["use case details"]).implied(),
+    code("ResourceNotFoundException", NotSupported).says("*use case details").implied(),
     code("ResourceNotFoundException", NotFound).implied(),
-    code("ValidationException", Denied).begins("operation not allowed"),
-    code("ValidationException", Elsewhere).has(&["model identifier is invalid"]),
+    code("ValidationException", Denied).says("operation not allowed"),
+    code("ValidationException", Elsewhere).says("*model identifier is invalid"),
     code("ValidationException", RequestFault),
     code("validationException", RequestFault),
     code("ServiceUnavailableException", Overloaded),
@@ -38,7 +38,7 @@ pub(super) static ROWS: &[Row] = &[
     code("InvalidSignatureException", Denied),
     code("MissingAuthenticationTokenException", Denied),
     phrase("api_key_not_valid", Denied)
-        .begins("authentication failed: please make sure your api key"),
+        .says("authentication failed: please make sure your api key"),
     // The model's own error. S
     status("failed_dependency", Transient).on(&[424]).of(Api::Bedrock),
 ];

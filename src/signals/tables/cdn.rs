@@ -6,9 +6,9 @@ use crate::signals::row::{Row, header, html};
 
 pub(super) static ROWS: &[Row] = &[
     // A challenge, whatever the status. D
-    header("cf-mitigated", "challenge", Transient).whole(),
+    header("cf-mitigated", Transient).says("challenge").whole(),
     html(Transient).on(&[401, 403]).whole(),
     html(RateLimit).on(&[429]).whole(),
     // Envoy's overload manager. D
-    header("x-envoy-overloaded", "true", Overloaded),
+    header("x-envoy-overloaded", Overloaded).says("true"),
 ];

@@ -12,10 +12,10 @@ pub(super) static ROWS: &[Row] = &[
     code("deactivated_workspace", Denied).proof(),
     // After an hour; the client opens a new connection. S
     code("websocket_connection_limit_reached", Unclear),
-    header("x-codex-rate-limit-reached-type", "", RateLimit).on(&[429]).whole().proof(),
+    header("x-codex-rate-limit-reached-type", RateLimit).on(&[429]).whole().proof(),
     // Prose only. T
-    phrase("model_at_capacity", Overloaded).begins("selected model is at capacity"),
+    phrase("model_at_capacity", Overloaded).says("selected model is at capacity"),
     phrase("model_not_in_plan", NotSupported)
-        .has(&["model is not supported when using codex with a chatgpt account"])
+        .says("*model is not supported when using codex with a chatgpt account")
         .implied(),
 ];

@@ -12,7 +12,7 @@ pub(super) static ROWS: &[Row] = &[
     code("tool_use_failed", RequestFault),
     code("json_validate_failed", RequestFault),
     // Larger than the limit itself. T
-    phrase("request_too_large", Elsewhere).begins("request too large for"),
+    phrase("request_too_large", Elsewhere).says("request too large for"),
     // "Flex tier capacity exceeded". D
     status("capacity_exceeded", Overloaded).on(&[498]),
 ];

@@ -8,5 +8,5 @@ pub(super) static ROWS: &[Row] = &[
     kind("rate_limited", RateLimit),
     kind("invalid_model", NotFound),
     // A plan without any allowance for the model. T
-    header("x-ratelimit-limit-req-minute", "0", NotSupported).on(&[429]).implied(),
+    header("x-ratelimit-limit-req-minute", NotSupported).says("0").on(&[429]).implied(),
 ];

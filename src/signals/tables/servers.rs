@@ -8,8 +8,8 @@ use crate::signals::row::{Row, code, kind, phrase};
 
 pub(super) static ROWS: &[Row] = &[
     // vLLM, SGLang. S
-    kind("NotFoundError", NotHere).begins("response with id"),
-    kind("NotFoundError", NotFound).has(&["does not exist"]),
+    kind("NotFoundError", NotHere).says("response with id"),
+    kind("NotFoundError", NotFound).says("*does not exist"),
     // llama.cpp. S
     kind("unavailable_error", Transient),
     kind("exceed_context_size_error", RequestFault),
@@ -33,24 +33,20 @@ pub(super) static ROWS: &[Row] = &[
     // Words about this key, this account or this plan: the credential lacks the model, whatever
     // name the provider has for it. T
     phrase("model_not_for_this_key", NotSupported)
-        .has(&["model", "not available for this api key"])
+        .says("*model*not available for this api key")
         .implied(),
-    phrase("model_not_for_this_key", NotSupported)
-        .has(&["model", "not available for your"])
-        .implied(),
-    phrase("model_not_for_this_key", NotSupported).has(&["not have access to", "model"]).implied(),
-    phrase("model_not_for_this_key", NotSupported)
-        .has(&["not allowed to access", "model"])
-        .implied(),
+    phrase("model_not_for_this_key", NotSupported).says("*model*not available for your").implied(),
+    phrase("model_not_for_this_key", NotSupported).says("*not have access to*model").implied(),
+    phrase("model_not_for_this_key", NotSupported).says("*not allowed to access*model").implied(),
     // Words about a model. T
-    phrase("model_not_supported", NotSupported).has(&["model is not supported"]),
-    phrase("model_not_supported", NotSupported).has(&["model not supported"]),
-    phrase("model_not_supported", NotSupported).has(&["requested model is unsupported"]),
-    phrase("model_not_supported", NotSupported).has(&["unsupported model"]),
-    phrase("model_not_available", NotSupported).has(&["model is unavailable"]),
-    phrase("model_not_available", NotSupported).has(&["model unavailable"]),
-    phrase("model_not_found", NotFound).begins("model ").has(&["not found"]),
-    phrase("model_not_found", NotFound).begins("the model ").has(&["not found"]),
+    phrase("model_not_supported", NotSupported).says("*model is not supported"),
+    phrase("model_not_supported", NotSupported).says("*model not supported"),
+    phrase("model_not_supported", NotSupported).says("*requested model is unsupported"),
+    phrase("model_not_supported", NotSupported).says("*unsupported model"),
+    phrase("model_not_available", NotSupported).says("*model is unavailable"),
+    phrase("model_not_available", NotSupported).says("*model unavailable"),
+    phrase("model_not_found", NotFound).says("model *not found"),
+    phrase("model_not_found", NotFound).says("the model *not found"),
     // new-api: none of its own upstreams has the model at the moment. T
-    phrase("no_available_channel", Elsewhere).begins("no available channel"),
+    phrase("no_available_channel", Elsewhere).says("no available channel"),
 ];

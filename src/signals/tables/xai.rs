@@ -4,8 +4,8 @@ use crate::signals::Class::{Denied, NotFound};
 use crate::signals::row::{Row, phrase};
 
 pub(super) static ROWS: &[Row] = &[
-    phrase("incorrect_api_key", Denied).begins("incorrect api key provided"),
+    phrase("incorrect_api_key", Denied).says("incorrect api key provided"),
     phrase("credits_used_up", Denied)
-        .has(&["used all available credits or reached its monthly spending limit"]),
-    phrase("model_not_found", NotFound).begins("the model").has(&["does not exist"]),
+        .says("*used all available credits or reached its monthly spending limit"),
+    phrase("model_not_found", NotFound).says("the model*does not exist"),
 ];
