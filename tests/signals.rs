@@ -1,4 +1,5 @@
 //! What responses mean: every row of every table, waits, first events, frames, compression.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashSet;
 use std::ptr;
@@ -129,7 +130,7 @@ fn prose_is_no_proof_and_justifies_no_long_cooldown() {
                 ),
                 format!("Unrecognized request argument supplied: {words}"),
                 format!("Unknown parameter: '{words}'."),
-                format!("{words}"),
+                words.to_owned(),
             ] {
                 for body in [
                     serde_json::json!({"type": "error", "error": {"type": "invalid_request_error", "message": message}}),

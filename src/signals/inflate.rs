@@ -24,7 +24,7 @@ enum Format<'a> {
 }
 
 /// A body as it can be read, given its `content-encoding`. It never fails: what is cut off or
-/// broken gives what stands before the break, and what is not compressed gives itself.
+/// broken gives what comes before the break, and what is not compressed gives itself.
 pub fn error_body<'a>(body: &'a [u8], content_encoding: &str) -> Cow<'a, [u8]> {
     let compressed = body.get(..MOST_IN).unwrap_or(body);
     match format(compressed, content_encoding).map(inflate) {

@@ -227,10 +227,12 @@ fn judge(
         reading.class = Class::Elsewhere;
         reading.long = false;
     }
-    if let Some(told) = wait::told(reading.class, headers, report, context.model, now) {
-        reading.wait = Some(told.wait);
-        let is_a_field = !told.is_prose || row.is_some_and(Row::is_structured);
-        if reading.class == Class::RateLimit && is_a_field && report.content != Content::Html {
+    if let Some(request) = wait::requested(reading.class, headers, report, context.model, now) {
+        reading.wait = Some(request.wait);
+        let is_a_field = !request.is_prose || row.is_some_and(Row::is_structured);
+        // A page, or plain text, comes from something in front of the provider.
+        let is_an_apis = matches!(report.content, Content::Json | Content::Empty);
+        if reading.class == Class::RateLimit && is_a_field && is_an_apis {
             reading.evidence = Evidence::Proof;
         }
     }

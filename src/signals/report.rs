@@ -2,7 +2,7 @@
 //!
 //! A pool that is called `openai` may be DeepSeek, OpenRouter or vLLM, and Gemini's
 //! OpenAI-compatible endpoint responds with Google's errors. So no shape is expected: each field is
-//! read where it stands.
+//! read wherever a provider puts it.
 
 use std::borrow::Cow;
 
@@ -31,13 +31,13 @@ pub(super) struct Report<'a> {
     pub(super) codes: Vec<Cow<'a, [u8]>>,
     /// The kinds of error that it names.
     pub(super) types: Vec<Cow<'a, [u8]>>,
-    /// Whether one of the codes is a name, as in APIs that are meant to be told apart by code.
+    /// Whether one of the codes is a name, as in APIs that mean their codes to be read.
     pub(super) has_own_code: bool,
     /// What the provider wrote for people, in lower case.
     pub(super) message: Vec<u8>,
     /// Whether the message rejects a part of the request, and so repeats what a client wrote.
     pub(super) quotes_the_request: bool,
-    /// The status that stands in the body.
+    /// The status that the body repeats.
     pub(super) status: Option<u16>,
 }
 
@@ -71,10 +71,10 @@ impl<'a> Report<'a> {
         let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
         let content_type = headers.text("content-type").as_bytes();
         let content = match text.first() {
+            Some(b'{' | b'[' | b':') => Content::Json,
             Some(b'<') => Content::Html,
             _ if starts_with_ignoring_case(content_type, b"text/html") => Content::Html,
             None => Content::Empty,
-            Some(b'{' | b'[' | b':') => Content::Json,
             _ if [&b"data:"[..], b"event:", b"id:"].iter().any(|word| text.starts_with(word)) => {
                 Content::Json
             }
@@ -102,6 +102,7 @@ impl<'a> Report<'a> {
         report
     }
 
+    #[inline(never)]
     fn new(content: Content) -> Self {
         Self {
             content,
@@ -121,42 +122,43 @@ impl<'a> Report<'a> {
         let is_root = error == root;
         let mut report = Self { error: Some(error), ..Self::new(Content::Json) };
 
-        report.add_code(root.get("__type"));
-        if let Some(details) = error.get("details") {
-            report.add_code(details.get("error_code"));
+        report.add_code(member(root, "__type"));
+        if let Some(details) = member(error, "details") {
+            report.add_code(member(details, "error_code"));
             if details.kind() == Kind::Array {
                 for detail in details.elements() {
-                    report.add_code(detail.get("reason"));
+                    report.add_code(member(detail, "reason"));
                 }
             }
         }
-        if let Some(metadata) = error.get("metadata") {
-            report.add_code(metadata.get("error_type"));
-            if metadata.get("flagged_input").is_some() {
+        if let Some(metadata) = member(error, "metadata") {
+            report.add_code(member(metadata, "error_type"));
+            if member(metadata, "flagged_input").is_some() {
                 report.codes.push(Cow::Borrowed(b"moderation"));
             }
         }
-        report.add_code(error.get("code"));
-        report.add_type(error.get("type"));
-        report.add_type(error.get("status").filter(|value| value.kind() == Kind::String));
-        report.add_type(error.get("error_type"));
+        report.add_code(member(error, "code"));
+        report.add_type(member(error, "type"));
+        report.add_type(member(error, "status").filter(|value| value.kind() == Kind::String));
+        report.add_type(member(error, "error_type"));
         if !is_root {
-            report.add_code(root.get("code"));
-            report.add_type(root.get("type"));
-            report.add_type(root.get("error_type"));
+            report.add_code(member(root, "code"));
+            report.add_type(member(root, "type"));
+            report.add_type(member(root, "error_type"));
         }
 
         let message = ["message", "Message", "error", "detail", "msg"]
             .into_iter()
-            .find_map(|name| string(error.get(name)))
-            .or_else(|| string(root.get("message")));
+            .find_map(|name| string(member(error, name)))
+            .or_else(|| string(member(root, "message")));
         report.message = message.map(|text| lower(&text)).unwrap_or_default();
         report.quotes_the_request = QUOTING.iter().any(|words| contains(&report.message, words));
-        report.status = [root.get("status"), root.get("status_code"), error.get("status")]
-            .into_iter()
-            .chain([error.get("code"), error.get("status_code")])
-            .flatten()
-            .find_map(as_status);
+        report.status =
+            [member(root, "status"), member(root, "status_code"), member(error, "status")]
+                .into_iter()
+                .chain([member(error, "code"), member(error, "status_code")])
+                .flatten()
+                .find_map(as_status);
         report
     }
 
@@ -182,6 +184,7 @@ impl<'a> Report<'a> {
         }
     }
 
+    #[inline(never)]
     fn add_type(&mut self, value: Option<Value<'a>>) {
         if let Some(text) = string(value) {
             self.types.push(text);
@@ -203,7 +206,7 @@ impl<'a> Report<'a> {
 
     /// The elements of `error.details`, as Google fills it.
     pub(super) fn details(&self) -> impl Iterator<Item = Value<'a>> {
-        let details = self.error.and_then(|error| error.get("details"));
+        let details = self.error.and_then(|error| member(error, "details"));
         details
             .filter(|details| details.kind() == Kind::Array)
             .into_iter()
@@ -215,14 +218,20 @@ impl<'a> Report<'a> {
 /// The object that describes the error, if it is not the document itself.
 fn error_object(root: Value<'_>) -> Option<Value<'_>> {
     [
-        root.get("error"),
-        root.get("response").and_then(|response| response.get("error")),
-        root.get("detail"),
-        root.get("errors").and_then(|errors| errors.elements().next()),
+        member(root, "error"),
+        member(root, "response").and_then(|response| member(response, "error")),
+        member(root, "detail"),
+        member(root, "errors").and_then(|errors| errors.elements().next()),
     ]
     .into_iter()
     .flatten()
     .find(|value| value.kind() == Kind::Object)
+}
+
+/// The member of that name. Not inlined: errors are rare, and there are many members.
+#[inline(never)]
+pub(super) fn member<'a>(value: Value<'a>, name: &str) -> Option<Value<'a>> {
+    value.get(name)
 }
 
 fn string(value: Option<Value<'_>>) -> Option<Cow<'_, [u8]>> {
@@ -235,6 +244,7 @@ fn as_status(value: Value<'_>) -> Option<u16> {
     (400..600).contains(&status).then_some(status)
 }
 
+#[inline(never)]
 fn lower(text: &[u8]) -> Vec<u8> {
     text.get(..MESSAGE_BYTES).unwrap_or(text).to_ascii_lowercase()
 }

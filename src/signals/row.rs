@@ -35,7 +35,7 @@ enum Sign {
     Status,
 }
 
-/// A row that is recognised by the provider's code; one that ends with `*` stands for all that
+/// A row that is recognised by the provider's code; one that ends with `*` matches all that
 /// begin so.
 pub(super) const fn code(code: &'static str, class: Class) -> Row {
     Row::new(Sign::Code, code, class)
@@ -94,7 +94,7 @@ impl Row {
     }
 
     /// Only if the message, or the header's value, says this, in lower case: it begins with what
-    /// stands before the first `*`, and contains each part behind one.
+    /// comes before the first `*`, and contains each part behind one.
     pub(super) const fn says(mut self, text: &'static str) -> Self {
         self.text = text;
         self
@@ -128,7 +128,7 @@ impl Row {
         matches!(self.sign, Sign::Code | Sign::Type)
     }
 
-    /// What the row says; the wait stands in the response.
+    /// What the row says; the wait is in the response.
     pub(super) fn reading(&self) -> Reading {
         let is_lasting =
             matches!(self.class, Class::Denied | Class::NotFound | Class::NotSupported);
@@ -170,6 +170,7 @@ pub(super) fn find(
 }
 
 impl Search<'_> {
+    #[inline(never)]
     fn first(&self, sign: Sign, word: &[u8]) -> Option<&'static Row> {
         tables::ALL
             .iter()
@@ -177,6 +178,7 @@ impl Search<'_> {
             .find(|row| row.sign == sign && self.is_met_by(row, word))
     }
 
+    #[inline(never)]
     fn is_met_by(&self, row: &Row, word: &[u8]) -> bool {
         let report = self.report;
         let is_found = match row.sign {
@@ -205,6 +207,7 @@ impl Search<'_> {
     }
 }
 
+#[inline(never)]
 fn says(message: &[u8], text: &str) -> bool {
     let mut parts = text.split('*');
     parts.next().is_none_or(|beginning| message.starts_with(beginning.as_bytes()))

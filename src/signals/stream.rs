@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use super::report::Report;
+use super::report::{Report, member};
 use super::{Context, Reading, judge};
 use crate::json::{Kind, Value};
 use crate::request::Headers;
@@ -339,6 +339,7 @@ impl Frames {
 }
 
 /// The lines of one server-sent event.
+#[inline(never)]
 fn read_lines(event: &[u8], origin: &Origin<'_>) -> FirstEvent {
     let mut name: &[u8] = b"";
     let mut data: Cow<'_, [u8]> = Cow::Borrowed(b"");
@@ -357,6 +358,7 @@ fn read_lines(event: &[u8], origin: &Origin<'_>) -> FirstEvent {
     read_event(name, &data, origin)
 }
 
+#[inline(never)]
 fn read_event(name: &[u8], data: &[u8], origin: &Origin<'_>) -> FirstEvent {
     if data.is_empty() {
         return FirstEvent::More;
@@ -365,11 +367,12 @@ fn read_event(name: &[u8], data: &[u8], origin: &Origin<'_>) -> FirstEvent {
         return FirstEvent::Content;
     }
     let Some(root) = Value::document(data).and_then(object) else { return FirstEvent::Content };
-    let kind = ["type", "event_type"].into_iter().find_map(|name| root.get(name)).map(Value::text);
+    let kind =
+        ["type", "event_type"].into_iter().find_map(|name| member(root, name)).map(Value::text);
     let kind = kind.as_deref().unwrap_or(name);
     let is_error = name == b"error"
         || matches!(kind, b"error" | b"response.failed")
-        || root.get("error").is_some_and(|error| match error.kind() {
+        || member(root, "error").is_some_and(|error| match error.kind() {
             Kind::Object => true,
             Kind::String => !error.text().is_empty(),
             _ => false,
@@ -391,7 +394,7 @@ fn says_nothing(kind: &[u8], root: Value<'_>) -> bool {
         b"response.metadata" | b"keepalive" | b"ping" | b"message_start" => true,
         b"interaction.created" | b"interaction.start" | b"interaction.status_update" => true,
         _ if kind.starts_with(b"codex.") => true,
-        _ => root.get("choices").is_some_and(|choices| {
+        _ => member(root, "choices").is_some_and(|choices| {
             choices.kind() == Kind::Array && choices.elements().all(is_bare)
         }),
     }
@@ -416,10 +419,11 @@ fn is_empty(value: Value<'_>) -> bool {
     }
 }
 
+#[inline(never)]
 fn read_error(root: Value<'_>, origin: &Origin<'_>) -> Reading {
     let report = Report::of_json(root);
     // Codex puts the headers of a refusal into its frame.
-    let own: Option<Headers> = root.get("headers").map(|headers| {
+    let own: Option<Headers> = member(root, "headers").map(|headers| {
         let members = headers.members();
         members.map(|(name, value)| (lossy(&name), value.text().into_owned())).collect()
     });
@@ -476,7 +480,7 @@ fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// An exception in place of an event: its type stands in the frame, its words in the payload.
+/// An exception in place of an event: its type is in the frame, its message in the payload.
 fn read_exception(headers: &Headers, payload: &[u8], origin: &Origin<'_>) -> Reading {
     let mut report = Report::of(origin.headers, payload);
     for name in [":exception-type", ":error-code"] {

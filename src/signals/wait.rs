@@ -4,16 +4,16 @@ mod moment;
 
 use std::time::Duration;
 
-use super::report::Report;
+use super::report::{Report, member};
 use super::{Class, Scope, families};
 use crate::json::Value;
 use crate::request::Headers;
 use crate::time::Timestamp;
 
 /// A wait that a provider asked for.
-pub(super) struct Told {
+pub(super) struct Request {
     pub(super) wait: Duration,
-    /// Whether it stands in prose only.
+    /// Whether only prose says so.
     pub(super) is_prose: bool,
 }
 
@@ -27,13 +27,13 @@ const CODEX: &str = "x-codex";
 
 /// How long the provider wants to be left alone. Fields of the body come first: they are about this
 /// limit, while a header may be about any.
-pub(super) fn told(
+pub(super) fn requested(
     class: Class,
     headers: &Headers,
     report: &Report<'_>,
     model: &str,
     now: Timestamp,
-) -> Option<Told> {
+) -> Option<Request> {
     let field = match class {
         Class::RateLimit => codex_body(report, now)
             .or_else(|| google(report, now))
@@ -50,14 +50,14 @@ pub(super) fn told(
         _ => return None,
     };
     if let Some(wait) = field {
-        return Some(Told { wait, is_prose: false });
+        return Some(Request { wait, is_prose: false });
     }
     let prose = match class {
         Class::RateLimit => moment::in_prose(&report.message, now),
         Class::Denied => moment::in_prose(&report.message, now).filter(is_a_denial),
         _ => None,
     };
-    prose.map(|wait| Told { wait, is_prose: true })
+    prose.map(|wait| Request { wait, is_prose: true })
 }
 
 fn is_a_denial(wait: &Duration) -> bool {
@@ -86,7 +86,7 @@ fn codex_body(report: &Report<'_>, now: Timestamp) -> Option<Duration> {
     let error = report.error?;
     ["resets_in_seconds", "resets_at"]
         .into_iter()
-        .find_map(|name| moment::of(&error.get(name)?.text(), now))
+        .find_map(|name| moment::of(&member(error, name)?.text(), now))
         .filter(|wait| !wait.is_zero())
 }
 
@@ -95,19 +95,19 @@ fn codex_body(report: &Report<'_>, now: Timestamp) -> Option<Duration> {
 fn google(report: &Report<'_>, now: Timestamp) -> Option<Duration> {
     let is_per_day = report
         .details()
-        .filter_map(|detail| detail.get("violations"))
+        .filter_map(|detail| member(detail, "violations"))
         .flat_map(Value::elements)
-        .filter_map(|violation| violation.get("quotaId"))
+        .filter_map(|violation| member(violation, "quotaId"))
         .any(|id| id.text().windows(6).any(|part| part == b"PerDay"));
     if is_per_day {
         return Some(moment::until_midnight_in_california(now));
     }
     report.details().find_map(|detail| {
-        let metadata = detail.get("metadata");
+        let metadata = member(detail, "metadata");
         [
-            detail.get("retryDelay"),
-            metadata.and_then(|metadata| metadata.get("quotaResetDelay")),
-            metadata.and_then(|metadata| metadata.get("quotaResetTimeStamp")),
+            member(detail, "retryDelay"),
+            metadata.and_then(|metadata| member(metadata, "quotaResetDelay")),
+            metadata.and_then(|metadata| member(metadata, "quotaResetTimeStamp")),
         ]
         .into_iter()
         .flatten()
@@ -117,8 +117,8 @@ fn google(report: &Report<'_>, now: Timestamp) -> Option<Duration> {
 
 /// OpenRouter repeats its headers in the body.
 fn openrouter(report: &Report<'_>, now: Timestamp) -> Option<Duration> {
-    let headers = report.error?.get("metadata")?.get("headers")?;
-    moment::of(&headers.get("X-RateLimit-Reset")?.text(), now)
+    let headers = member(member(report.error?, "metadata")?, "headers")?;
+    moment::of(&member(headers, "X-RateLimit-Reset")?.text(), now)
 }
 
 /// A window of an Anthropic subscription that is used up.

@@ -1,4 +1,4 @@
-//! Amazon Bedrock. The class stands in `x-amzn-errortype`, or in `__type` of the body; it counts,
+//! Amazon Bedrock. The class is in `x-amzn-errortype`, or in `__type` of the body; it counts,
 //! not the status.
 
 use crate::api::Api;

@@ -1,4 +1,4 @@
-//! What stands in front of providers: Cloudflare, load balancers, Envoy. They mean the address, the
+//! What is in front of providers: Cloudflare, load balancers, Envoy. They mean the address, the
 //! moment or the client, never the account.
 
 use crate::signals::Class::{Overloaded, RateLimit, Transient};

@@ -42,7 +42,7 @@ pub(super) static ROWS: &[Row] = &[
     kind("PERMISSION_DENIED", NotHere).says("*permission to access the file"),
     kind("NOT_FOUND", NotHere).says("*cached content"),
     // The model, but only for a method that generates: a client on the wrong method or version of
-    // the API is told the same. T
+    // the API gets the same message. T
     kind("NOT_FOUND", NotFound).says("*is not found for api*not supported for generatecontent"),
     kind("NOT_FOUND", NotFound).says("publisher model"),
     kind("RESOURCE_EXHAUSTED", Denied).says("*prepayment credits are depleted"),

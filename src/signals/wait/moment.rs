@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::time::Timestamp;
 
-/// A number this large is a point in time: in 1970 nobody had a rate limit of 31 years.
+/// A number this large is a point in time: no limit lasts for 31 years.
 const FIRST_EPOCH: f64 = 1e9;
 /// And this one counts milliseconds.
 const FIRST_EPOCH_IN_MILLIS: f64 = 1e12;
@@ -27,6 +27,7 @@ const BEFORE_A_WAIT: [&str; 9] = [
 /// A wait in any form: seconds (`17`, `1.5`), with units (`6m0s`, `20 ms`, `2 hours`), a point in
 /// time in seconds or milliseconds since the epoch, as an HTTP date or as RFC 3339. What is past is
 /// no wait at all, so zero.
+#[inline(never)]
 pub(super) fn of(text: &[u8], now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(text).ok()?.trim();
     if let Ok(number) = text.parse::<f64>() {
@@ -48,7 +49,7 @@ pub(super) fn milliseconds(text: &str) -> Option<Duration> {
     seconds(text.trim().parse::<f64>().ok()? / 1000.0)
 }
 
-/// The wait in a sentence, in lower case; of several the last, because what a message quotes stands
+/// The wait in a sentence, in lower case; of several the last, because what a message quotes comes
 /// before the provider's advice.
 pub(super) fn in_prose(message: &[u8], now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(message).ok()?;
@@ -81,6 +82,7 @@ fn sunday_from(day: i64) -> i64 {
     day + (3 - day).rem_euclid(7)
 }
 
+#[inline(never)]
 fn of_number(number: f64, now: Timestamp) -> Option<Duration> {
     let since_epoch = match number {
         FIRST_EPOCH_IN_MILLIS.. => number / 1000.0,
@@ -96,6 +98,7 @@ fn seconds(seconds: f64) -> Option<Duration> {
 }
 
 /// One or more numbers with their units, and what follows them. A number without a unit is seconds.
+#[inline(never)]
 fn span(text: &str) -> Option<(Duration, &str)> {
     let mut total = 0.0;
     let mut rest = text;
@@ -118,6 +121,7 @@ fn span(text: &str) -> Option<(Duration, &str)> {
 
 /// A number without a sign. A point that ends a sentence does not belong to it; digits that go on
 /// with a dash are a date.
+#[inline(never)]
 fn number(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let digits = text.get(..end)?.trim_end_matches('.');
