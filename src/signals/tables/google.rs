@@ -1,5 +1,5 @@
-//! Google: Gemini API, Vertex, Code Assist. `error.status` is the kind; `error.details[].reason` the
-//! code, where there is one.
+//! Google: Gemini API, Vertex, Code Assist. `error.status` is the kind; `error.details[].reason`
+//! the code, where there is one.
 
 use crate::signals::Class::{
     Denied, Elsewhere, NotFound, NotHere, NotSupported, Overloaded, RateLimit, RequestFault,

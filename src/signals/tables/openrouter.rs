@@ -1,4 +1,5 @@
-//! OpenRouter: `error.metadata.error_type` is one of a closed list; `error.code` repeats the status.
+//! OpenRouter: `error.metadata.error_type` is one of a closed list; `error.code` is the
+//! status.
 
 use crate::signals::Class::{Denied, Elsewhere, Overloaded, RateLimit, RequestFault, Transient};
 use crate::signals::row::{Row, code, phrase};
