@@ -27,6 +27,7 @@ pub mod response;
 pub mod router;
 pub mod session;
 pub mod shared;
+pub mod signals;
 pub mod table;
 pub mod target;
 pub mod time;
