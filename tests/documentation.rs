@@ -7,7 +7,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use envoy_harness::project_root;
-use envoy_harness::{Fixture, Way};
+use envoy_harness::{Fixture, Mode};
 use session_affinity::config::Config;
 use session_affinity::outcome::Outcome;
 use session_affinity::session::Sources;
@@ -38,15 +38,15 @@ fn every_configuration_of_the_readme_is_accepted() -> Result<()> {
 
 #[test]
 fn every_configuration_that_is_shipped_is_accepted() -> Result<()> {
-    for way in Way::ALL {
+    for mode in Mode::ALL {
         let mut json = String::new();
-        Fixture::shipped(way)?.edit_filter(|filter| json = filter.to_string())?;
+        Fixture::shipped(mode)?.edit_filter(|filter| json = filter.to_string())?;
         let config = Config::parse_with(json.as_bytes(), &|_| Some("key".to_owned()));
         let config = config
-            .unwrap_or_else(|problems| panic!("{}\n{:#?}", way.shipped_file(), problems.lines()));
+            .unwrap_or_else(|problems| panic!("{}\n{:#?}", mode.shipped_file(), problems.lines()));
         assert!(config.warnings.is_empty());
         let credentials: Vec<_> = config.pools.iter().map(|pool| pool.credentials.len()).collect();
-        assert_eq!(credentials, if way == Way::Replicas { vec![3] } else { vec![3, 2, 2] });
+        assert_eq!(credentials, if mode == Mode::Replicas { vec![3] } else { vec![3, 2, 2] });
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 use demo::Size;
-use envoy_harness::Way;
+use envoy_harness::Mode;
 use prepare::prepare;
 use simulated_providers::{self as provider, Addresses};
 
@@ -50,8 +50,8 @@ enum Command {
         /// The pools, as in examples/providers.json
         pools: PathBuf,
         /// How Envoy is told which credential serves a request
-        #[arg(long, value_enum, default_value_t = Way::Clusters)]
-        way: Way,
+        #[arg(long, alias = "way", value_enum, default_value_t = Mode::Clusters)]
+        mode: Mode,
         #[command(flatten)]
         envoy: EnvoyChoice,
     },
@@ -110,8 +110,8 @@ fn execute(command: Command) -> Result<()> {
             let envoy = prepare(envoy.envoy.as_deref())?;
             block_on(run::run(&envoy))
         }
-        Command::EnvoyConfig { pools, way, envoy } => {
-            envoy_config::print(&pools, way, || prepare(envoy.envoy.as_deref()))
+        Command::EnvoyConfig { pools, mode, envoy } => {
+            envoy_config::print(&pools, mode, || prepare(envoy.envoy.as_deref()))
         }
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),

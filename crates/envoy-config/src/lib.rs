@@ -23,7 +23,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use envoy_harness::progress::Step;
-use envoy_harness::{Envoy, Way};
+use envoy_harness::{Envoy, Mode};
 
 use input::Input;
 use wiring::Wiring;
@@ -32,7 +32,7 @@ use wiring::Wiring;
 #[derive(Debug)]
 pub struct EnvoyConfig {
     wiring: Wiring,
-    way: Way,
+    mode: Mode,
     command: String,
 }
 
@@ -40,14 +40,14 @@ pub struct EnvoyConfig {
 ///
 /// # Errors
 /// All that is wrong with the file, each problem with its path; or what Envoy says.
-pub fn print(file: &Path, way: Way, prepare: impl FnOnce() -> Result<Envoy>) -> Result<()> {
-    let config = EnvoyConfig::read(file, way)?;
+pub fn print(file: &Path, mode: Mode, prepare: impl FnOnce() -> Result<Envoy>) -> Result<()> {
+    let config = EnvoyConfig::read(file, mode)?;
     let envoy = prepare()?;
     ensure!(
-        way.runs_on(envoy.version),
-        "--way {} needs Envoy {} or later, but this is {}: choose one with --envoy, or another way",
-        way.as_str(),
-        way.oldest_envoy(),
+        mode.runs_on(envoy.version),
+        "--mode {} needs Envoy {} or later, but this is {}: choose one with --envoy, or another mode",
+        mode.as_str(),
+        mode.oldest_envoy(),
         envoy.version
     );
     let step = Step::start("configuration");
@@ -61,11 +61,11 @@ impl EnvoyConfig {
     ///
     /// # Errors
     /// All that is wrong with it, each problem with its path.
-    pub fn read(file: &Path, way: Way) -> Result<Self> {
+    pub fn read(file: &Path, mode: Mode) -> Result<Self> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.display().to_string();
-        Self::parse(&text, &name, way).map_err(|problems| {
+        Self::parse(&text, &name, mode).map_err(|problems| {
             anyhow!("{name} cannot be used:\n  {}", problems.to_string().replace('\n', "\n  "))
         })
     }
@@ -74,15 +74,15 @@ impl EnvoyConfig {
     ///
     /// # Errors
     /// All that is wrong, each problem with its path.
-    pub fn parse(json: &str, name: &str, way: Way) -> Result<Self> {
-        let wiring = Wiring::new(deserialize(json)?, way)
+    pub fn parse(json: &str, name: &str, mode: Mode) -> Result<Self> {
+        let wiring = Wiring::new(deserialize(json)?, mode)
             .map_err(|problems| anyhow!("{}", problems.join("\n")))?;
         let mut command = format!("cargo xtask envoy-config {name}");
-        if way != Way::Clusters {
-            command.push_str(" --way ");
-            command.push_str(way.as_str());
+        if mode != Mode::Clusters {
+            command.push_str(" --mode ");
+            command.push_str(mode.as_str());
         }
-        Ok(Self { wiring, way, command })
+        Ok(Self { wiring, mode, command })
     }
 
     /// The text for Envoy.
@@ -90,7 +90,7 @@ impl EnvoyConfig {
     /// # Errors
     /// If a template is broken.
     pub fn yaml(&self) -> Result<String> {
-        templates::render(&self.wiring, self.way, &self.command)
+        templates::render(&self.wiring, self.mode, &self.command)
     }
 }
 

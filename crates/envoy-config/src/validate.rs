@@ -46,6 +46,6 @@ impl EnvoyConfig {
     /// one.
     fn yaml_with_module(&self, module: &Path) -> Result<String> {
         let module = module.to_str().context("the path of the module is not UTF-8")?;
-        super::templates::render(&self.wiring.with_module(module), self.way, &self.command)
+        super::templates::render(&self.wiring.with_module(module), self.mode, &self.command)
     }
 }

@@ -17,8 +17,8 @@ use super::document::{
     TYPES, array, connection_managers, decode_configurations, edit_configurations,
     encode_configurations, endpoints, module_filenames, replace, replicas,
 };
+use super::mode::Mode;
 use super::project::project_root;
-use super::way::Way;
 
 pub use super::document::Encoding;
 
@@ -36,10 +36,10 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Reads the configuration that is shipped for a way. The path of the module is made absolute,
+    /// Reads the configuration that is shipped for a mode. The path of the module is made absolute,
     /// all else is as shipped.
-    pub fn shipped(way: Way) -> Result<Self> {
-        let path = project_root().join(way.shipped_file());
+    pub fn shipped(mode: Mode) -> Result<Self> {
+        let path = project_root().join(mode.shipped_file());
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text, project_root())
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     fn shipped() -> Fixture {
-        Fixture::shipped(Way::Clusters).unwrap()
+        Fixture::shipped(Mode::Clusters).unwrap()
     }
 
     /// The filter's configuration, which must be the same in all places.
@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn the_module_is_found_from_any_working_directory() {
         let module = json!(project_root().join("dist/session_affinity.wasm"));
-        let modules = |way| {
-            let mut document = Fixture::shipped(way).unwrap().document;
+        let modules = |mode| {
+            let mut document = Fixture::shipped(mode).unwrap().document;
             module_filenames(&mut document)
                 .unwrap()
                 .into_iter()
@@ -235,7 +235,7 @@ mod tests {
                 .count()
         };
         // In the listener, and on every cluster where there is failover within a request.
-        assert_eq!(Way::ALL.map(modules), [1 + 7, 1 + 3, 1 + 1, 1]);
+        assert_eq!(Mode::ALL.map(modules), [1 + 7, 1 + 3, 1 + 1, 1]);
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn replicas_move_in_the_filter() {
         let moved = SocketAddr::from(([127, 0, 0, 1], 7));
-        let fixture = Fixture::shipped(Way::Replicas)
+        let fixture = Fixture::shipped(Mode::Replicas)
             .unwrap()
             .with_providers(&[(18012, moved)].into())
             .unwrap();
