@@ -14,8 +14,6 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 use demo::Size;
-use envoy_harness::Mode;
-use prepare::prepare;
 use simulated_providers::{self as provider, Addresses};
 
 /// Builds, runs, shows and tests the filter.
@@ -46,15 +44,7 @@ enum Command {
         envoy: EnvoyChoice,
     },
     /// Prints a complete configuration of Envoy, after Envoy itself has accepted it
-    EnvoyConfig {
-        /// The pools, as in examples/providers.json
-        pools: PathBuf,
-        /// How Envoy is told which credential serves a request
-        #[arg(long, alias = "way", value_enum, default_value_t = Mode::Clusters)]
-        mode: Mode,
-        #[command(flatten)]
-        envoy: EnvoyChoice,
-    },
+    EnvoyConfig(envoy_config::Arguments),
     /// Builds the module that Envoy loads, dist/session_affinity.wasm, and checks it
     Dist,
     /// Serves the simulated providers alone until Ctrl-C
@@ -102,16 +92,16 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Demo { envoy, conversations, turns } => {
-            let envoy = prepare(envoy.envoy.as_deref())?;
+            let envoy = prepare::envoy_and_module(envoy.envoy.as_deref())?;
             let size = Size { conversations: conversations.into(), turns: turns.into() };
             block_on(demo::demo(&envoy, size))
         }
         Command::Run { envoy } => {
-            let envoy = prepare(envoy.envoy.as_deref())?;
+            let envoy = prepare::envoy_and_module(envoy.envoy.as_deref())?;
             block_on(run::run(&envoy))
         }
-        Command::EnvoyConfig { pools, mode, envoy } => {
-            envoy_config::print(&pools, mode, || prepare(envoy.envoy.as_deref()))
+        Command::EnvoyConfig(arguments) => {
+            arguments.run("cargo xtask envoy-config", prepare::envoy, |_| prepare::module())
         }
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),

@@ -11,9 +11,6 @@ use envoy_harness::{module as built, project_root};
 
 use crate::{compose, dist, licences};
 
-/// The target of the module.
-const WASM: &str = "wasm32-wasip1";
-
 /// Builds and checks the module, runs all tests, and tells the stories on these versions of Envoy;
 /// with none given, on the Envoy that [`envoy::find`] finds.
 ///
@@ -33,7 +30,7 @@ pub(crate) fn test(envoy_versions: &[String]) -> Result<()> {
 /// # Errors
 /// If it cannot be built, or Envoy could not load it, or it is too large.
 pub(crate) fn module() -> Result<()> {
-    let module = built::build(project_root())?;
+    let module = built::build()?;
     dist::check(&module.path)?;
     println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
     Ok(())
@@ -51,7 +48,8 @@ pub(crate) fn ci() -> Result<()> {
         cargo(&[&["clippy", "--workspace", "--all-targets"], &lint[..]].concat(), &[])
     })?;
     step("clippy, module", || {
-        let module = ["clippy", "--package", "session-affinity", "--lib", "--target", WASM];
+        let module =
+            ["clippy", "--package", "session-affinity", "--lib", "--target", envoy::TARGET];
         cargo(&[&module[..], &lint].concat(), &[])?;
         cargo(&[&module[..], &["--all-features"], &lint].concat(), &[])
     })?;

@@ -95,6 +95,10 @@ impl Wiring {
         })
     }
 
+    pub(super) fn module(&self) -> &str {
+        &self.module
+    }
+
     /// The same with the module at another path.
     pub(super) fn with_module(&self, module: &str) -> Self {
         Self { module: module.to_owned(), ..self.clone() }

