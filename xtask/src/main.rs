@@ -53,9 +53,9 @@ enum Command {
         #[arg(long, default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST))]
         host: IpAddr,
     },
-    /// Builds and checks the module, runs all tests, and tells the stories on a real Envoy
+    /// Builds and checks the module, runs all tests, and the e2e tests on a real Envoy
     Test {
-        /// Tell the stories on these versions of Envoy, instead of the one that is found
+        /// Run the e2e tests on these versions of Envoy, instead of the one that is found
         #[arg(long, value_name = "VERSION")]
         envoy: Vec<String>,
     },
@@ -64,11 +64,17 @@ enum Command {
         #[arg(required = true)]
         folders: Vec<PathBuf>,
     },
-    /// Starts the docker-compose stack, plays a conversation through it, and takes it down
-    ComposeTest,
+    /// Starts the docker-compose stack, sends sessions through it, and takes it down
+    ComposeTest {
+        #[command(flatten)]
+        compose: ComposeChoice,
+    },
     /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy,
     /// docker-compose
-    Ci,
+    Ci {
+        #[command(flatten)]
+        compose: ComposeChoice,
+    },
 }
 
 #[derive(clap::Args)]
@@ -77,6 +83,14 @@ struct EnvoyChoice {
     /// on PATH or the default
     #[arg(long, value_name = "VERSION")]
     envoy: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct ComposeChoice {
+    /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages, and
+    /// stand-ins under the names of images that cannot be pulled. For machines of CI, as root
+    #[arg(long)]
+    provision: bool,
 }
 
 fn main() -> ExitCode {
@@ -101,7 +115,8 @@ fn execute(command: Command) -> Result<()> {
             block_on(run::run(&envoy))
         }
         Command::EnvoyConfig(arguments) => {
-            arguments.run("cargo xtask envoy-config", prepare::envoy, |_| prepare::module())
+            let module = envoy_config::Module::Built(prepare::module);
+            arguments.run("cargo xtask envoy-config", prepare::envoy, module)
         }
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
@@ -113,8 +128,8 @@ fn execute(command: Command) -> Result<()> {
             ensure!(failed == 0, "{failed} recorded cases differ");
             Ok(())
         }
-        Command::ComposeTest => compose::test(),
-        Command::Ci => verify::ci(),
+        Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
+        Command::Ci { compose } => verify::ci(compose.provision),
     }
 }
 

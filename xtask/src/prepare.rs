@@ -33,6 +33,7 @@ pub(crate) fn envoy(requested: Option<&str>) -> Result<Envoy> {
 /// # Errors
 /// If it cannot be built.
 pub(crate) fn module() -> Result<PathBuf> {
+    harness::ensure_target()?;
     let step = Step::start("filter");
     step.say("building, which takes a minute the first time");
     let module = harness::module::build_silently(|line| step.say(line))?;

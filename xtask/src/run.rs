@@ -3,14 +3,13 @@
 //! same but for failover.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::pin::{Pin, pin};
 
 use anyhow::{Context, Result, bail};
 
 use envoy_harness::Envoy;
 use envoy_harness::gateway::Gateway;
 use envoy_harness::progress::Step;
-use simulated_providers::signals;
+use simulated_providers::Shutdown;
 use simulated_providers::{Addresses, Vendor};
 
 /// As in `envoy.yaml`, with what listens there.
@@ -24,17 +23,17 @@ const WORKERS: u32 = 2;
 /// If a port is taken, Envoy does not start, or it ends by itself.
 pub(crate) async fn run(envoy: &Envoy) -> Result<()> {
     check_ports()?;
-    let mut asked_to_end = pin!(signals::asked_to_end());
+    let mut shutdown = Shutdown::listen()?;
     let step = Step::start("gateway");
     step.say("starting Envoy and the providers");
     let mut gateway = tokio::select! {
-        asked = &mut asked_to_end => return asked,
+        () = shutdown.requested() => return Ok(()),
         gateway = Gateway::start_on_shipped_ports(envoy, WORKERS) => gateway?,
     };
     step.done("running, Ctrl-C ends it");
     println!("\n{}\n{EXAMPLES}\n\nAccess log:", places(&gateway));
 
-    let served = serve(&mut gateway, asked_to_end).await;
+    let served = serve(&mut gateway, &mut shutdown).await;
     let stopped = gateway.stop().await;
     served?;
     stopped?;
@@ -43,14 +42,11 @@ pub(crate) async fn run(envoy: &Envoy) -> Result<()> {
 }
 
 /// Returns when it is asked to end, or Envoy has ended.
-async fn serve(
-    gateway: &mut Gateway,
-    mut asked_to_end: Pin<&mut impl Future<Output = Result<()>>>,
-) -> Result<()> {
+async fn serve(gateway: &mut Gateway, shutdown: &mut Shutdown) -> Result<()> {
     let mut log = gateway.envoy.follow_log();
     loop {
         tokio::select! {
-            asked = &mut asked_to_end => return asked,
+            () = shutdown.requested() => return Ok(()),
             ended = gateway.envoy.ended() => return ended,
             Some(lines) = log.next() => lines.iter().filter(|line| !is_chatter(line)).for_each(|line| println!("{line}")),
         }

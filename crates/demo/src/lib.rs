@@ -25,7 +25,7 @@ use anyhow::{Result, bail};
 
 use self::limit::Limit;
 use envoy_harness::Envoy;
-use simulated_providers::signals;
+use simulated_providers::Shutdown;
 
 pub use self::comparison::{Comparison, compare};
 pub use self::stage::Size;
@@ -47,13 +47,11 @@ pub struct Played {
 /// If a request fails, a conversation moves although there is affinity, or a client notices that a
 /// credential is limited.
 pub async fn demo(envoy: &Envoy, size: Size) -> Result<()> {
+    let mut shutdown = Shutdown::listen()?;
     let played = tokio::select! {
         played = play(envoy, size) => played?,
         // What is running ends with the future that holds it.
-        ended = signals::asked_to_end() => {
-            ended?;
-            bail!("interrupted before the end");
-        }
+        () = shutdown.requested() => bail!("interrupted before the end"),
     };
     println!(
         "\n{}",

@@ -30,38 +30,70 @@ pub struct Arguments {
     pub no_check: bool,
 }
 
+/// Where the module for the check comes from, if the arguments name none.
+pub enum Module {
+    /// It is built, once there is an Envoy.
+    Built(fn() -> Result<PathBuf>),
+    /// It is where the configuration expects it.
+    Present,
+}
+
 impl Arguments {
     /// Prints the configuration, after Envoy has accepted it. `program` is how the user calls this
-    /// command. `find` finds the Envoy, `provide` the module if the arguments name none; it gets
-    /// the path that the configuration has for it.
+    /// command.
     ///
     /// # Errors
     /// All problems of the pools, each with its path; or what Envoy says.
     pub fn run(
         &self,
         program: &str,
-        find: impl FnOnce(Option<&str>) -> Result<Envoy>,
-        provide: impl FnOnce(&Path) -> Result<PathBuf>,
+        find: fn(Option<&str>) -> Result<Envoy>,
+        module: Module,
     ) -> Result<()> {
         let config = EnvoyConfig::read(&self.pools, self.mode)?;
         if !self.no_check {
-            let envoy = find(self.envoy.as_deref())?;
-            ensure!(
-                self.mode.runs_on(envoy.version),
-                "--mode {} needs Envoy {} or later, but this is {}: choose one with --envoy, or \
-                 another mode",
-                self.mode.as_str(),
-                self.mode.oldest_envoy(),
-                envoy.version
-            );
-            let module =
-                self.module.clone().map_or_else(|| provide(Path::new(config.module())), Ok)?;
-            let step = Step::start("configuration");
-            config.validate(&envoy, &module)?;
-            step.done(&format!("accepted by Envoy {}", envoy.version));
+            self.check(&config, find, module)?;
         }
         let yaml = config.yaml(&self.command(program))?;
         std::io::stdout().write_all(yaml.as_bytes()).context("cannot print the configuration")
+    }
+
+    fn check(
+        &self,
+        config: &EnvoyConfig,
+        find: fn(Option<&str>) -> Result<Envoy>,
+        module: Module,
+    ) -> Result<()> {
+        let named = match (&self.module, &module) {
+            (Some(named), _) => Some(named.as_path()),
+            (None, Module::Present) => Some(Path::new(config.module())),
+            (None, Module::Built(_)) => None,
+        };
+        if let Some(file) = named {
+            ensure!(
+                file.is_file(),
+                "there is no module {}, so Envoy cannot check the configuration: name one with \
+                 --module, or leave the check out with --no-check",
+                file.display()
+            );
+        }
+        let envoy = find(self.envoy.as_deref())?;
+        ensure!(
+            self.mode.runs_on(envoy.version),
+            "--mode {} needs Envoy {} or later, but this is {}: choose one with --envoy, or another \
+             mode",
+            self.mode.as_str(),
+            self.mode.oldest_envoy(),
+            envoy.version
+        );
+        let file = match module {
+            Module::Built(build) if self.module.is_none() => build()?,
+            _ => named.unwrap_or(Path::new(config.module())).to_owned(),
+        };
+        let step = Step::start("configuration");
+        config.validate(&envoy, &file)?;
+        step.done(&format!("accepted by Envoy {}", envoy.version));
+        Ok(())
     }
 
     /// The command that prints the same again.

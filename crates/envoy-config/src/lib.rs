@@ -27,7 +27,7 @@ use envoy_harness::Mode;
 use input::Input;
 use wiring::Wiring;
 
-pub use command::Arguments;
+pub use command::{Arguments, Module};
 
 /// A configuration of Envoy.
 #[derive(Debug)]

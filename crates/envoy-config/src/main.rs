@@ -1,12 +1,12 @@
 //! Prints a complete configuration of Envoy for a list of pools, where the project is not checked
 //! out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
-use envoy_config::Arguments;
+use envoy_config::{Arguments, Module};
 use envoy_harness::{Envoy, find_in};
 
 const NAME: &str = "session-affinity-config";
@@ -20,7 +20,7 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    match Command::parse().arguments.run(NAME, find, provide) {
+    match Command::parse().arguments.run(NAME, find, Module::Present) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -43,15 +43,4 @@ fn cache() -> Result<PathBuf> {
             Ok(home.join(".cache"))
         }
     }
-}
-
-/// The module must be where the configuration expects it, as it will be for Envoy.
-fn provide(module: &Path) -> Result<PathBuf> {
-    ensure!(
-        module.is_file(),
-        "{} is not here, so Envoy cannot check the configuration: name the module with --module, \
-         or leave the check out with --no-check",
-        module.display()
-    );
-    std::path::absolute(module).context("there is no current directory")
 }

@@ -59,7 +59,7 @@ mod respond;
 mod response_store;
 mod server;
 mod shared;
-pub mod signals;
+mod shutdown;
 mod stream;
 mod turn;
 mod vendor;
@@ -80,6 +80,7 @@ use self::vendor_server::VendorServer;
 pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
 pub use self::respond::ACCOUNT_HEADER;
+pub use self::shutdown::Shutdown;
 pub use self::turn::Usage;
 pub use self::vendor::{Account, Addresses, Replica, Vendor};
 
@@ -212,6 +213,7 @@ impl Providers {
 
 /// Serves the accounts of `envoy.yaml` until Ctrl-C or SIGTERM.
 pub async fn serve(addresses: Addresses) -> Result<()> {
+    let mut shutdown = Shutdown::listen()?;
     let providers = Providers::start(Config { addresses, ..Config::default() }).await?;
     for vendor in Vendor::ALL {
         let names = providers.accounts().iter().filter(|account| account.vendor == vendor);
@@ -223,7 +225,7 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
             names.join(", ")
         );
     }
-    signals::asked_to_end().await?;
+    shutdown.requested().await;
     providers.stop().await;
     Ok(())
 }

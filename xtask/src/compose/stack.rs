@@ -35,10 +35,15 @@ pub(super) struct Stack {
 impl Stack {
     /// Takes `docker compose` (v2) where it is installed, else docker-compose 1.29, which Debian 12
     /// has.
-    pub(super) async fn new(root: &Path) -> Result<Self> {
+    pub(super) async fn new(root: &Path, provision: bool) -> Result<Self> {
         let compose = match Self::installed().await {
             Some(compose) => compose,
             None => {
+                ensure!(
+                    provision,
+                    "there is neither `docker compose` nor docker-compose: install one, or add \
+                     --provision, which does so on a Debian machine"
+                );
                 engine::install("docker-compose").await?;
                 "docker-compose"
             }
