@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use envoy_harness::progress::Step;
+use envoy_harness::progress::{self, Step};
 use envoy_harness::{self as harness, Envoy, project_root};
 
 /// Finds an Envoy, the requested version of it if there is one, and then builds the module.
@@ -24,7 +24,7 @@ pub(crate) fn envoy_and_module(requested: Option<&str>) -> Result<Envoy> {
 /// If there is none that can run the filter.
 pub(crate) fn envoy(requested: Option<&str>) -> Result<Envoy> {
     let envoy = harness::find(requested)?;
-    Step::start("Envoy").done(&format!("{}, {}", envoy.version, shown(&envoy.path)));
+    progress::done("Envoy", &format!("{}, {}", envoy.version, shown(&envoy.path)));
     Ok(envoy)
 }
 

@@ -19,6 +19,7 @@ mod patience;
 mod process;
 pub mod progress;
 mod project;
+mod python;
 mod refusal;
 mod target;
 mod validate;
