@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use envoy_harness::output::print;
 use envoy_harness::{
     Envoy, FLOOR, PINNED, TARGET, ensure_target, find, module as built, project_root,
 };
@@ -23,8 +24,7 @@ pub(crate) fn test(versions: &[String]) -> Result<()> {
     for envoy in &envoys {
         step(&format!("e2e tests on Envoy {}", envoy.version), || e2e(envoy))?;
     }
-    println!("\n==> all passed");
-    Ok(())
+    print("\n==> all passed\n")
 }
 
 /// Finds the Envoys before anything is compiled for minutes.
@@ -44,8 +44,8 @@ pub(crate) fn module() -> Result<()> {
     ensure_target()?;
     let module = built::build()?;
     dist::check(&module.path)?;
-    println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
-    Ok(())
+    let path = module.path.display();
+    print(&format!("{path}: {} bytes of at most {}\n", module.size, dist::MAX_SIZE))
 }
 
 /// All that [`test`] does, on the pinned version of Envoy and on the oldest one; before it what
@@ -109,11 +109,10 @@ fn million_sessions(envoy: &Envoy) -> Result<()> {
 }
 
 fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
-    println!("\n==> {name}");
+    print(&format!("\n==> {name}\n"))?;
     let begun = Instant::now();
     run().with_context(|| format!("{name} failed"))?;
-    println!("==> {name}: {} s", begun.elapsed().as_secs());
-    Ok(())
+    print(&format!("==> {name}: {} s\n", begun.elapsed().as_secs()))
 }
 
 /// Runs cargo for tests that take this Envoy.

@@ -1,10 +1,10 @@
 //! The command line, which `cargo xtask envoy-config` and `session-affinity-config` have in common.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
+use envoy_harness::output::print;
 use envoy_harness::progress::Step;
 use envoy_harness::{Envoy, Mode};
 
@@ -54,8 +54,7 @@ impl Arguments {
         if !self.no_check {
             self.check(&config, find, module)?;
         }
-        let yaml = config.yaml(&self.command(program))?;
-        std::io::stdout().write_all(yaml.as_bytes()).context("cannot print the configuration")
+        print(&config.yaml(&self.command(program))?)
     }
 
     fn check(

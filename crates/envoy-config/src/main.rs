@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use envoy_config::{Arguments, Module};
+use envoy_harness::output::Closed;
+use envoy_harness::progress::note;
 use envoy_harness::{Envoy, find_in};
 
 const NAME: &str = "session-affinity-config";
@@ -22,8 +24,9 @@ struct Command {
 fn main() -> ExitCode {
     match Command::parse().arguments.run(NAME, find, Module::Present) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

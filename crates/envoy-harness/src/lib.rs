@@ -15,6 +15,7 @@ pub mod gateway;
 mod log;
 mod mode;
 pub mod module;
+pub mod output;
 mod patience;
 mod process;
 pub mod progress;

@@ -67,6 +67,7 @@ mod vendor_server;
 mod websocket;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -216,14 +217,12 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
     let mut shutdown = Shutdown::listen()?;
     let providers = Providers::start(Config { addresses, ..Config::default() }).await?;
     for vendor in Vendor::ALL {
-        let names = providers.accounts().iter().filter(|account| account.vendor == vendor);
-        let names: Vec<String> =
-            names.map(|account| format!("{} (key {})", account.name, account.key)).collect();
-        println!(
-            "simulated {vendor} on http://{}: {}",
-            providers.address(vendor),
-            names.join(", ")
-        );
+        let accounts = providers.accounts().iter().filter(|account| account.vendor == vendor);
+        let names: Vec<_> =
+            accounts.map(|account| format!("{} (key {})", account.name, account.key)).collect();
+        let (address, names) = (providers.address(vendor), names.join(", "));
+        // Somebody may have read enough and still need the servers.
+        let _ = writeln!(std::io::stdout(), "simulated {vendor} on http://{address}: {names}");
     }
     shutdown.requested().await;
     providers.stop().await;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::report::report;
 use super::stack::PUBLISHED;
 use envoy_harness::client::{self, Protocol};
+use envoy_harness::output::print;
 use simulated_providers::ACCOUNT_HEADER;
 
 /// So many conversations begin, and the first two of them go on.
@@ -30,7 +31,7 @@ pub(super) async fn check() -> Result<()> {
             conversation.take_turn().await?;
         }
     }
-    println!("{}", table(&conversations));
+    print(&format!("{}\n", table(&conversations)))?;
     ensure_affinity(&conversations)
 }
 

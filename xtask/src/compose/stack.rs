@@ -13,6 +13,7 @@ use super::command::{answer_of, command, output_of};
 use super::engine;
 use super::report::report;
 use envoy_harness::client::{self, Protocol};
+use envoy_harness::progress::note;
 use envoy_harness::wait_until;
 
 /// Where `docker-compose.yml` publishes Envoy.
@@ -106,7 +107,7 @@ impl Stack {
     pub(super) async fn print_logs(&self) {
         let logs =
             output_of(self.command().args(["logs", "--no-color", "--tail", LINES_OF_A_LOG])).await;
-        println!("{}", logs.unwrap_or_else(|error| format!("{error:#}")));
+        note(&logs.unwrap_or_else(|error| format!("{error:#}")));
     }
 
     pub(super) async fn down(&self) -> Result<()> {
