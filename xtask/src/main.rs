@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 use demo::Size;
+use envoy_harness::output::{Closed, print};
+use envoy_harness::progress::note;
 use simulated_providers::{self as provider, Addresses};
 
 /// Builds, runs, shows and tests the filter.
@@ -38,11 +40,8 @@ enum Command {
         #[arg(long, default_value_t = 6, value_parser = value_parser!(u16).range(1..=50))]
         turns: u16,
     },
-    /// Serves the set-up of envoy.yaml on loopback until Ctrl-C, for curl
-    Run {
-        #[command(flatten)]
-        envoy: EnvoyChoice,
-    },
+    /// Serves the set-up of envoy.yaml until Ctrl-C, for curl
+    Run(run::Arguments),
     /// Prints a complete configuration of Envoy, after Envoy itself has accepted it
     EnvoyConfig(envoy_config::Arguments),
     /// Builds the module that Envoy loads, dist/session_affinity.wasm, and checks it
@@ -85,6 +84,12 @@ struct EnvoyChoice {
     envoy: Option<String>,
 }
 
+impl EnvoyChoice {
+    fn version(&self) -> Option<&str> {
+        self.envoy.as_deref()
+    }
+}
+
 #[derive(clap::Args)]
 struct ComposeChoice {
     /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages, and
@@ -96,8 +101,9 @@ struct ComposeChoice {
 fn main() -> ExitCode {
     match execute(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -106,14 +112,11 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Demo { envoy, conversations, turns } => {
-            let envoy = prepare::envoy_and_module(envoy.envoy.as_deref())?;
+            let envoy = prepare::envoy_and_module(envoy.version())?;
             let size = Size { conversations: conversations.into(), turns: turns.into() };
             block_on(demo::demo(&envoy, size))
         }
-        Command::Run { envoy } => {
-            let envoy = prepare::envoy_and_module(envoy.envoy.as_deref())?;
-            block_on(run::run(&envoy))
-        }
+        Command::Run(arguments) => block_on(run::run(&arguments)),
         Command::EnvoyConfig(arguments) => {
             let module = envoy_config::Module::Built(prepare::module);
             arguments.run("cargo xtask envoy-config", prepare::envoy, module)
@@ -123,7 +126,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Test { envoy } => verify::test(&envoy),
         Command::Conformance { folders } => {
             let report = conformance::run(&folders)?;
-            println!("{report}");
+            print(&format!("{report}\n"))?;
             let (_, failed) = report.totals();
             ensure!(failed == 0, "{failed} recorded cases differ");
             Ok(())

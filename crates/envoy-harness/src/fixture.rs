@@ -68,6 +68,16 @@ impl Fixture {
         self
     }
 
+    /// Lets the listeners and the admin interface listen at these addresses.
+    pub fn listening_on(mut self, listener: SocketAddr, admin: SocketAddr) -> Self {
+        const ADDRESS: &str = "/address/socket_address";
+        for document in array(&mut self.document, "/static_resources/listeners") {
+            replace(document, ADDRESS, socket_address(listener));
+        }
+        replace(&mut self.document["admin"], ADDRESS, socket_address(admin));
+        self
+    }
+
     /// Sends what the configuration sends to these ports of the loopback interface to these
     /// addresses.
     pub fn with_providers(mut self, addresses: &BTreeMap<u16, SocketAddr>) -> Result<Self> {
@@ -75,7 +85,7 @@ impl Fixture {
         for endpoint in endpoints(&mut self.document) {
             let port = endpoint["port_value"].as_u64().and_then(|port| u16::try_from(port).ok());
             if let Some((port, address)) = port.and_then(|port| addresses.get_key_value(&port)) {
-                *endpoint = json!({"address": address.ip(), "port_value": address.port()});
+                *endpoint = socket_address(*address);
                 unused.remove(port);
             }
         }
@@ -203,6 +213,10 @@ impl Fixture {
     }
 }
 
+fn socket_address(address: SocketAddr) -> Value {
+    json!({"address": address.ip(), "port_value": address.port()})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +269,15 @@ mod tests {
         assert!(
             !after.contains(r#""port_value":9901"#) && !after.contains(r#""port_value":10000"#)
         );
+    }
+
+    #[test]
+    fn other_addresses_take_the_place_of_the_shipped_ones() {
+        let (listener, admin) = ("[::1]:7".parse().unwrap(), "127.0.0.2:8".parse().unwrap());
+        let text = text(&shipped().listening_on(listener, admin));
+        assert!(text.contains(r#"{"address":"::1","port_value":7}"#), "{text}");
+        assert!(text.contains(r#"{"address":"127.0.0.2","port_value":8}"#), "{text}");
+        assert!(!text.contains("9901") && !text.contains("10000"), "{text}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::find::Envoy;
 use super::fixture::Fixture;
 use super::mode::Mode;
 use super::process::Process;
-use simulated_providers::{Addresses, Config, Providers, Replica, Vendor};
+use simulated_providers::{Config, Providers, Replica, Vendor};
 
 /// The ports at which the shipped configurations expect the providers.
 const PORTS: [(u16, Vendor); 3] =
@@ -50,14 +50,6 @@ impl Gateway {
         let providers = Providers::start(Config { replicas, ..Config::default() }).await?;
         let fixture = edit(Self::fixture_of(mode, &providers)?)?;
         Self::start_envoy(envoy, mode, workers, fixture, providers).await
-    }
-
-    /// Starts the demo's configuration for this Envoy as it is, on its own ports.
-    pub async fn start_on_shipped_ports(envoy: &Envoy, workers: u32) -> Result<Self> {
-        let mode = Mode::of_demo_on(envoy.version);
-        let config = Config { addresses: Addresses::default(), ..Config::default() };
-        let providers = Providers::start(config).await?;
-        Self::start_envoy(envoy, mode, workers, Fixture::shipped(mode)?, providers).await
     }
 
     async fn start_envoy(
