@@ -48,7 +48,7 @@ pub(crate) fn module() -> Result<()> {
     print(&format!("{path}: {} bytes of at most {}\n", module.size, dist::MAX_SIZE))
 }
 
-/// All that [`test`] does, on the pinned version of Envoy and on the oldest one; before it what
+/// All that [`test`](fn@test) does, on the pinned version of Envoy and on the oldest one; before it what
 /// needs no Envoy, and after it the docker-compose stack.
 ///
 /// Installs nothing on the machine but what belongs to the toolchain and to `target/`, unless
@@ -70,8 +70,11 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
         clippy(&module)?;
         clippy(&[&module[..], &["--all-features"]].concat())
     })?;
-    step("fuzz targets", || {
-        cargo(&["check", "--manifest-path", "fuzz/Cargo.toml", "--locked"], &[])
+    step("clippy, fuzz targets", || {
+        let arguments = ["clippy", "--manifest-path", "fuzz/Cargo.toml", "--locked"];
+        // They are not linked, so they need neither a nightly compiler nor libFuzzer, which is C++.
+        let libfuzzer = [("CUSTOM_LIBFUZZER_PATH", "/unused/libfuzzer.a")];
+        cargo(&[&arguments[..], &["--", "--deny", "warnings"]].concat(), &libfuzzer)
     })?;
     step("documentation", || {
         let all = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
@@ -101,7 +104,7 @@ fn e2e(envoy: &Envoy) -> Result<()> {
     cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "2"]].concat(), &[])
 }
 
-/// The e2e tests of memory at their full length; [`test`] runs them with a fifth.
+/// The e2e tests of memory at their full length; [`test`](fn@test) runs them with a fifth.
 fn million_sessions(envoy: &Envoy) -> Result<()> {
     let memory = ["test", "--locked", "--test", "e2e", "memory"];
     let arguments = [&memory[..], &["--", "--ignored", "--test-threads", "1"]].concat();
