@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use envoy_harness::gateway::Gateway;
-use envoy_harness::{Encoding, Fixture, Process, Update, Way};
+use envoy_harness::{Encoding, Fixture, Mode, Process, Update};
 use serde_json::{Value, json};
 
 use crate::support::{envoy, gateway_with, say};
@@ -35,7 +35,7 @@ async fn the_configuration_may_be_a_struct_or_a_string() -> Result<()> {
 async fn a_bad_configuration_is_refused_with_all_its_problems() -> Result<()> {
     let envoy = envoy()?;
     let fixture =
-        Fixture::shipped(Way::of_demo_on(envoy.version))?.on_free_ports().edit_filter(spoil)?;
+        Fixture::shipped(Mode::of_demo_on(envoy.version))?.on_free_ports().edit_filter(spoil)?;
     let providers =
         simulated_providers::Providers::start(simulated_providers::Config::default()).await?;
     let refusal =

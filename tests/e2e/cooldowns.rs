@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use envoy_harness::gateway::Gateway;
-use envoy_harness::{Fixture, Way};
+use envoy_harness::{Fixture, Mode};
 use serde_json::{Value, json};
 use simulated_providers::Fault;
 
@@ -11,7 +11,7 @@ use crate::support::{answers, body, counted, envoy, message, post, say, send, st
 /// The set-up in which every client sees its own credential's answer, and the next request shows
 /// what was learnt.
 async fn gateway_with(edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Gateway> {
-    Gateway::start_way(&envoy()?, Way::NextRequest, 1, edit).await
+    Gateway::start_in(&envoy()?, Mode::NextRequest, 1, edit).await
 }
 
 async fn gateway(edit: impl FnOnce(&mut Value)) -> Result<Gateway> {

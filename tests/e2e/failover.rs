@@ -1,6 +1,6 @@
 //! One request survives a credential that fails: what the client sees, and what the providers saw.
 //!
-//! Told for each way of switching within a request that the Envoy at hand offers: a cluster for
+//! For each mode in which the Envoy at hand switches within a request: a cluster for
 //! each credential, and one cluster whose requests carry another key in each attempt.
 
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use anyhow::{Context, Result};
 use envoy_harness::client::{self, Body, Connection, Protocol, Response, WebSocket};
 use envoy_harness::gateway::Gateway;
-use envoy_harness::{Fixture, Way};
+use envoy_harness::{Fixture, Mode};
 use hyper::Request;
 use serde_json::{Value, json};
 use simulated_providers::Fault;
@@ -20,24 +20,27 @@ use crate::support::{
 
 const WORKERS: u32 = 2;
 
-/// Every shipped way to switch within a request that runs here, with the configuration edited.
-async fn ways(edit: impl Fn(Fixture) -> Result<Fixture>) -> Result<Vec<(Way, Gateway)>> {
+/// Every shipped mode that switches within a request and runs here, with the configuration edited.
+async fn modes(edit: impl Fn(Fixture) -> Result<Fixture>) -> Result<Vec<(Mode, Gateway)>> {
     let mut gateways = Vec::new();
-    for way in [Way::Clusters, Way::Keys] {
-        gateways.extend(start(way, &edit).await?.map(|gateway| (way, gateway)));
+    for mode in [Mode::Clusters, Mode::Keys] {
+        gateways.extend(start(mode, &edit).await?.map(|gateway| (mode, gateway)));
     }
     Ok(gateways)
 }
 
 /// One of them, if it runs here. Credentials are asked by id, so that a story can name them.
-async fn start(way: Way, edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Option<Gateway>> {
+async fn start(
+    mode: Mode,
+    edit: impl FnOnce(Fixture) -> Result<Fixture>,
+) -> Result<Option<Gateway>> {
     let envoy = envoy()?;
-    if !way.runs_on(envoy.version) {
+    if !mode.runs_on(envoy.version) {
         return Ok(None);
     }
     let by_id = |filter: &mut Value| filter["routing"]["strategy"] = json!("fill-first");
     Ok(Some(
-        Gateway::start_way(&envoy, way, WORKERS, |fixture| edit(fixture)?.edit_filter(by_id))
+        Gateway::start_in(&envoy, mode, WORKERS, |fixture| edit(fixture)?.edit_filter(by_id))
             .await?,
     ))
 }
@@ -59,16 +62,16 @@ fn asked(gateway: &Gateway) -> Vec<(String, u16)> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn whatever_its_size_and_its_answer_a_request_survives_a_limit() -> Result<()> {
     for (bytes, stream) in [(4_000, false), (4_000, true), (1_500_000, false), (1_500_000, true)] {
-        for (way, gateway) in ways(Ok).await? {
+        for (mode, gateway) in modes(Ok).await? {
             gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
             let protocol = if stream { Protocol::Http2 } else { Protocol::Http1 };
             let response =
                 client::send(gateway.envoy.address(), protocol, chat(bytes, stream)?).await?;
-            assert_eq!(served(&response)?.account, "openai-b", "{way:?} {bytes} {stream}");
+            assert_eq!(served(&response)?.account, "openai-b", "{mode:?} {bytes} {stream}");
             assert_eq!(
                 asked(&gateway),
                 pairs([("openai-a", 429), ("openai-b", 200)]),
-                "{way:?} {bytes} {stream}"
+                "{mode:?} {bytes} {stream}"
             );
             let is_stream = response
                 .header("content-type")
@@ -77,7 +80,7 @@ async fn whatever_its_size_and_its_answer_a_request_survives_a_limit() -> Result
             let whole = |length: usize| length >= bytes;
             assert!(
                 gateway.providers.requests().iter().all(|record| whole(record.body_length)),
-                "{way:?} {bytes}"
+                "{mode:?} {bytes}"
             );
             assert!(decision(&response)?.ends_with(" then=openai-b"), "{}", decision(&response)?);
             assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
@@ -94,13 +97,13 @@ async fn what_fails_without_an_answer_is_asked_elsewhere() -> Result<()> {
     let impatient =
         |fixture: Fixture| Ok(fixture.edit(|document| set_idle_timeout(document, "0.5s")));
     for fault in [Fault::Drop, Fault::SlowFirstByte(std::time::Duration::from_secs(60))] {
-        for (way, gateway) in ways(impatient).await? {
+        for (mode, gateway) in modes(impatient).await? {
             gateway.providers.fault("anthropic-a", fault.clone(), Some(1))?;
-            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{way:?} {fault:?}");
+            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{mode:?} {fault:?}");
             assert_eq!(
                 answers(&gateway).await?,
                 pairs([("success", 1), ("transient", 1)]),
-                "{way:?} {fault:?}"
+                "{mode:?} {fault:?}"
             );
             assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
             for session in 2..8 {
@@ -136,7 +139,7 @@ async fn a_connection_that_is_refused_is_tried_elsewhere() -> Result<()> {
             *first.pointer_mut(address).unwrap() = json!(nobody);
         }))
     };
-    let Some(gateway) = start(Way::Clusters, edit).await? else {
+    let Some(gateway) = start(Mode::Clusters, edit).await? else {
         return Ok(());
     };
     let sent = message(&"x".repeat(1_500_000));
@@ -152,17 +155,17 @@ async fn a_connection_that_is_refused_is_tried_elsewhere() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_answer_that_breaks_off_is_not_asked_for_again() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("openai-a", Fault::CutAfter(3), None)?;
         let mut connection = Connection::open(gateway.envoy.address(), Protocol::Http1).await?;
         let mut stream = connection.stream(chat(100, true)?).await?;
-        assert_eq!(stream.status, 200, "{way:?}");
+        assert_eq!(stream.status, 200, "{mode:?}");
         assert!(
             stream.next_event().await?.is_some(),
-            "{way:?}: the client has a part of the answer"
+            "{mode:?}: the client has a part of the answer"
         );
-        assert!(stream.rest().await.is_err(), "{way:?}: and sees that it broke off");
-        assert_eq!(asked(&gateway), pairs([("openai-a", 200)]), "{way:?}");
+        assert!(stream.rest().await.is_err(), "{mode:?}: and sees that it broke off");
+        assert_eq!(asked(&gateway), pairs([("openai-a", 200)]), "{mode:?}");
         assert!(ends(&gateway).await?.is_empty());
         gateway.stop().await?;
     }
@@ -172,7 +175,7 @@ async fn an_answer_that_breaks_off_is_not_asked_for_again() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn many_failovers_at_once_all_succeed() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("anthropic-a", Fault::rate_limit(60), None)?;
         let mut requests = JoinSet::new();
         for session in 0..30 {
@@ -182,10 +185,10 @@ async fn many_failovers_at_once_all_succeed() -> Result<()> {
             requests.spawn(async move { client::send(address, Protocol::Http1, request).await });
         }
         let responses = requests.join_all().await.into_iter().collect::<Result<Vec<Response>>>()?;
-        assert!(responses.iter().all(|response| response.status == 200), "{way:?}");
+        assert!(responses.iter().all(|response| response.status == 200), "{mode:?}");
         let refused = asked(&gateway).iter().filter(|(_, status)| *status == 429).count();
-        assert!(refused > 0, "{way:?}");
-        assert_eq!(ends(&gateway).await?, [("served".to_owned(), refused as u64)], "{way:?}");
+        assert!(refused > 0, "{mode:?}");
+        assert_eq!(ends(&gateway).await?, [("served".to_owned(), refused as u64)], "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -194,12 +197,12 @@ async fn many_failovers_at_once_all_succeed() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_handshake_survives_a_limit_too() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
         let headers = [("session-id".parse()?, "1".parse()?)].into_iter().collect();
         let socket = WebSocket::open(gateway.envoy.address(), "/v1/responses", headers).await?;
-        assert_eq!(socket.headers["x-simulated-account"], "openai-b", "{way:?}");
-        assert_eq!(asked(&gateway), pairs([("openai-a", 429), ("openai-b", 101)]), "{way:?}");
+        assert_eq!(socket.headers["x-simulated-account"], "openai-b", "{mode:?}");
+        assert_eq!(asked(&gateway), pairs([("openai-a", 429), ("openai-b", 101)]), "{mode:?}");
         socket.close().await?;
         gateway.stop().await?;
     }
@@ -216,14 +219,14 @@ async fn what_is_the_credentials_fault_goes_to_the_next() -> Result<()> {
         (503, "transient"),
         (529, "transient"),
     ] {
-        for (way, gateway) in ways(Ok).await? {
+        for (mode, gateway) in modes(Ok).await? {
             gateway.providers.fault(
                 "anthropic-a",
                 Fault::Status { status, retry_after: None },
                 Some(1),
             )?;
-            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{way:?} {status}");
-            assert!(answers(&gateway).await?.contains(&(class.to_owned(), 1)), "{way:?} {status}");
+            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{mode:?} {status}");
+            assert!(answers(&gateway).await?.contains(&(class.to_owned(), 1)), "{mode:?} {status}");
             gateway.stop().await?;
         }
     }
@@ -233,25 +236,25 @@ async fn what_is_the_credentials_fault_goes_to_the_next() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("anthropic-a", Fault::UnsupportedModel, Some(1))?;
         // Before 1.37 Envoy crashes if it is asked to retry an answer that was held until its body
         // was there.
         if envoy()?.version >= "1.37.0".parse()? {
-            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{way:?}");
+            assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{mode:?}");
             assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
         } else {
-            assert_eq!(status_of(&gateway, "1").await?, 400, "{way:?}");
+            assert_eq!(status_of(&gateway, "1").await?, 400, "{mode:?}");
             assert_eq!(
                 say(&gateway, "1").await?.account,
                 "anthropic-b",
-                "{way:?}: but it is learnt"
+                "{mode:?}: but it is learnt"
             );
         }
         assert_eq!(
             answers(&gateway).await?,
             pairs([("not_supported", 1), ("success", 1)]),
-            "{way:?}"
+            "{mode:?}"
         );
         gateway.stop().await?;
     }
@@ -261,7 +264,7 @@ async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Res
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn what_is_the_requests_fault_is_asked_once() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         for (number, status) in [400, 404, 413, 422].into_iter().enumerate() {
             gateway.providers.fault(
                 "anthropic-a",
@@ -269,12 +272,12 @@ async fn what_is_the_requests_fault_is_asked_once() -> Result<()> {
                 Some(1),
             )?;
             let response = ask(&gateway, "1").await?;
-            assert_eq!(response.status, status, "{way:?}");
+            assert_eq!(response.status, status, "{mode:?}");
             assert!(
                 response.text().contains(&format!("Simulated fault: status {status}")),
                 "the answer is whole"
             );
-            assert_eq!(gateway.providers.requests().len(), number + 1, "{way:?} {status}");
+            assert_eq!(gateway.providers.requests().len(), number + 1, "{mode:?} {status}");
         }
         assert_eq!(answers(&gateway).await?, pairs([("request_fault", 4)]));
         assert!(ends(&gateway).await?.is_empty());
@@ -286,28 +289,28 @@ async fn what_is_the_requests_fault_is_asked_once() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_exhausted_pool_answers_once_and_names_the_first_recovery() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         for (account, seconds) in [("anthropic-a", 500), ("anthropic-b", 200), ("anthropic-c", 900)]
         {
             gateway.providers.fault(account, Fault::rate_limit(seconds), None)?;
         }
         for attempts in [3, 3] {
             let response = ask(&gateway, "1").await?;
-            assert_eq!(response.status, 429, "{way:?}");
+            assert_eq!(response.status, 429, "{mode:?}");
             let seconds: u64 = response.header("retry-after").unwrap_or_default().parse()?;
-            assert!((190..=200).contains(&seconds), "{way:?}: {seconds}");
+            assert!((190..=200).contains(&seconds), "{mode:?}: {seconds}");
             assert_eq!(
                 response.json()?["error"]["type"],
                 "rate_limit_error",
-                "{way:?}: in its own dialect"
+                "{mode:?}: in its own dialect"
             );
             assert_eq!(
                 gateway.providers.requests().len(),
                 attempts,
-                "{way:?}: nobody is asked twice"
+                "{mode:?}: nobody is asked twice"
             );
         }
-        assert_eq!(ends(&gateway).await?, pairs([("exhausted", 1)]), "{way:?}");
+        assert_eq!(ends(&gateway).await?, pairs([("exhausted", 1)]), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -316,20 +319,20 @@ async fn an_exhausted_pool_answers_once_and_names_the_first_recovery() -> Result
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn where_nobody_answers_the_client_hears_it_in_its_own_dialect() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         for account in ["openai-a", "openai-b"] {
             gateway.providers.fault(account, Fault::Drop, None)?;
         }
         let response = send(&gateway, chat(100, false)?).await?;
-        assert_eq!(response.status, 503, "{way:?}");
+        assert_eq!(response.status, 503, "{mode:?}");
         assert_eq!(
             response.json()?["error"]["type"],
             "server_error",
-            "{way:?}: {}",
+            "{mode:?}: {}",
             response.text()
         );
-        assert_eq!(gateway.providers.requests().len(), 2, "{way:?}");
-        assert_eq!(ends(&gateway).await?, pairs([("exhausted", 1)]), "{way:?}");
+        assert_eq!(gateway.providers.requests().len(), 2, "{mode:?}");
+        assert_eq!(ends(&gateway).await?, pairs([("exhausted", 1)]), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -342,7 +345,7 @@ async fn attempts_are_as_many_as_configured() -> Result<()> {
         let edit = |fixture: Fixture| {
             fixture.edit_filter(|filter| filter["failover"]["max_attempts"] = json!(most))
         };
-        for (way, gateway) in ways(edit).await? {
+        for (mode, gateway) in modes(edit).await? {
             for account in ["anthropic-a", "anthropic-b", "anthropic-c"] {
                 gateway.providers.fault(
                     account,
@@ -350,8 +353,8 @@ async fn attempts_are_as_many_as_configured() -> Result<()> {
                     None,
                 )?;
             }
-            assert_eq!(status_of(&gateway, "1").await?, 500, "{way:?}: the last answer stands");
-            assert_eq!(gateway.providers.requests().len(), most, "{way:?}");
+            assert_eq!(status_of(&gateway, "1").await?, 500, "{mode:?}: the last answer stands");
+            assert_eq!(gateway.providers.requests().len(), most, "{mode:?}");
             gateway.stop().await?;
         }
     }
@@ -370,17 +373,17 @@ async fn a_body_that_envoy_does_not_hold_is_sent_once_and_counted() -> Result<()
         });
         fixture.edit_filter(|filter| filter["body"] = json!({"max_bytes": 32 << 10}))
     };
-    for (way, gateway) in ways(edit).await? {
+    for (mode, gateway) in modes(edit).await? {
         gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
         let response = send(&gateway, chat(2_000_000, false)?).await?;
         assert_eq!(
             (response.status.as_u16(), response.header("retry-after")),
             (429, Some("60")),
-            "{way:?}"
+            "{mode:?}"
         );
-        assert_eq!(response.header("x-session-affinity-retry"), None, "{way:?}");
-        assert_eq!(asked(&gateway), pairs([("openai-a", 429)]), "{way:?}");
-        assert_eq!(ends(&gateway).await?, pairs([("abandoned", 1)]), "{way:?}");
+        assert_eq!(response.header("x-session-affinity-retry"), None, "{mode:?}");
+        assert_eq!(asked(&gateway), pairs([("openai-a", 429)]), "{mode:?}");
+        assert_eq!(ends(&gateway).await?, pairs([("abandoned", 1)]), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -389,7 +392,7 @@ async fn a_body_that_envoy_does_not_hold_is_sent_once_and_counted() -> Result<()
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn every_attempt_carries_one_key_the_right_one_and_nothing_of_ours() -> Result<()> {
-    for (way, gateway) in ways(Ok).await? {
+    for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
         gateway.providers.fault("anthropic-b", Fault::Drop, Some(1))?;
         let request = post("/v1/messages")
@@ -399,19 +402,19 @@ async fn every_attempt_carries_one_key_the_right_one_and_nothing_of_ours() -> Re
             .header("authorization", "Bearer the client's own")
             .header("x-envoy-max-retries", "0")
             .body(body(&message("hi")))?;
-        assert_eq!(served(&send(&gateway, request).await?)?.account, "anthropic-c", "{way:?}");
+        assert_eq!(served(&send(&gateway, request).await?)?.account, "anthropic-c", "{mode:?}");
         let requests = gateway.providers.requests();
         let keys = ["sk-ant-simulated-a", "sk-ant-simulated-b", "sk-ant-simulated-c"];
-        assert_eq!(requests.len(), keys.len(), "{way:?}");
+        assert_eq!(requests.len(), keys.len(), "{mode:?}");
         for (request, key) in requests.iter().zip(keys) {
             let names = ["x-api-key", "authorization", "x-goog-api-key"];
             let carried: Vec<_> =
                 names.iter().flat_map(|name| request.headers.get_all(*name)).collect();
-            assert_eq!(carried, [key], "{way:?}");
+            assert_eq!(carried, [key], "{mode:?}");
             let ours = |name: &str| name.starts_with("x-session-affinity") || name.contains("retr");
             assert!(
                 !request.headers.keys().any(|name| ours(name.as_str())),
-                "{way:?} {:?}",
+                "{mode:?} {:?}",
                 request.headers
             );
         }
@@ -423,7 +426,8 @@ async fn every_attempt_carries_one_key_the_right_one_and_nothing_of_ours() -> Re
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
-    for (way, gateway) in ways(|fixture| Ok(fixture.with_component_log_level("wasm:debug"))).await?
+    for (mode, gateway) in
+        modes(|fixture| Ok(fixture.with_component_log_level("wasm:debug"))).await?
     {
         gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
         say(&gateway, "1").await?;
@@ -431,10 +435,10 @@ async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
         let keys: Vec<_> =
             gateway.providers.accounts().iter().map(|account| account.key.clone()).collect();
         let log = gateway.stop().await?.join("\n");
-        assert!(log.contains(" then=anthropic-b failover=served"), "{way:?}: {log}");
+        assert!(log.contains(" then=anthropic-b failover=served"), "{mode:?}: {log}");
         for key in keys {
-            assert!(!log.contains(&key), "{way:?}: {key} in the log");
-            assert!(!dump.contains(&key), "{way:?}: {key} in the configuration dump");
+            assert!(!log.contains(&key), "{mode:?}: {key} in the log");
+            assert!(!dump.contains(&key), "{mode:?}: {key} in the configuration dump");
         }
     }
     Ok(())
@@ -443,7 +447,7 @@ async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn keys_that_a_filter_in_front_fills_are_taken_for_each_attempt() -> Result<()> {
-    let gateway = start(Way::Keys, |fixture| {
+    let gateway = start(Mode::Keys, |fixture| {
         let fixture = fixture.edit_filter(|filter| {
             for credential in filter["pools"][0]["credentials"].as_array_mut().unwrap() {
                 let source = format!("x-key-of-{}", credential["id"].as_str().unwrap());
@@ -453,7 +457,7 @@ async fn keys_that_a_filter_in_front_fills_are_taken_for_each_attempt() -> Resul
         })?;
         Ok(fixture.edit(|document| inject(document, "anthropic", &["a", "b", "c"])))
     });
-    let gateway = gateway.await?.context("every Envoy has this way")?;
+    let gateway = gateway.await?.context("every Envoy has this mode")?;
     gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
     let request =
         post("/v1/messages").header("x-session-id", "1").header("x-key-of-anthropic-b", "forged");

@@ -8,7 +8,7 @@
 //! session is shown, too, by a table so large that every session gets a row of its own.
 //!
 //! `cargo xtask test` sends 200,000 requests for each size of the table. A million, about a minute
-//! each: `MEMORY_STORY_REQUESTS=1000000 cargo test --test stories memory -- --ignored`, after
+//! each: `MEMORY_TEST_REQUESTS=1000000 cargo test --test e2e memory -- --ignored`, after
 //! `cargo xtask dist`.
 
 use anyhow::{Context, Result, ensure};
@@ -55,8 +55,8 @@ async fn a_key_for_every_session_would_be_seen() -> Result<()> {
 }
 
 async fn stands_still(max_bindings: u32) -> Result<()> {
-    let requests = match std::env::var("MEMORY_STORY_REQUESTS") {
-        Ok(number) => number.parse().context("MEMORY_STORY_REQUESTS is no number")?,
+    let requests = match std::env::var("MEMORY_TEST_REQUESTS") {
+        Ok(number) => number.parse().context("MEMORY_TEST_REQUESTS is no number")?,
         Err(_) => 200_000,
     };
     // Rows fill at random: after twice as many sessions as there is room for, nearly all of them

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::Result;
-use envoy_harness::Way;
+use envoy_harness::Mode;
 use envoy_harness::gateway::Gateway;
 use serde_json::{Value, json};
 use simulated_providers::Fault;
@@ -11,7 +11,7 @@ use simulated_providers::Fault;
 use crate::support::{Served, body, counted, ends, envoy, pairs, post, send, served};
 
 async fn replicas() -> Result<Gateway> {
-    Gateway::start_way(&envoy()?, Way::Replicas, 1, Ok).await
+    Gateway::start_in(&envoy()?, Mode::Replicas, 1, Ok).await
 }
 
 /// An address where nobody listens any more.
@@ -73,7 +73,7 @@ async fn a_replica_that_is_not_there_costs_nobody_a_request() -> Result<()> {
     let gone = nobody()?.to_string();
     let edit = |filter: &mut Value| filter["pools"][0]["credentials"][0]["endpoint"] = json!(gone);
     let gateway =
-        Gateway::start_way(&envoy()?, Way::Replicas, 1, |fixture| fixture.edit_filter(edit))
+        Gateway::start_in(&envoy()?, Mode::Replicas, 1, |fixture| fixture.edit_filter(edit))
             .await?;
     for session in 0..6 {
         let served = chat(&gateway, &session.to_string()).await?;

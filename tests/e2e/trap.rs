@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use envoy_harness::client::{self, Connection, Protocol, Response};
 use envoy_harness::gateway::Gateway;
 use envoy_harness::module;
-use envoy_harness::project_root;
 use envoy_harness::{Fixture, wait_until};
 use hyper::{Request, StatusCode};
 use serde_json::json;
@@ -73,7 +72,7 @@ async fn the_shipped_module_does_not_trap_on_demand() -> Result<()> {
 /// The set-up with a module that traps on demand, and a worker that does not wait long before it
 /// takes a new VM.
 fn trapping(fixture: Fixture) -> Result<Fixture> {
-    let module = module::build_with_trap(project_root())?;
+    let module = module::build_with_trap()?;
     let fixture = answered_by_envoy(fixture).with_module(&module.path)?;
     Ok(fixture.edit(|document| {
         let listener = &mut document["static_resources"]["listeners"][0];

@@ -4,7 +4,7 @@
 //! interrupted between reading and writing. What comes back is checked against what Envoy counted.
 
 use anyhow::Result;
-use envoy_harness::Way;
+use envoy_harness::Mode;
 use envoy_harness::client::{self, Body, Protocol};
 use envoy_harness::gateway::Gateway;
 use hyper::Request;
@@ -127,7 +127,7 @@ async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
 async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<()> {
     const MODELS: u32 = 40;
     for workers in WORKERS {
-        let gateway = Gateway::start_way(&envoy()?, Way::NextRequest, workers, Ok).await?;
+        let gateway = Gateway::start_in(&envoy()?, Mode::NextRequest, workers, Ok).await?;
         gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), None)?;
         // The first session of every model goes to the first credential.
         let first = of_every_model(&gateway, MODELS, "first").await?;

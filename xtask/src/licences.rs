@@ -1,7 +1,11 @@
-//! Checks that everything we build from may be distributed under our Apache-2.0.
+//! Checks that everything the project is built from may be distributed under Apache-2.0.
 //!
 //! All dependencies count, also those of tests, tools and foreign platforms: a list with exceptions
-//! is one that somebody has to think about.
+//! would have to be maintained.
+//!
+//! cargo-deny does this and more, but it would have to be compiled or downloaded for every run of CI,
+//! and this takes a second without a network. Advisories are another matter: they appear without a
+//! change here, so `.github/workflows/advisories.yml` lets cargo-deny look for them on a schedule.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use spdx::{Expression, Licensee, ParseMode};
 
-/// Licences that ask for no more than a notice.
+/// Licences that require no more than a notice.
 const ALLOWED: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
@@ -26,8 +30,10 @@ const ALLOWED: [&str; 12] = [
     "Zlib",
 ];
 
-/// Checks the licences of all packages in `Cargo.lock`. The error lists every package that may not
-/// be used.
+/// Checks the licences of all packages in `Cargo.lock`.
+///
+/// # Errors
+/// Every package that may not be used.
 pub(crate) fn check(project_root: &Path) -> Result<()> {
     let problems = problems(&packages(project_root)?)?;
     ensure!(problems.is_empty(), "these packages may not be used:\n  {}", problems.join("\n  "));
@@ -54,20 +60,22 @@ fn packages(project_root: &Path) -> Result<Vec<Package>> {
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
-    ensure!(output.status.success(), "cargo cannot list the packages, see above");
+    ensure!(output.status.success(), "cargo metadata failed, see above");
     let metadata: Metadata =
-        serde_json::from_slice(&output.stdout).context("cargo metadata answered something else")?;
+        serde_json::from_slice(&output.stdout).context("unexpected output of cargo metadata")?;
     Ok(metadata.packages)
 }
 
 fn problems(packages: &[Package]) -> Result<Vec<String>> {
     let allowed =
         ALLOWED.iter().map(|licence| Licensee::parse(licence)).collect::<Result<Vec<_>, _>>()?;
-    let problem = |package: &Package| {
-        let objection = objection(package.license.as_deref(), &allowed)?;
-        Some(format!("{} {}: {objection}", package.name, package.version))
-    };
-    Ok(packages.iter().filter_map(problem).collect())
+    let mut problems = Vec::new();
+    for Package { name, version, license } in packages {
+        if let Some(objection) = objection(license.as_deref(), &allowed) {
+            problems.push(format!("{name} {version}: {objection}"));
+        }
+    }
+    Ok(problems)
 }
 
 fn objection(licence: Option<&str>, allowed: &[Licensee]) -> Option<String> {
@@ -85,7 +93,7 @@ fn objection(licence: Option<&str>, allowed: &[Licensee]) -> Option<String> {
         }
         Ok(_) => Some(format!("its licence {licence} is not among the allowed ones")),
         Err(error) => {
-            Some(format!("its licence {licence} is no SPDX expression ({})", error.reason))
+            Some(format!("its licence {licence} is not an SPDX expression ({})", error.reason))
         }
     }
 }
@@ -121,7 +129,10 @@ mod tests {
             &["some 1.0.0: its licence MIT AND OpenSSL is not among the allowed ones"],
         );
         check(None, &["some 1.0.0: names no licence"]);
-        check(Some("Free"), &["some 1.0.0: its licence Free is no SPDX expression (unknown term)"]);
+        check(
+            Some("Free"),
+            &["some 1.0.0: its licence Free is not an SPDX expression (unknown term)"],
+        );
     }
 
     #[test]

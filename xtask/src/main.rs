@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 use demo::Size;
-use envoy_harness::Way;
-use prepare::prepare;
+use envoy_harness::output::{Closed, print};
+use envoy_harness::progress::note;
 use simulated_providers::{self as provider, Addresses};
 
 /// Builds, runs, shows and tests the filter.
@@ -40,21 +40,10 @@ enum Command {
         #[arg(long, default_value_t = 6, value_parser = value_parser!(u16).range(1..=50))]
         turns: u16,
     },
-    /// Serves the set-up of envoy.yaml on loopback until Ctrl-C, for curl
-    Run {
-        #[command(flatten)]
-        envoy: EnvoyChoice,
-    },
+    /// Serves the set-up of envoy.yaml until Ctrl-C, for curl
+    Run(run::Arguments),
     /// Prints a complete configuration of Envoy, after Envoy itself has accepted it
-    EnvoyConfig {
-        /// The pools, as in examples/providers.json
-        pools: PathBuf,
-        /// How Envoy is told which credential serves a request
-        #[arg(long, value_enum, default_value_t = Way::Clusters)]
-        way: Way,
-        #[command(flatten)]
-        envoy: EnvoyChoice,
-    },
+    EnvoyConfig(envoy_config::Arguments),
     /// Builds the module that Envoy loads, dist/session_affinity.wasm, and checks it
     Dist,
     /// Serves the simulated providers alone until Ctrl-C
@@ -63,9 +52,9 @@ enum Command {
         #[arg(long, default_value_t = IpAddr::from(Ipv4Addr::LOCALHOST))]
         host: IpAddr,
     },
-    /// Builds and checks the module, runs all tests, and tells the stories on a real Envoy
+    /// Builds and checks the module, runs all tests, and the e2e tests on a real Envoy
     Test {
-        /// Tell the stories on these versions of Envoy, instead of the one that is found
+        /// Run the e2e tests on these versions of Envoy, instead of the one that is found
         #[arg(long, value_name = "VERSION")]
         envoy: Vec<String>,
     },
@@ -74,11 +63,17 @@ enum Command {
         #[arg(required = true)]
         folders: Vec<PathBuf>,
     },
-    /// Starts the docker-compose stack, plays a conversation through it, and takes it down
-    ComposeTest,
+    /// Starts the docker-compose stack, sends sessions through it, and takes it down
+    ComposeTest {
+        #[command(flatten)]
+        compose: ComposeChoice,
+    },
     /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy,
     /// docker-compose
-    Ci,
+    Ci {
+        #[command(flatten)]
+        compose: ComposeChoice,
+    },
 }
 
 #[derive(clap::Args)]
@@ -89,11 +84,26 @@ struct EnvoyChoice {
     envoy: Option<String>,
 }
 
+impl EnvoyChoice {
+    fn version(&self) -> Option<&str> {
+        self.envoy.as_deref()
+    }
+}
+
+#[derive(clap::Args)]
+struct ComposeChoice {
+    /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages, and
+    /// stand-ins under the names of images that cannot be pulled. For machines of CI, as root
+    #[arg(long)]
+    provision: bool,
+}
+
 fn main() -> ExitCode {
     match execute(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -102,29 +112,27 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Demo { envoy, conversations, turns } => {
-            let envoy = prepare(envoy.envoy.as_deref())?;
+            let envoy = prepare::envoy_and_module(envoy.version())?;
             let size = Size { conversations: conversations.into(), turns: turns.into() };
             block_on(demo::demo(&envoy, size))
         }
-        Command::Run { envoy } => {
-            let envoy = prepare(envoy.envoy.as_deref())?;
-            block_on(run::run(&envoy))
-        }
-        Command::EnvoyConfig { pools, way, envoy } => {
-            envoy_config::print(&pools, way, || prepare(envoy.envoy.as_deref()))
+        Command::Run(arguments) => block_on(run::run(&arguments)),
+        Command::EnvoyConfig(arguments) => {
+            let module = envoy_config::Module::Built(prepare::module);
+            arguments.run("cargo xtask envoy-config", prepare::envoy, module)
         }
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
         Command::Test { envoy } => verify::test(&envoy),
         Command::Conformance { folders } => {
             let report = conformance::run(&folders)?;
-            println!("{report}");
+            print(&format!("{report}\n"))?;
             let (_, failed) = report.totals();
             ensure!(failed == 0, "{failed} recorded cases differ");
             Ok(())
         }
-        Command::ComposeTest => compose::test(),
-        Command::Ci => verify::ci(),
+        Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
+        Command::Ci { compose } => verify::ci(compose.provision),
     }
 }
 

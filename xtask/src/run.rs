@@ -1,148 +1,191 @@
-//! `cargo xtask run`: the set-up of `envoy.yaml` on its own ports, for `curl` and for real clients,
-//! until Ctrl-C. An Envoy that is too old for it runs `examples/next-request.yaml`, which is the
-//! same but for failover.
+//! `cargo xtask run`: the set-up of `envoy.yaml`, for `curl` and for real clients, until Ctrl-C. An
+//! Envoy that is too old for it runs `examples/next-request.yaml`, which is the same but for
+//! failover.
+//!
+//! Envoy listens where `envoy.yaml` says, or where the command line says; the simulated providers
+//! take free ports. So several checkouts can run side by side.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::pin::{Pin, pin};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, Result, bail};
-
-use envoy_harness::Envoy;
+use clap::Args;
 use envoy_harness::gateway::Gateway;
-use envoy_harness::progress::Step;
-use simulated_providers::signals;
-use simulated_providers::{Addresses, Vendor};
+use envoy_harness::output::print;
+use envoy_harness::progress::{Step, note};
+use simulated_providers::{Shutdown, Vendor};
 
-/// As in `envoy.yaml`, with what listens there.
-const ENVOY_PORTS: [(u16, &str); 2] = [(10000, "Envoy"), (9901, "Envoy's admin interface")];
+use crate::{EnvoyChoice, prepare};
 
 const WORKERS: u32 = 2;
+
+/// Where Envoy listens.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    envoy: EnvoyChoice,
+    /// Where Envoy listens for clients; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], 10000)))]
+    listen: SocketAddr,
+    /// Where the admin interface of Envoy listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], 9901)))]
+    admin: SocketAddr,
+}
 
 /// Serves until Ctrl-C or SIGTERM, and shows the access log.
 ///
 /// # Errors
-/// If a port is taken, Envoy does not start, or it ends by itself.
-pub(crate) async fn run(envoy: &Envoy) -> Result<()> {
-    check_ports()?;
-    let mut asked_to_end = pin!(signals::asked_to_end());
+/// If an address is taken, Envoy does not start, or it ends by itself.
+pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
+    arguments.check_addresses()?;
+    let envoy = prepare::envoy_and_module(arguments.envoy.version())?;
+    // Again, because the build may have taken its time: two Envoys can share a port, each with a
+    // part of the connections.
+    arguments.check_addresses()?;
+    let mut shutdown = Shutdown::listen()?;
     let step = Step::start("gateway");
     step.say("starting Envoy and the providers");
     let mut gateway = tokio::select! {
-        asked = &mut asked_to_end => return asked,
-        gateway = Gateway::start_on_shipped_ports(envoy, WORKERS) => gateway?,
+        () = shutdown.requested() => return Ok(()),
+        gateway = Gateway::start(&envoy, WORKERS, |fixture| {
+            Ok(fixture.listening_on(arguments.listen, arguments.admin))
+        }) => gateway?,
     };
     step.done("running, Ctrl-C ends it");
-    println!("\n{}\n{EXAMPLES}\n\nAccess log:", places(&gateway));
 
-    let served = serve(&mut gateway, asked_to_end).await;
+    let served = serve(&mut gateway, &mut shutdown).await;
     let stopped = gateway.stop().await;
     served?;
     stopped?;
-    eprintln!("\n✓ ended");
+    note("\n✓ ended");
     Ok(())
 }
 
-/// Returns when it is asked to end, or Envoy has ended.
-async fn serve(
-    gateway: &mut Gateway,
-    mut asked_to_end: Pin<&mut impl Future<Output = Result<()>>>,
-) -> Result<()> {
+/// Returns when a signal asks for the end, when nothing reads the log any more, or when Envoy has
+/// ended.
+async fn serve(gateway: &mut Gateway, shutdown: &mut Shutdown) -> Result<()> {
     let mut log = gateway.envoy.follow_log();
+    print(&format!(
+        "\n{}\n{}\n\nAccess log:\n",
+        addresses(gateway),
+        examples(gateway.envoy.address())
+    ))?;
     loop {
         tokio::select! {
-            asked = &mut asked_to_end => return asked,
+            () = shutdown.requested() => return Ok(()),
             ended = gateway.envoy.ended() => return ended,
-            Some(lines) = log.next() => lines.iter().filter(|line| !is_chatter(line)).for_each(|line| println!("{line}")),
+            Some(lines) = log.next() => {
+                for line in lines.iter().filter(|line| !is_chatter(line)) {
+                    print(&format!("{line}\n"))?;
+                }
+            }
         }
     }
 }
 
-/// Envoy's own log shares the terminal with the access log. Warnings and errors of it are worth
+/// Envoy's own log shares the terminal with the access log. Only its warnings and errors are worth
 /// showing.
 fn is_chatter(line: &str) -> bool {
     line.contains("][info][")
 }
 
-/// Looked at before anything starts, because two Envoys may well share a port, each with a part of
-/// the connections.
-fn check_ports() -> Result<()> {
-    let providers = Vendor::ALL
-        .map(|vendor| (Addresses::default().of(vendor).port(), format!("simulated {vendor}")));
-    let envoy = ENVOY_PORTS.map(|(port, who)| (port, who.to_owned()));
-    envoy.into_iter().chain(providers).try_for_each(|(port, who)| check_port(port, &who))
+impl Arguments {
+    fn check_addresses(&self) -> Result<()> {
+        check_address(self.listen, "--listen")?;
+        check_address(self.admin, "--admin")
+    }
 }
 
-fn check_port(port: u16, who: &str) -> Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn check_address(address: SocketAddr, option: &str) -> Result<()> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!(
-                "port {port} is taken, and envoy.yaml has it for {who}: end the program that listens on {address}"
-            )
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot listen on {address} for {who}")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => bail!(
+            "{address} is taken: end the program that listens there, or choose another address \
+             with {option}"
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
     }
 }
 
-fn places(gateway: &Gateway) -> String {
+fn addresses(gateway: &Gateway) -> String {
     let envoy = [("Envoy", gateway.envoy.address()), ("admin", gateway.envoy.admin())];
-    let mut lines: Vec<_> =
-        envoy.map(|(name, address)| format!("  {name:<10} http://{address}")).to_vec();
-    for vendor in Vendor::ALL {
-        let accounts =
-            gateway.providers.accounts().iter().filter(|account| account.vendor == vendor);
+    let envoy = envoy.map(|(name, address)| format!("  {name:<10} http://{address}"));
+    let providers = Vendor::ALL.map(|vendor| {
+        let accounts = gateway.providers.accounts().iter();
+        let accounts = accounts.filter(|account| account.vendor == vendor);
         let names: Vec<_> = accounts.map(|account| account.name.as_str()).collect();
         let address = gateway.providers.address(vendor);
-        lines.push(format!(
-            "  {:<10} http://{address}  simulated: {}",
-            vendor.as_str(),
-            names.join(", ")
-        ));
-    }
-    lines.join("\n")
+        format!("  {:<10} http://{address}  simulated: {}", vendor.as_str(), names.join(", "))
+    });
+    [envoy.as_slice(), &providers].concat().join("\n")
+}
+
+fn examples(address: SocketAddr) -> String {
+    EXAMPLES.replace("ADDRESS", &address.to_string())
 }
 
 const EXAMPLES: &str = r#"
-Try this twice: it is decided by `outcome=miss` and then by `outcome=hit`, on the same account.
+Try this twice. The first time the log says `outcome=miss`, the second time
+`outcome=hit`, with the same credential:
 
-  curl -i 127.0.0.1:10000/v1/messages \
-    -H 'content-type: application/json' -H 'x-session-id: my-conversation' \
-    -d '{"model":"claude-sonnet-5","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}'
+  curl -i ADDRESS/v1/messages \
+    -H 'content-type: application/json' -H 'x-session-id: my-session' \
+    -d '{"model":"claude-sonnet-5","max_tokens":64,
+         "messages":[{"role":"user","content":"Hello"}]}'
 
-A conversation without an id is known by its first messages, also in a stream:
+A session without an id is recognized by its first messages, also in a stream:
 
-  curl -i 127.0.0.1:10000/v1/chat/completions -H 'content-type: application/json' \
-    -d '{"model":"gpt-5.6","stream":true,"messages":[{"role":"user","content":"Why is the sky blue?"}]}'
+  curl -i ADDRESS/v1/chat/completions \
+    -H 'content-type: application/json' \
+    -d '{"model":"gpt-5.6","stream":true,
+         "messages":[{"role":"user","content":"Why is the sky blue?"}]}'
 
-The providers fail when they are asked to. Another account serves the same request (since Envoy 1.39):
+The providers fail on request. Another credential serves the same request
+(since Envoy 1.39):
 
-  curl -i 127.0.0.1:10000/v1/messages \
-    -H 'content-type: application/json' -H 'x-simulate: account=anthropic-a,anthropic-b; status=429; retry-after=7' \
-    -d '{"model":"claude-sonnet-5","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}'"#;
+  curl -i ADDRESS/v1/messages -H 'content-type: application/json' \
+    -H 'x-simulate: account=anthropic-a,anthropic-b; status=429' \
+    -d '{"model":"claude-sonnet-5","max_tokens":64,
+         "messages":[{"role":"user","content":"Hello"}]}'"#;
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
     #[test]
-    fn the_ports_are_those_of_envoy_yaml() {
+    fn the_default_addresses_are_those_of_envoy_yaml() {
+        let Arguments { listen, admin, .. } = CommandLine::parse_from(["run"]).arguments;
         let yaml = include_str!("../../envoy.yaml");
-        for (port, _) in ENVOY_PORTS {
-            assert!(yaml.contains(&format!("address: 127.0.0.1, port_value: {port}")), "{port}");
+        for address in [listen, admin] {
+            let (host, port) = (address.ip(), address.port());
+            assert!(yaml.contains(&format!("address: {host}, port_value: {port}")), "{address}");
         }
     }
 
     #[test]
-    fn a_port_that_is_taken_is_named() {
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = taken.local_addr().unwrap().port();
+    fn an_address_that_is_taken_is_named_with_the_remedy() {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = taken.local_addr().unwrap();
         assert_eq!(
-            check_port(port, "simulated openai").unwrap_err().to_string(),
+            check_address(address, "--listen").unwrap_err().to_string(),
             format!(
-                "port {port} is taken, and envoy.yaml has it for simulated openai: \
-                 end the program that listens on 127.0.0.1:{port}"
+                "{address} is taken: end the program that listens there, or choose another \
+                 address with --listen"
             )
         );
+    }
+
+    #[test]
+    fn the_examples_fit_a_narrow_terminal() {
+        let examples = examples(SocketAddr::from(([127, 0, 0, 1], 65535)));
+        assert!(examples.lines().all(|line| line.chars().count() <= 80), "{examples}");
     }
 }

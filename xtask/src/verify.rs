@@ -1,110 +1,125 @@
-//! `cargo xtask test` and `cargo xtask ci`: everything that must hold, in the order of how soon it
-//! tells.
+//! `cargo xtask test` and `cargo xtask ci`: everything that must hold, the quickest checks first.
 
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-
-use envoy_harness as envoy;
-use envoy_harness::{module as built, project_root};
+use envoy_harness::output::print;
+use envoy_harness::{
+    Envoy, FLOOR, PINNED, TARGET, ensure_target, find, module as built, project_root,
+};
 
 use crate::{compose, dist, licences};
 
-/// The target of the module.
-const WASM: &str = "wasm32-wasip1";
-
-/// Builds and checks the module, runs all tests, and tells the stories on these versions of Envoy;
-/// with none given, on the Envoy that [`envoy::find`] finds.
+/// Builds and checks the module, runs all tests, and then the e2e tests on these versions of Envoy;
+/// if there are none, on the Envoy that [`find`] finds.
 ///
 /// # Errors
 /// The first step that fails.
-pub(crate) fn test(envoy_versions: &[String]) -> Result<()> {
+pub(crate) fn test(versions: &[String]) -> Result<()> {
+    let envoys = envoys(versions)?;
     step("module", module)?;
     step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], &[]))?;
-    if envoy_versions.is_empty() {
-        return stories(None);
+    step("doctests", || cargo(&["test", "--workspace", "--doc", "--locked"], &[]))?;
+    for envoy in &envoys {
+        step(&format!("e2e tests on Envoy {}", envoy.version), || e2e(envoy))?;
     }
-    envoy_versions.iter().try_for_each(|version| stories(Some(version)))
+    print("\n==> all passed\n")
 }
 
-/// Builds the module, checks it, and tells its size.
+/// Finds the Envoys before anything is compiled for minutes.
+fn envoys(versions: &[String]) -> Result<Vec<Envoy>> {
+    ensure_target()?;
+    if versions.is_empty() {
+        return Ok(vec![find(None)?]);
+    }
+    versions.iter().map(|version| find(Some(version))).collect()
+}
+
+/// Builds the module, checks it, and prints its size.
 ///
 /// # Errors
 /// If it cannot be built, or Envoy could not load it, or it is too large.
 pub(crate) fn module() -> Result<()> {
-    let module = built::build(project_root())?;
+    ensure_target()?;
+    let module = built::build()?;
     dist::check(&module.path)?;
-    println!("{}: {} bytes of at most {}", module.path.display(), module.size, dist::MAX_SIZE);
-    Ok(())
+    let path = module.path.display();
+    print(&format!("{path}: {} bytes of at most {}\n", module.size, dist::MAX_SIZE))
 }
 
-/// All that [`test`] does, on the pinned version of Envoy and on the oldest one, and before it what
-/// needs no Envoy, and behind it the docker-compose stack.
+/// All that [`test`](fn@test) does, on the pinned version of Envoy and on the oldest one; before it what
+/// needs no Envoy, and after it the docker-compose stack.
+///
+/// Installs nothing on the machine but what belongs to the toolchain and to `target/`, unless
+/// `provision` allows it for the docker-compose stack.
 ///
 /// # Errors
 /// The first step that fails.
-pub(crate) fn ci() -> Result<()> {
-    let lint = ["--locked", "--", "--deny", "warnings"];
-    step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
-    step("clippy, native", || {
-        cargo(&[&["clippy", "--workspace", "--all-targets"], &lint[..]].concat(), &[])
+pub(crate) fn ci(provision: bool) -> Result<()> {
+    let versions = [PINNED.to_string(), FLOOR.to_string()];
+    step("prerequisites", || {
+        crate::block_on(compose::ensure_engine(provision))?;
+        envoys(&versions).map(drop)
     })?;
+    step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    step("licences", || licences::check(project_root()))?;
+    step("clippy, native", || clippy(&["--workspace", "--all-targets"]))?;
     step("clippy, module", || {
-        let module = ["clippy", "--package", "session-affinity", "--lib", "--target", WASM];
-        cargo(&[&module[..], &lint].concat(), &[])?;
-        cargo(&[&module[..], &["--all-features"], &lint].concat(), &[])
+        let module = ["--package", "session-affinity", "--lib", "--target", TARGET];
+        clippy(&module)?;
+        clippy(&[&module[..], &["--all-features"]].concat())
+    })?;
+    step("clippy, fuzz targets", || {
+        let arguments = ["clippy", "--manifest-path", "fuzz/Cargo.toml", "--locked"];
+        // They are not linked, so they need neither a nightly compiler nor libFuzzer, which is C++.
+        let libfuzzer = [("CUSTOM_LIBFUZZER_PATH", "/unused/libfuzzer.a")];
+        cargo(&[&arguments[..], &["--", "--deny", "warnings"]].concat(), &libfuzzer)
     })?;
     step("documentation", || {
+        let all = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
+        let flags = [("RUSTDOCFLAGS", "--deny warnings")];
+        cargo(&all, &flags)?;
+        // The filter itself is only there on the target of the module.
+        let module = ["doc", "--package", "session-affinity", "--lib", "--target", TARGET];
         cargo(
-            &["doc", "--package", "session-affinity", "--no-deps", "--locked"],
-            &[("RUSTDOCFLAGS", "--deny warnings")],
+            &[&module[..], &["--no-deps", "--locked", "--document-private-items"]].concat(),
+            &flags,
         )
     })?;
-    step("licences", || licences::check(project_root()))?;
-    test(&[envoy::PINNED.to_string(), envoy::FLOOR.to_string()])?;
-    step("a million sessions", || {
-        million_sessions(&envoy::find(Some(&envoy::PINNED.to_string()))?)
-    })?;
-    step("docker-compose", compose::test)
+    test(&versions)?;
+    step("a million sessions", || million_sessions(&find(Some(&PINNED.to_string()))?))?;
+    step("docker-compose", || crate::block_on(compose::test(provision)))
 }
 
-/// The stories of memory at their full length; [`test`] tells them with a fifth.
-fn million_sessions(envoy: &envoy::Envoy) -> Result<()> {
-    let arguments =
-        ["test", "--locked", "--test", "e2e", "memory", "--", "--ignored", "--test-threads", "1"];
-    cargo_on(envoy, &arguments, &[("MEMORY_STORY_REQUESTS", "1000000")])
+fn clippy(arguments: &[&str]) -> Result<()> {
+    let lint = ["--locked", "--", "--deny", "warnings"];
+    cargo(&[&["clippy"], arguments, &lint].concat(), &[])
 }
 
-fn stories(version: Option<&str>) -> Result<()> {
-    let envoy = envoy::find(version)?;
-    step(&format!("stories on Envoy {}", envoy.version), || {
-        // Each story is a process of Envoy and the simulated providers; more at once than cores
-        // only slows all down.
-        let arguments = [
-            "test",
-            "--workspace",
-            "--locked",
-            "--tests",
-            "--",
-            "--ignored",
-            "--test-threads",
-            "2",
-        ];
-        cargo_on(&envoy, &arguments, &[])
-    })
+/// Each e2e test is a process of Envoy and the simulated providers: more at once than cores only
+/// slow each other down.
+fn e2e(envoy: &Envoy) -> Result<()> {
+    let all = ["test", "--workspace", "--locked", "--tests"];
+    cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "2"]].concat(), &[])
+}
+
+/// The e2e tests of memory at their full length; [`test`](fn@test) runs them with a fifth.
+fn million_sessions(envoy: &Envoy) -> Result<()> {
+    let memory = ["test", "--locked", "--test", "e2e", "memory"];
+    let arguments = [&memory[..], &["--", "--ignored", "--test-threads", "1"]].concat();
+    cargo_on(envoy, &arguments, &[("MEMORY_TEST_REQUESTS", "1000000")])
 }
 
 fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
-    println!("\n==> {name}");
+    print(&format!("\n==> {name}\n"))?;
     let begun = Instant::now();
     run().with_context(|| format!("{name} failed"))?;
-    println!("==> {name}: {} s", begun.elapsed().as_secs());
-    Ok(())
+    print(&format!("==> {name}: {} s\n", begun.elapsed().as_secs()))
 }
 
 /// Runs cargo for tests that take this Envoy.
-fn cargo_on(envoy: &envoy::Envoy, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+fn cargo_on(envoy: &Envoy, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     let path = envoy.path.to_str().context("the path of Envoy is not UTF-8")?;
     cargo(arguments, &[&[("ENVOY", path)], environment].concat())
 }
@@ -116,7 +131,7 @@ fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         .envs(environment.iter().copied())
         .current_dir(project_root())
         .status()
-        .context("cannot start cargo")?;
+        .context("cannot run cargo")?;
     ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
     Ok(())
 }

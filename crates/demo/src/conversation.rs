@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::wire::Api;
     use envoy_harness::Fixture;
-    use envoy_harness::Way;
+    use envoy_harness::Mode;
 
     /// The filter's own decisions, without an Envoy around them.
     struct Filter {
@@ -181,7 +181,7 @@ mod tests {
     impl Filter {
         fn shipped() -> Self {
             let mut text = String::new();
-            Fixture::shipped(Way::Clusters)
+            Fixture::shipped(Mode::Clusters)
                 .unwrap()
                 .edit_filter(|filter| text = filter.to_string())
                 .unwrap();

@@ -22,10 +22,11 @@ mod wire;
 use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
+use envoy_harness::Envoy;
+use envoy_harness::output::print;
+use simulated_providers::Shutdown;
 
 use self::limit::Limit;
-use envoy_harness::Envoy;
-use simulated_providers::signals;
 
 pub use self::comparison::{Comparison, compare};
 pub use self::stage::Size;
@@ -47,19 +48,17 @@ pub struct Played {
 /// If a request fails, a conversation moves although there is affinity, or a client notices that a
 /// credential is limited.
 pub async fn demo(envoy: &Envoy, size: Size) -> Result<()> {
+    let mut shutdown = Shutdown::listen()?;
     let played = tokio::select! {
         played = play(envoy, size) => played?,
         // What is running ends with the future that holds it.
-        ended = signals::asked_to_end() => {
-            ended?;
-            bail!("interrupted before the end");
-        }
+        () = shutdown.requested() => bail!("interrupted before the end"),
     };
-    println!(
-        "\n{}",
-        report::render(&played.comparison, played.limit.as_ref(), std::io::stdout().is_terminal())
-    );
-    played.check()
+    let terminal = std::io::stdout().is_terminal();
+    let report = report::render(&played.comparison, played.limit.as_ref(), terminal);
+    let printed = print(&format!("\n{report}\n"));
+    played.check()?;
+    printed
 }
 
 async fn play(envoy: &Envoy, size: Size) -> Result<Played> {

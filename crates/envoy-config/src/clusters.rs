@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::input::{Credential, Host, KeyHeader, Pool, Upstream, Variable};
 use super::socket_address::SocketAddress;
-use envoy_harness::Way;
+use envoy_harness::Mode;
 
 /// A cluster, as the templates read it.
 #[derive(Clone, Debug, Serialize)]
@@ -59,22 +59,22 @@ impl Cluster {
 
 /// Makes clusters, pool by pool.
 pub(super) struct Clusters<'p> {
-    way: Way,
+    mode: Mode,
     made: Vec<Cluster>,
     problems: &'p mut Vec<String>,
 }
 
 impl<'p> Clusters<'p> {
-    pub(super) fn new(way: Way, problems: &'p mut Vec<String>) -> Self {
-        Self { way, made: Vec::new(), problems }
+    pub(super) fn new(mode: Mode, problems: &'p mut Vec<String>) -> Self {
+        Self { mode, made: Vec::new(), problems }
     }
 
     /// Makes the clusters of a pool, and gives the pool as the filter is to know it.
     pub(super) fn pool(&mut self, pool: &Pool, path: &str) -> Value {
-        let credentials = match self.way {
-            Way::Clusters | Way::NextRequest => self.cluster_per_credential(pool, path),
-            Way::Keys => self.cluster_with_keys(pool, path),
-            Way::Replicas => self.cluster_of_replicas(pool, path),
+        let credentials = match self.mode {
+            Mode::Clusters | Mode::NextRequest => self.cluster_per_credential(pool, path),
+            Mode::Keys => self.cluster_with_keys(pool, path),
+            Mode::Replicas => self.cluster_of_replicas(pool, path),
         };
         let mut members = Map::from_iter([("name".to_owned(), json!(pool.name))]);
         add(&mut members, "provider", &pool.provider);
@@ -187,15 +187,17 @@ impl<'p> Clusters<'p> {
 
     fn required<T>(&mut self, value: Option<T>, path: &str) -> Option<T> {
         if value.is_none() {
-            self.problems.push(format!("{path}: required with --way {}", self.way.as_str()));
+            self.problems.push(format!("{path}: required with --mode {}", self.mode.as_str()));
         }
         value
     }
 
     fn forbid(&mut self, is_given: bool, path: &str, reason: &str) {
         if is_given {
-            self.problems
-                .push(format!("{path}: has no meaning with --way {}: {reason}", self.way.as_str()));
+            self.problems.push(format!(
+                "{path}: has no meaning with --mode {}: {reason}",
+                self.mode.as_str()
+            ));
         }
     }
 }

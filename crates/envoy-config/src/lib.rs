@@ -1,4 +1,5 @@
-//! `cargo xtask envoy-config`: a complete configuration of Envoy from a list of pools.
+//! A complete configuration of Envoy from a list of pools: `cargo xtask envoy-config`, or the
+//! program `session-affinity-config` where the project is not checked out.
 //!
 //! What has to fit together is a lot: names of clusters in the filter, in the route and among the
 //! secrets, the filter in the listener and again on every cluster, limits of bodies and of retries.
@@ -9,6 +10,7 @@
 //! it.
 
 mod clusters;
+mod command;
 mod input;
 mod socket_address;
 mod templates;
@@ -17,80 +19,53 @@ mod wiring;
 mod yaml;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
-
-use envoy_harness::progress::Step;
-use envoy_harness::{Envoy, Way};
+use anyhow::{Context, Result, anyhow};
+use envoy_harness::Mode;
 
 use input::Input;
 use wiring::Wiring;
+
+pub use command::{Arguments, Module};
 
 /// A configuration of Envoy.
 #[derive(Debug)]
 pub struct EnvoyConfig {
     wiring: Wiring,
-    way: Way,
-    command: String,
-}
-
-/// Prints the configuration for the pools of a file.
-///
-/// # Errors
-/// All that is wrong with the file, each problem with its path; or what Envoy says.
-pub fn print(file: &Path, way: Way, prepare: impl FnOnce() -> Result<Envoy>) -> Result<()> {
-    let config = EnvoyConfig::read(file, way)?;
-    let envoy = prepare()?;
-    ensure!(
-        way.runs_on(envoy.version),
-        "--way {} needs Envoy {} or later, but this is {}: choose one with --envoy, or another way",
-        way.as_str(),
-        way.oldest_envoy(),
-        envoy.version
-    );
-    let step = Step::start("configuration");
-    config.validate(&envoy)?;
-    step.done(&format!("accepted by Envoy {}", envoy.version));
-    std::io::stdout().write_all(config.yaml()?.as_bytes()).context("cannot print the configuration")
+    mode: Mode,
 }
 
 impl EnvoyConfig {
     /// Reads the pools of a file.
     ///
     /// # Errors
-    /// All that is wrong with it, each problem with its path.
-    pub fn read(file: &Path, way: Way) -> Result<Self> {
+    /// All problems of the file, each with its path.
+    pub fn read(file: &Path, mode: Mode) -> Result<Self> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let name = file.display().to_string();
-        Self::parse(&text, &name, way).map_err(|problems| {
-            anyhow!("{name} cannot be used:\n  {}", problems.to_string().replace('\n', "\n  "))
+        Self::parse(&text, mode).map_err(|problems| {
+            let problems = problems.to_string().replace('\n', "\n  ");
+            anyhow!("{} cannot be used:\n  {problems}", file.display())
         })
     }
 
-    /// Reads pools. `name` is what the file is called in the command that is told to readers.
+    /// Reads pools.
     ///
     /// # Errors
-    /// All that is wrong, each problem with its path.
-    pub fn parse(json: &str, name: &str, way: Way) -> Result<Self> {
-        let wiring = Wiring::new(deserialize(json)?, way)
+    /// All problems, each with its path.
+    pub fn parse(json: &str, mode: Mode) -> Result<Self> {
+        let wiring = Wiring::new(deserialize(json)?, mode)
             .map_err(|problems| anyhow!("{}", problems.join("\n")))?;
-        let mut command = format!("cargo xtask envoy-config {name}");
-        if way != Way::Clusters {
-            command.push_str(" --way ");
-            command.push_str(way.as_str());
-        }
-        Ok(Self { wiring, way, command })
+        Ok(Self { wiring, mode })
     }
 
-    /// The text for Envoy.
+    /// The text for Envoy. `command` is what prints it again; a comment at its head says so.
     ///
     /// # Errors
     /// If a template is broken.
-    pub fn yaml(&self) -> Result<String> {
-        templates::render(&self.wiring, self.way, &self.command)
+    pub fn yaml(&self, command: &str) -> Result<String> {
+        templates::render(&self.wiring, self.mode, command)
     }
 }
 

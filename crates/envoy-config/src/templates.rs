@@ -10,10 +10,10 @@ use serde_json::Map;
 
 use super::wiring::Wiring;
 use super::yaml;
-use envoy_harness::Way;
+use envoy_harness::Mode;
 
-/// One for what all ways have in common, one for each way, and one for each idea that several ways
-/// share.
+/// One for what all modes have in common, one for each mode, and one for each part that several
+/// modes share.
 const TEMPLATES: [(&str, &str); 9] = [
     ("envoy.yaml", include_str!("templates/envoy.yaml")),
     ("clusters", include_str!("templates/clusters.yaml")),
@@ -27,11 +27,11 @@ const TEMPLATES: [(&str, &str); 9] = [
 ];
 
 /// Prints a configuration. `command` is what the reader may run to print it again.
-pub(super) fn render(wiring: &Wiring, way: Way, command: &str) -> Result<String> {
+pub(super) fn render(wiring: &Wiring, mode: Mode, command: &str) -> Result<String> {
     let environment = environment().context("the templates are broken")?;
-    let template = environment.get_template(way.as_str()).context("the templates are broken")?;
-    let needs = one_line(&way.oldest_envoy().to_string());
-    let fails_over = way != Way::NextRequest;
+    let template = environment.get_template(mode.as_str()).context("the templates are broken")?;
+    let needs = one_line(&mode.oldest_envoy().to_string());
+    let fails_over = mode != Mode::NextRequest;
     let context =
         context! { command => one_line(command), needs, fails_over, ..Value::from(Serde(wiring)) };
     template.render(context).context("the templates are broken")
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn every_template_is_well_formed_and_every_way_has_one() {
         let environment = environment().unwrap();
-        for way in Way::ALL {
-            environment.get_template(way.as_str()).unwrap();
+        for mode in Mode::ALL {
+            environment.get_template(mode.as_str()).unwrap();
         }
     }
 

@@ -7,7 +7,7 @@ use session_affinity::config::Config;
 use super::clusters::{Cluster, Clusters};
 use super::input::{Input, Pool};
 use super::socket_address::SocketAddress;
-use envoy_harness::Way;
+use envoy_harness::Mode;
 
 /// Request headers that clients put their own keys into.
 const CLIENT_KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
@@ -57,9 +57,9 @@ impl Wiring {
     ///
     /// # Errors
     /// All problems, each with its path.
-    pub(super) fn new(input: Input, way: Way) -> Result<Self, Vec<String>> {
+    pub(super) fn new(input: Input, mode: Mode) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
-        let mut clusters = Clusters::new(way, &mut problems);
+        let mut clusters = Clusters::new(mode, &mut problems);
         let pools = input
             .pools
             .iter()
@@ -75,7 +75,7 @@ impl Wiring {
         configuration.insert("pools".to_owned(), Value::Array(pools));
         let config =
             parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
-        name_the_wires(&mut configuration, &config, way);
+        name_the_wires(&mut configuration, &config, mode);
         Ok(Self {
             listener: input.listener.into(),
             admin: input.admin.into(),
@@ -84,7 +84,7 @@ impl Wiring {
             configuration,
             buffers: Buffers::of(&config),
             retries: config.failover.max_attempts.saturating_sub(1),
-            removed_headers: removed_headers(&config, &input.pools, way),
+            removed_headers: removed_headers(&config, &input.pools, mode),
             named_upstreams: clusters.iter().any(Cluster::is_named),
             variables: variables(&clusters),
             clusters,
@@ -93,6 +93,10 @@ impl Wiring {
                 filter_state: config.routing.filter_state,
             },
         })
+    }
+
+    pub(super) fn module(&self) -> &str {
+        &self.module
     }
 
     /// The same with the module at another path.
@@ -121,7 +125,7 @@ fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Opti
 
 /// Writes the names that Envoy and the filter have in common into the filter's configuration, so
 /// that it shows them.
-fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, way: Way) {
+fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, mode: Mode) {
     let Some(routing) = configuration.get_mut("routing").and_then(Value::as_object_mut) else {
         return;
     };
@@ -131,16 +135,16 @@ fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, way: 
         }
     };
     name("header", &config.routing.header);
-    if way == Way::Clusters {
+    if mode == Mode::Clusters {
         name("filter_state", &config.routing.filter_state);
     }
 }
 
 /// The routing header stays inside, and so do clients' own keys, unless the replicas are to check
 /// them.
-fn removed_headers(config: &Config, pools: &[Pool], way: Way) -> Vec<String> {
+fn removed_headers(config: &Config, pools: &[Pool], mode: Mode) -> Vec<String> {
     let mut headers = vec![config.routing.header.clone()];
-    if way != Way::Replicas {
+    if mode != Mode::Replicas {
         let of_pools = pools
             .iter()
             .filter_map(|pool| pool.key_header.as_ref())

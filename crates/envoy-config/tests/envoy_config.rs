@@ -7,14 +7,13 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use envoy_config::EnvoyConfig;
-use envoy_harness::project_root;
-use envoy_harness::{Fixture, Way, find};
+use envoy_harness::{Fixture, Mode, find, module, project_root};
 use serde_json::{Value, json};
 
-fn example(way: Way) -> Result<EnvoyConfig> {
-    let input = way.shipped_input();
+fn example(mode: Mode) -> Result<EnvoyConfig> {
+    let input = mode.shipped_input();
     let json = fs::read_to_string(project_root().join(input)).with_context(|| input.to_owned())?;
-    EnvoyConfig::parse(&json, input, way)
+    EnvoyConfig::parse(&json, mode)
 }
 
 /// Everything that the generator knows: names, weights, TLS, several pools.
@@ -48,23 +47,22 @@ fn elaborate() -> Value {
     })
 }
 
-fn problems(way: Way, edit: impl FnOnce(&mut Value)) -> Vec<String> {
+fn problems(mode: Mode, edit: impl FnOnce(&mut Value)) -> Vec<String> {
     let mut input = elaborate();
     edit(&mut input);
-    let problem = EnvoyConfig::parse(&input.to_string(), "pools.json", way).unwrap_err();
+    let problem = EnvoyConfig::parse(&input.to_string(), mode).unwrap_err();
     problem.to_string().lines().map(str::to_owned).collect()
 }
 
 #[test]
 fn what_is_shipped_is_what_the_generator_prints() -> Result<()> {
-    for way in Way::ALL {
-        let shipped = fs::read_to_string(project_root().join(way.shipped_file()))?;
+    for mode in Mode::ALL {
+        let shipped = fs::read_to_string(project_root().join(mode.shipped_file()))?;
         ensure!(
-            example(way)?.yaml()? == shipped,
-            "{} differs: cargo xtask envoy-config {} --way {} prints it",
-            way.shipped_file(),
-            way.shipped_input(),
-            way.as_str()
+            example(mode)?.yaml(&mode.shipped_command())? == shipped,
+            "{} differs: {} prints it",
+            mode.shipped_file(),
+            mode.shipped_command()
         );
     }
     Ok(())
@@ -74,9 +72,9 @@ fn what_is_shipped_is_what_the_generator_prints() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 fn a_real_envoy_takes_what_is_meant_for_its_version_and_no_other() -> Result<()> {
     let envoy = find(None)?;
-    for way in Way::ALL {
-        let verdict = example(way)?.validate(&envoy);
-        assert_eq!(verdict.is_ok(), way.runs_on(envoy.version), "{} {verdict:?}", way.as_str());
+    for mode in Mode::ALL {
+        let verdict = example(mode)?.validate(&envoy, &module::path());
+        assert_eq!(verdict.is_ok(), mode.runs_on(envoy.version), "{} {verdict:?}", mode.as_str());
     }
     Ok(())
 }
@@ -85,11 +83,11 @@ fn a_real_envoy_takes_what_is_meant_for_its_version_and_no_other() -> Result<()>
 #[ignore = "needs Envoy: cargo xtask test"]
 fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
     let envoy = find(None)?;
-    for way in [Way::Clusters, Way::Keys, Way::NextRequest]
+    for mode in [Mode::Clusters, Mode::Keys, Mode::NextRequest]
         .into_iter()
-        .filter(|way| way.runs_on(envoy.version))
+        .filter(|mode| mode.runs_on(envoy.version))
     {
-        EnvoyConfig::parse(&elaborate().to_string(), "pools.json", way)?.validate(&envoy)?;
+        EnvoyConfig::parse(&elaborate().to_string(), mode)?.validate(&envoy, &module::path())?;
     }
     Ok(())
 }
@@ -99,8 +97,8 @@ fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
 fn what_envoy_refuses_is_told_in_its_words() -> Result<()> {
     let mut input = elaborate();
     input["ca_certificates"] = json!("/nowhere/certificates.pem");
-    let config = EnvoyConfig::parse(&input.to_string(), "pools.json", Way::NextRequest)?;
-    let problem = config.validate(&find(None)?).unwrap_err().to_string();
+    let config = EnvoyConfig::parse(&input.to_string(), Mode::NextRequest)?;
+    let problem = config.validate(&find(None)?, &module::path()).unwrap_err().to_string();
     assert!(
         problem.contains("refuses this configuration")
             && problem.contains("/nowhere/certificates.pem"),
@@ -111,7 +109,7 @@ fn what_envoy_refuses_is_told_in_its_words() -> Result<()> {
 
 #[test]
 fn a_provider_with_a_name_is_reached_by_tls_and_known_by_its_certificate() -> Result<()> {
-    let document = document(Way::Clusters)?;
+    let document = document(Mode::Clusters)?;
     let cluster = &document["static_resources"]["clusters"][0];
     assert_eq!((&cluster["name"], &cluster["type"]), (&json!("a_1"), &json!("LOGICAL_DNS")));
     let tls = &cluster["transport_socket"]["typed_config"];
@@ -132,7 +130,7 @@ fn a_provider_with_a_name_is_reached_by_tls_and_known_by_its_certificate() -> Re
 
 #[test]
 fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
-    let document = document(Way::Clusters)?;
+    let document = document(Mode::Clusters)?;
     let route = route(&document);
     assert_eq!(route["match"]["headers"][0]["name"], "x-cluster");
     let removed = ["x-cluster", "authorization", "x-api-key", "x-goog-api-key", "x-house-key"];
@@ -152,7 +150,7 @@ fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
 #[test]
 fn what_the_filter_is_told_of_pools_and_credentials_passes_through() -> Result<()> {
     let mut filter = Value::Null;
-    parsed(Way::Keys)?.edit_filter(|object| filter = object.clone())?;
+    parsed(Mode::Keys)?.edit_filter(|object| filter = object.clone())?;
     let pool = &filter["pools"][0];
     assert_eq!((&pool["cache_lifetime"], &pool["session"]["strict"]), (&json!("1h"), &json!(true)));
     let headers = json!([{"name": "x-api-key", "environment": "A_1"}]);
@@ -165,7 +163,7 @@ fn what_the_filter_is_told_of_pools_and_credentials_passes_through() -> Result<(
 
 #[test]
 fn the_filter_may_see_each_variable_once() -> Result<()> {
-    let document = document(Way::Keys)?;
+    let document = document(Mode::Keys)?;
     let cluster = &document["static_resources"]["clusters"][0];
     let options = &cluster["typed_extension_protocol_options"];
     let options = &options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
@@ -177,7 +175,7 @@ fn the_filter_may_see_each_variable_once() -> Result<()> {
 
 #[test]
 fn all_problems_are_told_with_their_paths() {
-    let found = problems(Way::Clusters, |input| {
+    let found = problems(Mode::Clusters, |input| {
         input["filter"]["routing"]["strategy"] = json!("random");
         input["filter"]["typo"] = json!(1);
         input["pools"][0]["credentials"][1]["weight"] = json!("many");
@@ -185,8 +183,8 @@ fn all_problems_are_told_with_their_paths() {
         input["pools"][1].as_object_mut().unwrap().remove("upstream");
     });
     let expected = [
-        "pools[0].credentials[1].key: required with --way clusters",
-        "pools[1].upstream: required with --way clusters",
+        "pools[0].credentials[1].key: required with --mode clusters",
+        "pools[1].upstream: required with --mode clusters",
         r#"filter.routing.strategy: expected round-robin, fill-first or consistent, found "random""#,
         "pools[0].credentials[1].weight: expected an integer, found a string",
         "filter.typo: unknown key",
@@ -196,21 +194,22 @@ fn all_problems_are_told_with_their_paths() {
 
 #[test]
 fn what_is_for_another_way_is_a_problem() {
-    let found = problems(Way::Replicas, |_| {});
+    let found = problems(Mode::Replicas, |_| {});
     assert!(found.contains(
-        &"pools[0].upstream: has no meaning with --way replicas: every replica has its own `endpoint`".to_owned()
+        &"pools[0].upstream: has no meaning with --mode replicas: every replica has its own `endpoint`".to_owned()
     ));
     assert!(
-        found
-            .contains(&"pools[1].credentials[0].endpoint: required with --way replicas".to_owned())
+        found.contains(
+            &"pools[1].credentials[0].endpoint: required with --mode replicas".to_owned()
+        )
     );
-    let found = problems(Way::Keys, |input| {
+    let found = problems(Mode::Keys, |input| {
         input["pools"][0]["credentials"][0]["endpoint"] = json!("10.0.0.1:80")
     });
     assert_eq!(
         found,
         [
-            "pools[0].credentials[0].endpoint: has no meaning with --way keys: the pool has an `upstream`"
+            "pools[0].credentials[0].endpoint: has no meaning with --mode keys: the pool has an `upstream`"
         ]
     );
 }
@@ -218,22 +217,23 @@ fn what_is_for_another_way_is_a_problem() {
 #[test]
 fn two_credentials_that_would_share_a_cluster_are_a_problem() {
     let found =
-        problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["id"] = json!("a_2"));
+        problems(Mode::Clusters, |input| input["pools"][1]["credentials"][0]["id"] = json!("a_2"));
     assert_eq!(found, [r#"pools[1].credentials[0].id: another one is the cluster "a_2" already"#]);
 }
 
 #[test]
 fn what_is_no_input_is_told_with_its_path() {
     let found =
-        problems(Way::Clusters, |input| input["pools"][1]["credentials"][0]["keys"] = json!("x"));
+        problems(Mode::Clusters, |input| input["pools"][1]["credentials"][0]["keys"] = json!("x"));
     assert!(
         found[0].starts_with("pools[1].credentials[0].keys: unknown field `keys`, expected one of"),
         "{found:?}"
     );
-    let found =
-        problems(Way::Clusters, |input| input["pools"][0]["upstream"] = json!("api.anthropic.com"));
+    let found = problems(Mode::Clusters, |input| {
+        input["pools"][0]["upstream"] = json!("api.anthropic.com")
+    });
     assert!(found[0].starts_with("pools[0].upstream: expected http or https"), "{found:?}");
-    let found = problems(Way::Clusters, |input| {
+    let found = problems(Mode::Clusters, |input| {
         input["pools"][0]["credentials"][0]["key"] = json!("sk-ant-secret")
     });
     assert!(
@@ -243,14 +243,14 @@ fn what_is_no_input_is_told_with_its_path() {
     assert!(!found[0].contains("secret"), "{found:?}");
 }
 
-fn parsed(way: Way) -> Result<Fixture> {
-    let yaml = EnvoyConfig::parse(&elaborate().to_string(), "pools.json", way)?.yaml()?;
+fn parsed(mode: Mode) -> Result<Fixture> {
+    let yaml = EnvoyConfig::parse(&elaborate().to_string(), mode)?.yaml("")?;
     Fixture::parse(&yaml, project_root())
 }
 
-fn document(way: Way) -> Result<Value> {
+fn document(mode: Mode) -> Result<Value> {
     let mut document = Value::Null;
-    let _ = parsed(way)?.edit(|all| document = all.clone());
+    let _ = parsed(mode)?.edit(|all| document = all.clone());
     Ok(document)
 }
 

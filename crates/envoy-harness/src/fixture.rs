@@ -17,8 +17,8 @@ use super::document::{
     TYPES, array, connection_managers, decode_configurations, edit_configurations,
     encode_configurations, endpoints, module_filenames, replace, replicas,
 };
+use super::mode::Mode;
 use super::project::project_root;
-use super::way::Way;
 
 pub use super::document::Encoding;
 
@@ -36,10 +36,10 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Reads the configuration that is shipped for a way. The path of the module is made absolute,
+    /// Reads the configuration that is shipped for a mode. The path of the module is made absolute,
     /// all else is as shipped.
-    pub fn shipped(way: Way) -> Result<Self> {
-        let path = project_root().join(way.shipped_file());
+    pub fn shipped(mode: Mode) -> Result<Self> {
+        let path = project_root().join(mode.shipped_file());
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text, project_root())
@@ -68,6 +68,16 @@ impl Fixture {
         self
     }
 
+    /// Lets the listeners and the admin interface listen at these addresses.
+    pub fn listening_on(mut self, listener: SocketAddr, admin: SocketAddr) -> Self {
+        const ADDRESS: &str = "/address/socket_address";
+        for document in array(&mut self.document, "/static_resources/listeners") {
+            replace(document, ADDRESS, socket_address(listener));
+        }
+        replace(&mut self.document["admin"], ADDRESS, socket_address(admin));
+        self
+    }
+
     /// Sends what the configuration sends to these ports of the loopback interface to these
     /// addresses.
     pub fn with_providers(mut self, addresses: &BTreeMap<u16, SocketAddr>) -> Result<Self> {
@@ -75,7 +85,7 @@ impl Fixture {
         for endpoint in endpoints(&mut self.document) {
             let port = endpoint["port_value"].as_u64().and_then(|port| u16::try_from(port).ok());
             if let Some((port, address)) = port.and_then(|port| addresses.get_key_value(&port)) {
-                *endpoint = json!({"address": address.ip(), "port_value": address.port()});
+                *endpoint = socket_address(*address);
                 unused.remove(port);
             }
         }
@@ -203,12 +213,16 @@ impl Fixture {
     }
 }
 
+fn socket_address(address: SocketAddr) -> Value {
+    json!({"address": address.ip(), "port_value": address.port()})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn shipped() -> Fixture {
-        Fixture::shipped(Way::Clusters).unwrap()
+        Fixture::shipped(Mode::Clusters).unwrap()
     }
 
     /// The filter's configuration, which must be the same in all places.
@@ -226,8 +240,8 @@ mod tests {
     #[test]
     fn the_module_is_found_from_any_working_directory() {
         let module = json!(project_root().join("dist/session_affinity.wasm"));
-        let modules = |way| {
-            let mut document = Fixture::shipped(way).unwrap().document;
+        let modules = |mode| {
+            let mut document = Fixture::shipped(mode).unwrap().document;
             module_filenames(&mut document)
                 .unwrap()
                 .into_iter()
@@ -235,7 +249,7 @@ mod tests {
                 .count()
         };
         // In the listener, and on every cluster where there is failover within a request.
-        assert_eq!(Way::ALL.map(modules), [1 + 7, 1 + 3, 1 + 1, 1]);
+        assert_eq!(Mode::ALL.map(modules), [1 + 7, 1 + 3, 1 + 1, 1]);
     }
 
     #[test]
@@ -258,6 +272,15 @@ mod tests {
     }
 
     #[test]
+    fn other_addresses_take_the_place_of_the_shipped_ones() {
+        let (listener, admin) = ("[::1]:7".parse().unwrap(), "127.0.0.2:8".parse().unwrap());
+        let text = text(&shipped().listening_on(listener, admin));
+        assert!(text.contains(r#"{"address":"::1","port_value":7}"#), "{text}");
+        assert!(text.contains(r#"{"address":"127.0.0.2","port_value":8}"#), "{text}");
+        assert!(!text.contains("9901") && !text.contains("10000"), "{text}");
+    }
+
+    #[test]
     fn providers_move_all_at_once() {
         // Each goes where another one was: replacing them one after the other would send two to the
         // same address.
@@ -277,7 +300,7 @@ mod tests {
     #[test]
     fn replicas_move_in_the_filter() {
         let moved = SocketAddr::from(([127, 0, 0, 1], 7));
-        let fixture = Fixture::shipped(Way::Replicas)
+        let fixture = Fixture::shipped(Mode::Replicas)
             .unwrap()
             .with_providers(&[(18012, moved)].into())
             .unwrap();

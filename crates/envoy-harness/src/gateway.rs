@@ -8,9 +8,9 @@ use anyhow::Result;
 
 use super::find::Envoy;
 use super::fixture::Fixture;
+use super::mode::Mode;
 use super::process::Process;
-use super::way::Way;
-use simulated_providers::{Addresses, Config, Providers, Replica, Vendor};
+use simulated_providers::{Config, Providers, Replica, Vendor};
 
 /// The ports at which the shipped configurations expect the providers.
 const PORTS: [(u16, Vendor); 3] =
@@ -23,7 +23,7 @@ pub struct Gateway {
     /// What it talks to.
     pub providers: Providers,
     /// How it is wired.
-    pub way: Way,
+    pub mode: Mode,
 }
 
 impl Gateway {
@@ -34,62 +34,54 @@ impl Gateway {
         workers: u32,
         edit: impl FnOnce(Fixture) -> Result<Fixture>,
     ) -> Result<Self> {
-        Self::start_way(envoy, Way::of_demo_on(envoy.version), workers, edit).await
+        Self::start_in(envoy, Mode::of_demo_on(envoy.version), workers, edit).await
     }
 
-    /// Starts the configuration of a way on free ports, with fresh providers. `edit` may change it
+    /// Starts the configuration of a mode on free ports, with fresh providers. `edit` may change it
     /// before.
-    pub async fn start_way(
+    pub async fn start_in(
         envoy: &Envoy,
-        way: Way,
+        mode: Mode,
         workers: u32,
         edit: impl FnOnce(Fixture) -> Result<Fixture>,
     ) -> Result<Self> {
-        let replicas = if way == Way::Replicas { Replica::demo() } else { Vec::new() };
+        let replicas = if mode == Mode::Replicas { Replica::demo() } else { Vec::new() };
         let replicas = replicas.into_iter().map(Replica::on_free_port).collect();
         let providers = Providers::start(Config { replicas, ..Config::default() }).await?;
-        let fixture = edit(Self::fixture_of(way, &providers)?)?;
-        Self::start_envoy(envoy, way, workers, fixture, providers).await
-    }
-
-    /// Starts the demo's configuration for this Envoy as it is, on its own ports.
-    pub async fn start_on_shipped_ports(envoy: &Envoy, workers: u32) -> Result<Self> {
-        let way = Way::of_demo_on(envoy.version);
-        let config = Config { addresses: Addresses::default(), ..Config::default() };
-        let providers = Providers::start(config).await?;
-        Self::start_envoy(envoy, way, workers, Fixture::shipped(way)?, providers).await
+        let fixture = edit(Self::fixture_of(mode, &providers)?)?;
+        Self::start_envoy(envoy, mode, workers, fixture, providers).await
     }
 
     async fn start_envoy(
         envoy: &Envoy,
-        way: Way,
+        mode: Mode,
         workers: u32,
         fixture: Fixture,
         providers: Providers,
     ) -> Result<Self> {
         let envoy =
             Process::start(envoy, &fixture, workers, &Self::environment(&providers)).await?;
-        Ok(Self { envoy, providers, way })
+        Ok(Self { envoy, providers, mode })
     }
 
     /// The configuration that this gateway was started from, in front of its providers, before any
     /// edit.
     pub fn fixture(&self) -> Result<Fixture> {
-        Self::fixture_of(self.way, &self.providers)
+        Self::fixture_of(self.mode, &self.providers)
     }
 
-    /// The configuration of a way on free ports, in front of these providers.
-    fn fixture_of(way: Way, providers: &Providers) -> Result<Fixture> {
-        let addresses: BTreeMap<u16, SocketAddr> = match way {
-            Way::Replicas => {
+    /// The configuration of a mode on free ports, in front of these providers.
+    fn fixture_of(mode: Mode, providers: &Providers) -> Result<Fixture> {
+        let addresses: BTreeMap<u16, SocketAddr> = match mode {
+            Mode::Replicas => {
                 let shipped = Replica::demo().into_iter().map(|replica| replica.address.port());
                 shipped.zip(providers.replicas().iter().map(|replica| replica.address)).collect()
             }
-            Way::Clusters | Way::Keys | Way::NextRequest => {
+            Mode::Clusters | Mode::Keys | Mode::NextRequest => {
                 PORTS.map(|(port, vendor)| (port, providers.address(vendor))).into()
             }
         };
-        Fixture::shipped(way)?.on_free_ports().with_providers(&addresses)
+        Fixture::shipped(mode)?.on_free_ports().with_providers(&addresses)
     }
 
     /// The environment variables from which Envoy or the filter takes the API keys.

@@ -9,8 +9,11 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
+use super::project::project_root;
+use super::target::TARGET;
+
+const FILE: &str = "session_affinity.wasm";
 const PACKAGE: &str = "session-affinity";
-const TARGET: &str = "wasm32-wasip1";
 
 /// The module as it is shipped.
 #[derive(Clone, Debug)]
@@ -21,32 +24,34 @@ pub struct Module {
     pub size: u64,
 }
 
+/// Where the module is that this project ships: `dist/session_affinity.wasm`.
+pub fn path() -> PathBuf {
+    project_root().join("dist").join(FILE)
+}
+
 /// Builds the filter for release into `dist/session_affinity.wasm`.
-pub fn build(project_root: &Path) -> Result<Module> {
-    let output =
-        cargo(project_root).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+pub fn build() -> Result<Module> {
+    let output = cargo().stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the filter cannot be built, see above");
-    put(&project_root.join("dist"), &output.stdout)
+    put(&project_root().join("dist"), &output.stdout)
 }
 
 /// Builds a filter that traps on demand into `target/trap/session_affinity.wasm`, for tests. It is
 /// never shipped.
-pub fn build_with_trap(project_root: &Path) -> Result<Module> {
-    let output =
-        cargo(project_root).args(["--features", "trap"]).output().context("cannot run cargo")?;
+pub fn build_with_trap() -> Result<Module> {
+    let output = cargo().args(["--features", "trap"]).output().context("cannot run cargo")?;
     ensure!(
         output.status.success(),
         "the filter cannot be built:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    put(&project_root.join("target/trap"), &output.stdout)
+    put(&project_root().join("target/trap"), &output.stdout)
 }
 
 /// Builds it as [`build`] does, but passes on what cargo says, line by line, instead of letting it
 /// write to the terminal. If the build fails, all of that is in the error.
-pub fn build_silently(project_root: &Path, mut progress: impl FnMut(&str)) -> Result<Module> {
-    let mut child =
-        cargo(project_root).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
+pub fn build_silently(mut progress: impl FnMut(&str)) -> Result<Module> {
+    let mut child = cargo().stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut told = String::new();
     // Both at once: cargo waits when nobody reads one of them.
@@ -62,7 +67,7 @@ pub fn build_silently(project_root: &Path, mut progress: impl FnMut(&str)) -> Re
     });
     let status = child.wait().context("cannot wait for cargo")?;
     ensure!(status.success(), "the filter cannot be built:\n{told}");
-    put(&project_root.join("dist"), &messages?)
+    put(&project_root().join("dist"), &messages?)
 }
 
 /// Copies what cargo says it has built into a directory.
@@ -72,7 +77,7 @@ fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
         .with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    let path = directory.join("session_affinity.wasm");
+    let path = directory.join(FILE);
     // By a rename, because an Envoy that watches the file, or a test that starts one, must never
     // read a half.
     let new = tempfile::NamedTempFile::new_in(directory)
@@ -85,10 +90,10 @@ fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
 
 /// The build. It writes messages to stdout, because where the module ends up depends on settings
 /// that only cargo knows.
-fn cargo(project_root: &Path) -> Command {
+fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .current_dir(project_root)
+        .current_dir(project_root())
         .args(["build", "--release", "--locked", "--package", PACKAGE, "--lib", "--target", TARGET])
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped());
@@ -108,7 +113,7 @@ fn built_module(messages: &str) -> Option<PathBuf> {
         .filter(|message| message["reason"] == "compiler-artifact")
         .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
         .filter_map(|name| name.as_str().map(PathBuf::from))
-        .find(|path| path.ends_with("session_affinity.wasm"))
+        .find(|path| path.ends_with(FILE))
 }
 
 #[cfg(test)]

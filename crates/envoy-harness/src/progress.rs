@@ -1,28 +1,28 @@
-//! What the terminal shows while something takes its time: one line for each step, that ends with a
+//! What the terminal shows while something takes its time: one line for each step, which ends with a
 //! tick and a result.
 //!
-//! All of it goes to stderr, so that the output of a command can be kept in a file. Where stderr is
-//! no terminal a step is two plain lines.
+//! All of it goes to stderr, so that stdout holds the result of a command and nothing else. Where
+//! stderr is no terminal a step is plain lines.
 
+use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A step under way. Dropped before it is done, it leaves no line: what went wrong is told by the
-/// error.
+/// A step under way. Dropped before it is done, it leaves no line: the error says what went wrong.
 pub struct Step {
     name: String,
     bar: ProgressBar,
 }
 
 impl Step {
-    /// A step of which nobody knows how long it takes.
+    /// A step of unknown length.
     pub fn start(name: &str) -> Self {
         let bar = ProgressBar::new_spinner();
         Self::show(name, bar, "{spinner} {prefix:<17} {wide_msg} {elapsed}")
     }
 
-    /// A step of so many parts.
+    /// A step of this many parts.
     pub fn of_parts(name: &str, parts: u64) -> Self {
         let bar = ProgressBar::new(parts);
         Self::show(name, bar, "{spinner} {prefix:<17} {bar:30} {pos}/{len} {wide_msg}")
@@ -35,14 +35,22 @@ impl Step {
         bar.set_prefix(name.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
         if bar.is_hidden() {
-            eprintln!("… {name}");
+            note(&format!("… {name}"));
         }
         Self { name: name.to_owned(), bar }
     }
 
-    /// Says what is going on.
+    /// Shows what is going on, if there is a terminal.
     pub fn say(&self, message: &str) {
         self.bar.set_message(message.trim().to_owned());
+    }
+
+    /// Shows what is going on, as a line of its own if there is no terminal.
+    pub fn announce(&self, message: &str) {
+        if self.bar.is_hidden() {
+            note(&format!("… {}: {message}", self.name));
+        }
+        self.say(message);
     }
 
     /// One more part is done.
@@ -53,8 +61,18 @@ impl Step {
     /// The step is done.
     pub fn done(self, result: &str) {
         self.bar.finish_and_clear();
-        eprintln!("✓ {:<17} {result}", self.name);
+        done(&self.name, result);
     }
+}
+
+/// Shows the result of a step that took no time.
+pub fn done(name: &str, result: &str) {
+    note(&format!("✓ {name:<17} {result}"));
+}
+
+/// Writes a line to stderr. A reader that has gone, such as `head`, is no reason to fail.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Drop for Step {

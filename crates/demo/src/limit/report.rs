@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, Color, Table};
 
-use super::{Course, Limit, RETRY_AFTER, WAY};
+use super::{Course, Limit, MODE, RETRY_AFTER};
 use crate::replay::{Refusal, Turn, Work, letter};
 use crate::table::{align_right, grouped, table};
 
@@ -21,7 +21,7 @@ pub(crate) fn render(limit: &Limit, terminal: bool) -> String {
 
 /// The section where there is nothing to tell.
 pub(crate) fn absent() -> String {
-    let needed = WAY.oldest_envoy();
+    let needed = MODE.oldest_envoy();
     format!(
         "\nLIMIT: left out, because before Envoy {needed} the demo's configuration asks one credential a request."
     )

@@ -1,8 +1,8 @@
-//! The configurations that are shipped, one for each way of wiring: each serves, and says nothing
+//! The configurations that are shipped, one for each mode: each serves, and says nothing
 //! of itself upstream.
 
 use anyhow::Result;
-use envoy_harness::Way;
+use envoy_harness::Mode;
 use envoy_harness::gateway::Gateway;
 use serde_json::{Value, json};
 use simulated_providers::Fault;
@@ -17,10 +17,10 @@ fn chat() -> Value {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn every_shipped_configuration_keeps_sessions_and_carries_the_right_key() -> Result<()> {
     let envoy = envoy()?;
-    for way in Way::ALL.into_iter().filter(|way| way.runs_on(envoy.version)) {
-        let gateway = Gateway::start_way(&envoy, way, 1, Ok).await?;
-        let (accounts, keys) = match way {
-            Way::Replicas => (["replica-a", "replica-b"], ["Bearer a client's own"; 2]),
+    for mode in Mode::ALL.into_iter().filter(|mode| mode.runs_on(envoy.version)) {
+        let gateway = Gateway::start_in(&envoy, mode, 1, Ok).await?;
+        let (accounts, keys) = match mode {
+            Mode::Replicas => (["replica-a", "replica-b"], ["Bearer a client's own"; 2]),
             _ => (["openai-a", "openai-b"], ["Bearer sk-simulated-a", "Bearer sk-simulated-b"]),
         };
         for outcome in ["miss", "hit"] {
@@ -34,20 +34,20 @@ async fn every_shipped_configuration_keeps_sessions_and_carries_the_right_key() 
                 assert_eq!(
                     (answer.account.as_str(), answer.outcome.as_str()),
                     (account, outcome),
-                    "{way:?}"
+                    "{mode:?}"
                 );
             }
         }
         for (request, key) in gateway.providers.requests().iter().zip(keys.into_iter().cycle()) {
-            assert_eq!(request.headers["authorization"], key, "{way:?}");
+            assert_eq!(request.headers["authorization"], key, "{mode:?}");
             let names = request.headers.keys().map(|name| name.as_str());
             let ours: Vec<_> = names
                 .filter(|name| name.starts_with("x-session-affinity") || name.contains("retr"))
                 .collect();
-            assert!(ours.is_empty(), "{way:?} {ours:?}");
+            assert!(ours.is_empty(), "{mode:?} {ours:?}");
         }
         let response = send(&gateway, post("/nobody/serves/this").body(body(&json!({})))?).await?;
-        assert_eq!(response.status, 404, "{way:?}");
+        assert_eq!(response.status, 404, "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -57,9 +57,9 @@ async fn every_shipped_configuration_keeps_sessions_and_carries_the_right_key() 
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_credential_that_fails_costs_a_request_in_one_way_only() -> Result<()> {
     let envoy = envoy()?;
-    for way in Way::ALL.into_iter().filter(|way| way.runs_on(envoy.version)) {
-        let gateway = Gateway::start_way(&envoy, way, 1, Ok).await?;
-        let first = if way == Way::Replicas { "replica-a" } else { "openai-a" };
+    for mode in Mode::ALL.into_iter().filter(|mode| mode.runs_on(envoy.version)) {
+        let gateway = Gateway::start_in(&envoy, mode, 1, Ok).await?;
+        let first = if mode == Mode::Replicas { "replica-a" } else { "openai-a" };
         gateway.providers.fault(
             first,
             Fault::Status { status: 503, retry_after: None },
@@ -70,8 +70,8 @@ async fn a_credential_that_fails_costs_a_request_in_one_way_only() -> Result<()>
             let request = post("/v1/chat/completions").header("x-session-id", "1");
             statuses.push(send(&gateway, request.body(body(&chat()))?).await?.status.as_u16());
         }
-        let expected = if way == Way::NextRequest { [503, 200] } else { [200, 200] };
-        assert_eq!(statuses, expected, "{way:?}");
+        let expected = if mode == Mode::NextRequest { [503, 200] } else { [200, 200] };
+        assert_eq!(statuses, expected, "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -81,10 +81,10 @@ async fn a_credential_that_fails_costs_a_request_in_one_way_only() -> Result<()>
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_cluster_that_the_route_does_not_list_is_no_way_out() -> Result<()> {
     let envoy = envoy()?;
-    for way in
-        [Way::Clusters, Way::NextRequest].into_iter().filter(|way| way.runs_on(envoy.version))
+    for mode in
+        [Mode::Clusters, Mode::NextRequest].into_iter().filter(|mode| mode.runs_on(envoy.version))
     {
-        let gateway = Gateway::start_way(&envoy, way, 1, |fixture| {
+        let gateway = Gateway::start_in(&envoy, mode, 1, |fixture| {
             fixture.edit_filter(|filter| {
                 filter["pools"][1]["credentials"] =
                     json!([{"id": "openai-a", "cluster": "elsewhere"}]);
@@ -92,8 +92,8 @@ async fn a_cluster_that_the_route_does_not_list_is_no_way_out() -> Result<()> {
         });
         let gateway = gateway.await?;
         let response = send(&gateway, post("/v1/chat/completions").body(body(&chat()))?).await?;
-        assert_eq!(response.status, 503, "{way:?} {}", decision(&response)?);
-        assert!(gateway.providers.requests().is_empty(), "{way:?}");
+        assert_eq!(response.status, 503, "{mode:?} {}", decision(&response)?);
+        assert!(gateway.providers.requests().is_empty(), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())

@@ -1,14 +1,14 @@
-//! The ways in which Envoy can be told which credential serves a request, and a failed one to go to
-//! another.
+//! The modes in which Envoy can be wired: how it learns which credential serves a request, and where
+//! a request that failed goes next.
 
 use clap::ValueEnum;
 
 use super::version::{FLOOR, Version};
 
-/// A way of wiring the filter into Envoy. Of each one configuration is shipped, the output of
+/// How the filter is wired into Envoy. One configuration is shipped for each mode, the output of
 /// `cargo xtask envoy-config`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Way {
+pub enum Mode {
     /// A cluster for every credential, and failover within a request from one to the other
     Clusters,
     /// A cluster for every pool, into whose requests the filter puts the key of each attempt
@@ -20,7 +20,7 @@ pub enum Way {
     NextRequest,
 }
 
-impl Way {
+impl Mode {
     /// All, the recommended one first.
     pub const ALL: [Self; 4] = [Self::Clusters, Self::Keys, Self::Replicas, Self::NextRequest];
 
@@ -48,7 +48,7 @@ impl Way {
         version >= self.oldest_envoy()
     }
 
-    /// The way of the demo: the recommended one, or the one that is closest to it on an older
+    /// The mode of the demo: the recommended one, or the one that is closest to it on an older
     /// Envoy.
     pub fn of_demo_on(version: Version) -> Self {
         if Self::Clusters.runs_on(version) { Self::Clusters } else { Self::NextRequest }
@@ -71,6 +71,17 @@ impl Way {
             Self::Clusters | Self::Keys | Self::NextRequest => "examples/providers.json",
         }
     }
+
+    /// The command that prints the configuration that is shipped.
+    pub fn shipped_command(self) -> String {
+        let command = format!("cargo xtask envoy-config {}", self.shipped_input());
+        match self {
+            Self::Clusters => command,
+            Self::Keys | Self::Replicas | Self::NextRequest => {
+                format!("{command} --mode {}", self.as_str())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -79,18 +90,18 @@ mod tests {
 
     #[test]
     fn the_demo_runs_on_every_supported_envoy() {
-        let way = |version: &str| Way::of_demo_on(version.parse().unwrap());
-        assert_eq!(way("1.36.4"), Way::NextRequest);
-        assert_eq!(way("1.38.9"), Way::NextRequest);
-        assert_eq!(way("1.39.0"), Way::Clusters);
-        assert_eq!(way("1.40.0"), Way::Clusters);
-        assert!(Way::ALL.iter().all(|way| way.runs_on(super::super::version::PINNED)));
+        let mode = |version: &str| Mode::of_demo_on(version.parse().unwrap());
+        assert_eq!(mode("1.36.4"), Mode::NextRequest);
+        assert_eq!(mode("1.38.9"), Mode::NextRequest);
+        assert_eq!(mode("1.39.0"), Mode::Clusters);
+        assert_eq!(mode("1.40.0"), Mode::Clusters);
+        assert!(Mode::ALL.iter().all(|mode| mode.runs_on(super::super::version::PINNED)));
     }
 
     #[test]
     fn names_are_those_of_the_command_line() {
-        for way in Way::ALL {
-            assert_eq!(way.to_possible_value().unwrap().get_name(), way.as_str());
+        for mode in Mode::ALL {
+            assert_eq!(mode.to_possible_value().unwrap().get_name(), mode.as_str());
         }
     }
 }

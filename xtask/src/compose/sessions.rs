@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::report::report;
 use super::stack::PUBLISHED;
 use envoy_harness::client::{self, Protocol};
+use envoy_harness::output::print;
 use simulated_providers::ACCOUNT_HEADER;
 
 /// So many conversations begin, and the first two of them go on.
@@ -22,7 +23,7 @@ const GO_ON: usize = 2;
 const TURNS: usize = 3;
 
 /// Holds the conversations, interleaved, and prints who served them.
-pub(super) async fn tell() -> Result<()> {
+pub(super) async fn check() -> Result<()> {
     let mut conversations: Vec<_> = (1..=CONVERSATIONS).map(Conversation::new).collect();
     for turn in 0..TURNS {
         let speaking = if turn == 0 { CONVERSATIONS } else { GO_ON };
@@ -30,8 +31,8 @@ pub(super) async fn tell() -> Result<()> {
             conversation.take_turn().await?;
         }
     }
-    println!("{}", table(&conversations));
-    check(&conversations)
+    print(&format!("{}\n", table(&conversations)))?;
+    ensure_affinity(&conversations)
 }
 
 /// One client with one session, in the format of Anthropic's Messages API.
@@ -90,7 +91,7 @@ fn table(conversations: &[Conversation]) -> Table {
     table
 }
 
-fn check(conversations: &[Conversation]) -> Result<()> {
+fn ensure_affinity(conversations: &[Conversation]) -> Result<()> {
     let mut used = BTreeSet::new();
     for Conversation { session, accounts, .. } in conversations {
         let served: BTreeSet<_> = accounts.iter().collect();
@@ -116,18 +117,20 @@ mod tests {
 
     #[test]
     fn a_conversation_that_moves_fails_the_story() {
-        let problem = check(&conversations(&[&["a", "a", "b"], &["b"]])).unwrap_err().to_string();
+        let problem =
+            ensure_affinity(&conversations(&[&["a", "a", "b"], &["b"]])).unwrap_err().to_string();
         assert_eq!(problem, r#"compose-test-0 did not stay on one account: ["a", "a", "b"]"#);
     }
 
     #[test]
     fn conversations_that_do_not_spread_fail_the_story() {
-        let problem = check(&conversations(&[&["a", "a", "a"], &["a"]])).unwrap_err().to_string();
+        let problem =
+            ensure_affinity(&conversations(&[&["a", "a", "a"], &["a"]])).unwrap_err().to_string();
         assert_eq!(problem, r#"all conversations went to one account: {"a"}"#);
     }
 
     #[test]
     fn conversations_that_stay_and_spread_pass() {
-        check(&conversations(&[&["a", "a", "a"], &["b", "b", "b"], &["a"]])).unwrap();
+        ensure_affinity(&conversations(&[&["a", "a", "a"], &["b", "b", "b"], &["a"]])).unwrap();
     }
 }
