@@ -8,6 +8,10 @@
 //! A chosen credential is written down at once, so that concurrent requests of a session stay
 //! together. But only a response confirms it: a credential that fails before it has ever served the
 //! session is removed from its binding.
+//!
+//! A session is never stuck to a home that fails it. What refuses one session may serve all others,
+//! so the binding itself counts how often the home failed the session in a row. After
+//! [`FAILURES_TO_MOVE`] the credential that serves it next becomes its home.
 
 use std::time::Duration;
 
@@ -16,6 +20,10 @@ use crate::hash::KeyHash;
 use crate::shared::{CasMismatch, SharedData};
 use crate::table::{Edit, Entry, Slot, Table};
 use crate::time::Timestamp;
+
+/// A home that has failed its session so often in a row is left for the next credential that serves
+/// it. A refusal counts for both.
+pub const FAILURES_TO_MOVE: u8 = 2;
 
 /// Sentinel: no substitute.
 const NO_SUBSTITUTE: CredentialId = CredentialId(0);
@@ -27,9 +35,16 @@ pub struct Binding {
     pub home: BoundCredential,
     /// The credential that stood in for the home last.
     pub substitute: Option<BoundCredential>,
+    /// How often the home failed the session since it last served it.
+    pub failures: u8,
+    /// Until then the session avoids its home, because the client got an error from it.
+    pub avoid_until: Timestamp,
     /// When the binding was last used.
     pub used: Timestamp,
 }
+
+/// Failures of credentials in one request: how much each counts.
+pub type Failures<'a> = &'a [(CredentialId, u8)];
 
 /// A credential, as a session knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,21 +73,42 @@ impl BoundCredential {
 impl Binding {
     /// The binding of a session whose home was just chosen.
     pub fn new(home: BoundCredential, now: Timestamp) -> Self {
-        Self { home, substitute: None, used: now }
+        Self { home, substitute: None, failures: 0, avoid_until: Timestamp::EPOCH, used: now }
     }
 
-    /// The binding after a credential has served the session. Another credential replaces the home
-    /// only if that never served, or if sessions do not return.
-    fn served_by(mut self, credential: CredentialId, returns: bool, now: Timestamp) -> Self {
+    /// Whether the session is better served elsewhere, though its home may be ready.
+    pub fn avoids_home(&self, now: Timestamp) -> bool {
+        self.failures >= FAILURES_TO_MOVE || now < self.avoid_until
+    }
+
+    /// The binding after a credential has served the session, and these have failed it in the same
+    /// request. Another credential replaces the home only if that never served, if sessions do not
+    /// return, or if the home failed the session too often.
+    fn served_by(
+        mut self,
+        credential: CredentialId,
+        failed: Failures<'_>,
+        returns: bool,
+        now: Timestamp,
+    ) -> Self {
         let serving = BoundCredential { credential, served: Some(now) };
         if self.home.credential == credential {
-            self.home = serving;
-        } else if self.home.served.is_none() || !returns {
-            return Self::new(serving, now);
-        } else {
-            self.substitute = Some(serving);
+            return Self { home: serving, substitute: self.substitute, ..Self::new(serving, now) };
         }
+        self.add_failures(failed);
+        if self.home.served.is_none() || !returns || self.failures >= FAILURES_TO_MOVE {
+            return Self::new(serving, now);
+        }
+        self.substitute = Some(serving);
         self
+    }
+
+    fn add_failures(&mut self, failed: Failures<'_>) {
+        for (credential, count) in failed {
+            if *credential == self.home.credential {
+                self.failures = self.failures.saturating_add(*count);
+            }
+        }
     }
 
     /// What is left after a credential has failed; `None` if nothing is.
@@ -84,21 +120,24 @@ impl Binding {
         (self.home != failed).then_some(self)
     }
 
-    fn numbers(&self) -> [u64; 4] {
+    fn numbers(&self) -> [u64; 5] {
         let substitute = self.substitute.unwrap_or(BoundCredential::chosen(NO_SUBSTITUTE));
         let [home, home_served] = self.home.numbers();
         let [substitute, substitute_served] = substitute.numbers();
-        [home, home_served, substitute, substitute_served]
+        let trouble = self.avoid_until.as_millis() << 8 | u64::from(self.failures);
+        [home, home_served, substitute, substitute_served, trouble]
     }
 }
 
-impl From<Entry<4>> for Binding {
-    fn from(entry: Entry<4>) -> Self {
-        let [home, home_served, substitute, substitute_served] = entry.numbers;
+impl From<Entry<5>> for Binding {
+    fn from(entry: Entry<5>) -> Self {
+        let [home, home_served, substitute, substitute_served, trouble] = entry.numbers;
         let substitute = BoundCredential::from_numbers(substitute, substitute_served);
         Self {
             home: BoundCredential::from_numbers(home, home_served),
             substitute: Some(substitute).filter(|it| it.credential != NO_SUBSTITUTE),
+            failures: (trouble & 0xff) as u8,
+            avoid_until: Timestamp::from_millis(trouble >> 8),
             used: entry.used,
         }
     }
@@ -107,13 +146,13 @@ impl From<Entry<4>> for Binding {
 /// The bindings of all pools.
 #[derive(Clone, Copy, Debug)]
 pub struct Bindings {
-    table: Table<4>,
+    table: Table<5>,
     ttl: Duration,
 }
 
 /// The binding of a key as it was read, and the right to replace just that.
 pub struct BindingSlot<'a, S> {
-    slot: Slot<'a, S, 4>,
+    slot: Slot<'a, S, 5>,
     binding: Option<Binding>,
 }
 
@@ -161,6 +200,7 @@ impl Bindings {
         shared: &impl SharedData,
         key: KeyHash,
         credential: CredentialId,
+        failed: Failures<'_>,
         returns: bool,
         now: Timestamp,
     ) -> bool {
@@ -168,7 +208,32 @@ impl Bindings {
             let binding = self
                 .alive(entry, now)
                 .unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
-            (Edit::Put(binding.served_by(credential, returns, now).numbers()), ())
+            (Edit::Put(binding.served_by(credential, failed, returns, now).numbers()), ())
+        });
+        updated.written
+    }
+
+    /// Records that credentials failed a session, and that its client got an error. Returns whether
+    /// it could be written.
+    pub fn fail(
+        &self,
+        shared: &impl SharedData,
+        key: KeyHash,
+        failed: Failures<'_>,
+        avoid_until: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let updated = self.table.update(shared, key, now, |entry| {
+            let Some(before) = self.alive(entry, now) else {
+                return (Edit::Leave, ());
+            };
+            let mut after = before;
+            after.add_failures(failed);
+            if after == before {
+                return (Edit::Leave, ());
+            }
+            after.avoid_until = avoid_until;
+            (Edit::Put(after.numbers()), ())
         });
         updated.written
     }
@@ -202,11 +267,11 @@ impl Bindings {
     }
 
     /// The table under the bindings, for tools that walk it.
-    pub fn table(&self) -> &Table<4> {
+    pub fn table(&self) -> &Table<5> {
         &self.table
     }
 
-    fn alive(&self, entry: Option<Entry<4>>, now: Timestamp) -> Option<Binding> {
+    fn alive(&self, entry: Option<Entry<5>>, now: Timestamp) -> Option<Binding> {
         entry.filter(|entry| now <= entry.used + self.ttl).map(Binding::from)
     }
 }

@@ -123,7 +123,8 @@ mod tests {
         returns: Return,
     ) -> Destination {
         let substitute = substitute_served.map(|served| bound(2, served));
-        let binding = Binding { home: bound(1, home_served), substitute, used: CIRCUMSTANCES.now };
+        let home_of = bound(1, home_served);
+        let binding = Binding { substitute, ..Binding::new(home_of, CIRCUMSTANCES.now) };
         Circumstances { home, substitute_is_ready, returns, ..CIRCUMSTANCES }.destination(&binding)
     }
 

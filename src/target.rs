@@ -3,6 +3,8 @@
 use crate::api::{Api, model_in_path};
 use crate::body::PathId;
 use crate::config::{Match, Pool};
+use crate::cooldown::Subject;
+use crate::operation::Operation;
 use crate::request::{Headers, Request};
 
 /// Bytes of a model's name that count. No real name is this long, but a client may send one, and
@@ -18,6 +20,8 @@ pub struct Target<'c> {
     pub provider: &'c str,
     /// The API that the client speaks.
     pub api: Api,
+    /// What is asked for.
+    pub operation: Operation,
     /// The model as the client wrote it, at most 512 bytes of it; empty if it did not, or if the
     /// body was not read.
     pub model: String,
@@ -41,18 +45,29 @@ impl<'c> Target<'c> {
             serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model)
         };
         let pool = pools.iter().find(fits)?;
-        Some(Self::new(pool, Api::of(headers.path(), &host), model))
+        let api = Api::of(headers.path(), &host);
+        let operation =
+            Operation::of(headers.text(":method"), headers.path(), headers.ask_for_websocket());
+        Some(Self::new(pool, api, operation, model))
     }
 
     /// A request whose pool, API and model are known.
-    pub fn new(pool: &'c Pool, api: Api, model: String) -> Self {
+    pub fn new(pool: &'c Pool, api: Api, operation: Operation, model: String) -> Self {
         Self {
             pool,
             provider: pool.provider.as_deref().unwrap_or(api.as_str()),
             api,
+            operation,
             canonical_model: canonical(&model).to_owned(),
             model,
         }
+    }
+}
+
+impl Target<'_> {
+    /// What a cooldown may cover.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { model: &self.canonical_model, operation: self.operation }
     }
 }
 

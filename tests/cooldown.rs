@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use session_affinity::outcome::{Observed, Outcome};
 use session_affinity::request::Headers;
 use session_affinity::request::Request;
-use session_affinity::router::Decision;
+use session_affinity::router::{Decision, Refusal};
 use world::{HOUR, MINUTE, SECOND, World, is, received, routed, said};
 
 const NONE: Duration = Duration::ZERO;
@@ -39,7 +39,7 @@ impl World {
     /// The seconds after which a refused session may come again.
     fn retry_after(&self, session: &str) -> (u16, Option<u64>) {
         match self.ask(session, "m") {
-            Decision::Reply(_, reply) => (reply.status, reply.retry_after),
+            Decision::Reply(Refusal { reply, .. }) => (reply.status, reply.retry_after),
             other => panic!("{other:?}"),
         }
     }
@@ -201,7 +201,7 @@ fn when_all_wait_the_first_recovery_is_told() {
     world.meets("1", 429, &[("retry-after", "30")], "");
     world.meets("1", 429, &[("retry-after", "20")], "");
     assert_eq!(world.retry_after("1"), (429, Some(20)));
-    let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("served") };
+    let Decision::Reply(Refusal { reply, .. }) = world.ask("1", "m") else { panic!("served") };
     let body: Value = serde_json::from_str(&reply.body).unwrap();
     let message = "All credentials for model m are cooling down via provider claude";
     assert_eq!(

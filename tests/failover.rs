@@ -4,12 +4,14 @@
 
 mod world;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use session_affinity::config::{CredentialId, PoolId};
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::reply::LocalReply;
 use session_affinity::request::Headers;
-use session_affinity::response::Response;
+use session_affinity::response::{Failure, Response};
 use session_affinity::router::{NextStep, Plan};
 use world::{SECOND, World, received, routed, said};
 
@@ -40,9 +42,9 @@ impl World {
     fn attempt(&self, plan: &mut Plan) -> String {
         *plan = Plan::decode(&plan.encode()).unwrap();
         if plan.is_pending() {
-            self.router.observe(plan, &Response::ConnectionFailed, &self.shared, self.now);
+            self.router.observe(plan, &Response::Failed(Failure::Reset), &self.shared, self.now);
         }
-        match self.router.attempt(plan, &self.shared, self.now).unwrap() {
+        match self.router.attempt(plan, "", &self.shared, self.now).unwrap() {
             NextStep::Send { credential, .. } => credential.id.clone(),
             NextStep::Reply(reply) => reply.status.to_string(),
         }
@@ -223,7 +225,7 @@ fn who_comes_last_hears_the_first_recovery() {
         world.limit(&mut plan, seconds);
     }
     let reply = world.router.earlier_recovery(&plan, &world.shared, world.now).unwrap();
-    assert_eq!(waits(&reply), (429, Some(20)));
+    assert_eq!(reply, Duration::from_secs(20));
 
     let alone = World::new(json!({"credentials": [{"id": "a", "cluster": "a"}]}));
     let mut plan = alone.plan("1");
@@ -242,9 +244,10 @@ fn a_last_connection_that_fails_is_told_in_the_clients_dialect() {
     let mut plan = world.plan("1");
     world.attempt(&mut plan);
     world.attempt(&mut plan);
-    world.router.observe(&mut plan, &Response::ConnectionFailed, &world.shared, world.now);
+    world.router.observe(&mut plan, &Response::Failed(Failure::Reset), &world.shared, world.now);
     assert_eq!(plan.end(), Some(Failover::Exhausted));
-    let reply = world.router.no_response(&plan, &world.shared, world.now).unwrap();
+    let reply =
+        world.router.no_response(&plan, world.router.pool_of(&plan).unwrap(), Failure::Reset);
     assert_eq!(waits(&reply), (503, None), "c could be asked at once");
     assert!(reply.body.contains(r#""type":"error""#), "{}", reply.body);
 }
@@ -257,8 +260,9 @@ fn a_strict_session_whose_home_does_not_answer_is_told_when_to_come_back() {
     world.hear(&mut plan, 200, &[], "");
     let mut plan = world.plan("1");
     world.attempt(&mut plan);
-    world.router.observe(&mut plan, &Response::ConnectionFailed, &world.shared, world.now);
-    let reply = world.router.no_response(&plan, &world.shared, world.now).unwrap();
+    world.router.observe(&mut plan, &Response::Failed(Failure::Reset), &world.shared, world.now);
+    let reply =
+        world.router.no_response(&plan, world.router.pool_of(&plan).unwrap(), Failure::Reset);
     assert_eq!(waits(&reply), (503, Some(60)), "others are ready, but not for this session");
 }
 
@@ -279,7 +283,7 @@ fn what_only_the_listener_knows_yet_is_none_of_the_clusters() {
         Plan { pool: PoolId(7), ..world.plan("1") },
     ] {
         assert!(
-            world.router.attempt(&mut unknown.clone(), &world.shared, world.now).is_none(),
+            world.router.attempt(&mut unknown.clone(), "", &world.shared, world.now).is_none(),
             "{unknown:?}"
         );
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::router::Decision;
 use session_affinity::router::Plan;
+use session_affinity::router::{Decision, Refusal};
 use world::{MINUTE, SECOND, World, is, routed, said};
 
 /// Three credentials, chosen by id, so that a choice can be told from a binding; and these
@@ -262,7 +262,7 @@ fn a_strict_session_is_served_by_its_home_or_not_at_all() {
         let mut world = World::new(section);
         assert_eq!(world.serve("1"), is("a", Outcome::Miss));
         world.limit("1", 1_000);
-        let Decision::Reply(_, reply) = world.ask("1", "m") else {
+        let Decision::Reply(Refusal { reply, .. }) = world.ask("1", "m") else {
             panic!("it was served elsewhere")
         };
         assert_eq!((reply.status, reply.retry_after), (429, Some(1_000)));
@@ -274,7 +274,7 @@ fn a_strict_session_is_served_by_its_home_or_not_at_all() {
             "also when it is cold: state may be there"
         );
         world.fail("1", 503);
-        let Decision::Reply(_, reply) = world.ask("1", "m") else {
+        let Decision::Reply(Refusal { reply, .. }) = world.ask("1", "m") else {
             panic!("it was served elsewhere")
         };
         assert_eq!(reply.status, 503);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use session_affinity::body::Body;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::router::Decision;
+use session_affinity::router::{Decision, Refusal};
 use session_affinity::shared::{Cas, CasMismatch, InMemory, SharedData, Stored};
 use world::{HOUR, World, is, said};
 
@@ -302,7 +302,7 @@ fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
     let answer = |path| match world
         .decide(&[(":path", path), ("x-session-id", "1")], &json!({"model": "m"}))
     {
-        Decision::Reply(_, reply) => {
+        Decision::Reply(Refusal { reply, .. }) => {
             (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap())
         }
         other => panic!("{other:?}"),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::router::{Decision, Router};
+use session_affinity::router::{BodyNeed, Decision, Refusal, Router};
 use session_affinity::shared::InMemory;
 use session_affinity::time::Timestamp;
 
@@ -154,27 +154,28 @@ fn what_the_reference_cannot_read_is_hashed_too() {
 }
 
 #[test]
-fn headers_that_settle_the_session_need_no_body() {
+fn headers_that_settle_the_session_need_only_the_beginning_of_a_body() {
     let router = router(json!({}));
-    for (path, header, waits) in [
-        ("/v1/messages", "x-claude-code-session-id", false),
-        ("/v1/messages", "x-session-id", true),
-        ("/v1/messages?beta=true", "x-amp-thread-id", true),
-        ("/v1/messages/count_tokens", "x-session-id", true),
-        ("/v1/chat/completions", "x-session-id", false),
-        ("/v1/chat/completions", "x-openwebui-chat-id", false),
-        ("/v1/responses", "session_id", false),
-        ("/v1/responses", "session-id", false),
-        ("/v1/responses", "x-request-id", true),
-        ("/v1beta/models/gemini-3-pro:generateContent", "x-session-id", false),
-        ("/model/anthropic.claude-v1/invoke", "x-session-id", true),
+    for (path, header, expected) in [
+        ("/v1/messages", "x-claude-code-session-id", BodyNeed::Beginning),
+        ("/v1/messages", "x-session-id", BodyNeed::Whole),
+        ("/v1/messages?beta=true", "x-amp-thread-id", BodyNeed::Whole),
+        ("/v1/messages/count_tokens", "x-session-id", BodyNeed::Whole),
+        ("/v1/chat/completions", "x-session-id", BodyNeed::Beginning),
+        ("/v1/chat/completions", "x-openwebui-chat-id", BodyNeed::Beginning),
+        ("/v1/responses", "session_id", BodyNeed::Beginning),
+        ("/v1/responses", "session-id", BodyNeed::Beginning),
+        ("/v1/responses", "x-request-id", BodyNeed::Whole),
+        ("/v1beta/models/gemini-3-pro:generateContent", "x-session-id", BodyNeed::None),
+        ("/model/anthropic.claude-v1/invoke", "x-session-id", BodyNeed::Whole),
     ] {
         let headers = headers(&[(":path", path), (header, "1")]);
-        assert_eq!(router.must_read_body(&headers, false), waits, "{path} {header}");
-        assert!(!router.must_read_body(&headers, true), "{path} {header}: there is no body");
+        assert_eq!(router.needs_body(&headers, false), expected, "{path} {header}");
+        assert_eq!(router.needs_body(&headers, true), BodyNeed::None, "{path} {header}: no body");
     }
     let invalid = headers(&[(":path", "/v1/responses"), ("session-id", " ")]);
-    assert!(router.must_read_body(&invalid, false), "an id that does not count settles nothing");
+    let need = router.needs_body(&invalid, false);
+    assert_eq!(need, BodyNeed::Whole, "an id that does not count settles nothing");
 }
 
 #[test]
@@ -185,20 +186,33 @@ fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
     let by_model = router(json!({"pools": [
         {"name": "p", "match": {"models": ["gpt-*", "gemini-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
-    assert!(by_model.must_read_body(&chat, false));
-    assert!(!by_model.must_read_body(&gemini, false), "its model stands in the path");
+    assert_eq!(by_model.needs_body(&chat, false), BodyNeed::Whole);
+    assert_ne!(
+        by_model.needs_body(&gemini, false),
+        BodyNeed::Whole,
+        "its model stands in the path"
+    );
     let behind = router(json!({"pools": [
         {"name": "p", "credentials": [{"id": "a", "cluster": "a"}]},
         {"name": "q", "match": {"models": ["gpt-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
-    assert!(!behind.must_read_body(&chat, false), "the first pool serves it whatever the model");
-    assert!(router(json!({"body": {"read": "always"}})).must_read_body(&chat, false));
-    assert!(
-        router(json!({"profile": "reference"})).must_read_body(&chat, false),
+    assert_ne!(
+        behind.needs_body(&chat, false),
+        BodyNeed::Whole,
+        "the first pool serves it whatever the model"
+    );
+    assert_eq!(
+        router(json!({"body": {"read": "always"}})).needs_body(&chat, false),
+        BodyNeed::Whole
+    );
+    assert_eq!(
+        router(json!({"profile": "reference"})).needs_body(&chat, false),
+        BodyNeed::Whole,
         "there the model is in every key"
     );
-    assert!(
-        router(json!({"routing": {"session_affinity": false}})).must_read_body(&chat, false),
+    assert_eq!(
+        router(json!({"routing": {"session_affinity": false}})).needs_body(&chat, false),
+        BodyNeed::Whole,
         "for the rotation"
     );
 }
@@ -209,8 +223,10 @@ fn traffic_that_no_pool_serves_is_never_held() {
         {"name": "p", "match": {"path_prefixes": ["/v1/"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
     let json = ("content-type", "application/json");
-    assert!(router.must_read_body(&headers(&[(":path", "/v1/chat/completions"), json]), false));
-    assert!(!router.must_read_body(&headers(&[(":path", "/api/upload"), json]), false));
+    let chat = headers(&[(":path", "/v1/chat/completions"), json]);
+    assert_eq!(router.needs_body(&chat, false), BodyNeed::Whole);
+    let upload = headers(&[(":path", "/api/upload"), json]);
+    assert_eq!(router.needs_body(&upload, false), BodyNeed::None);
 }
 
 #[test]
@@ -280,7 +296,7 @@ fn the_provider_is_the_pools_or_what_the_path_tells() {
     ] {
         let headers = headers(&[(":path", path)]);
         let request = Request::new(&headers, router.read_body(b"{}"));
-        let Decision::Reply(_, reply) =
+        let Decision::Reply(Refusal { reply, .. }) =
             router.route(&request, &InMemory::default(), Timestamp::EPOCH)
         else {
             panic!("{path}")

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_affinity::config::Config;
-use session_affinity::cooldown::ModelStates;
+use session_affinity::cooldown::{Record, ReferenceStates};
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
 use session_affinity::response::Response;
@@ -54,6 +54,6 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
             router.observe(&mut plan, &response, &shared, now);
         }
     }
-    let decoded = ModelStates::decode(&states);
-    assert_eq!(ModelStates::decode(&decoded.encode()), decoded);
+    let decoded = ReferenceStates::decode(&states);
+    assert_eq!(ReferenceStates::decode(&decoded.encode()), decoded);
 });

@@ -44,6 +44,9 @@ pub struct Credential {
     pub fingerprint: CredentialId,
     /// The key of shared data under which its cooldowns are kept.
     pub cooldown_key: String,
+    /// A hash of what the credential is: with another cluster, endpoint or key header it starts
+    /// without cooldowns.
+    pub entry: u32,
 }
 
 /// Whether a credential serves.
@@ -143,6 +146,7 @@ impl Credential {
         fields.finish();
         Self {
             fingerprint: CredentialId(fingerprint(&[&id])),
+            entry: entry(&cluster, endpoint.as_deref(), &headers),
             cooldown_key: format!(
                 "session_affinity/credential/{:016x}",
                 fingerprint(&[pool, "\0", &id])
@@ -182,6 +186,16 @@ impl CredentialHeader {
         fields.finish();
         Some(Self { name, value: value? })
     }
+}
+
+/// What distinguishes one entry of a credential from another. The keys themselves do not count: they
+/// are read from the environment when Envoy starts, and shared data ends with it.
+fn entry(cluster: &str, endpoint: Option<&str>, headers: &[CredentialHeader]) -> u32 {
+    let mut parts = vec![cluster, "\0", endpoint.unwrap_or_default()];
+    for header in headers {
+        parts.extend(["\0", &header.name, "\0", header.value.source().unwrap_or_default()]);
+    }
+    fingerprint(&parts) as u32
 }
 
 /// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one

@@ -1,24 +1,63 @@
 //! Reading a JSON object field by field, with every problem collected under its path.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-/// What is wrong with a configuration: one line a problem, `path: what was expected`.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Problems(Vec<String>);
+/// Something that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: `pools[0].credentials[2].priority`, or `configuration` for all of it.
+    pub path: String,
+    /// What was expected.
+    pub message: String,
+}
+
+/// Everything that is wrong with a configuration, in the order in which it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    pub(super) fn add(&mut self, path: &str, problem: impl AsRef<str>) {
+    pub(super) fn add(&mut self, path: &str, message: impl AsRef<str>) {
         let path = if path.is_empty() { "configuration" } else { path };
-        self.0.push(format!("{path}: {}", problem.as_ref()));
+        self.0.push(Problem { path: path.to_owned(), message: message.as_ref().to_owned() });
     }
 
-    /// The problems, in the order in which they were found.
-    pub fn lines(&self) -> &[String] {
-        &self.0
+    /// The number of problems.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The problems.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// The problems, one line each.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.iter().map(Problem::to_string).collect()
     }
 }
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.path, self.message)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.lines().join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
 
 /// An object of the configuration. Fields are taken out one by one; what is left at the end is
 /// unknown.
@@ -224,7 +263,8 @@ impl<'p> Fields<'p> {
         }
     }
 
-    fn require(&mut self, name: &str) {
+    /// Reports a field that is absent.
+    pub(super) fn require(&mut self, name: &str) {
         if self.is_object && !self.fields.contains_key(name) {
             self.problem(name, "required");
         }

@@ -124,6 +124,29 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Whether the filter puts keys into requests.
+    pub fn injects_keys(&self) -> bool {
+        !self.key_headers.is_empty()
+    }
+
+    /// Whether a credential is reached as another one of the pool is: what fails below the
+    /// credentials is not theirs.
+    pub fn shares_endpoint(&self, credential: &Credential) -> bool {
+        self.credentials.iter().any(|other| {
+            other.fingerprint != credential.fingerprint
+                && other.cluster == credential.cluster
+                && other.endpoint == credential.endpoint
+        })
+    }
+
+    /// The credential that is a cluster by itself; `None` if several share it, or it is another's.
+    pub fn only_credential_of(&self, cluster: &str) -> Option<&Credential> {
+        let mut members = self.credentials.iter().filter(|it| it.cluster == cluster);
+        members.next().filter(|_| members.next().is_none())
+    }
+}
+
 impl Match {
     fn read(mut fields: Fields<'_>) -> Self {
         let path_prefixes = fields.strings("path_prefixes");

@@ -1,160 +1,149 @@
-//! Failover within a request: what an attempt does, and what follows from a failure.
+//! Failover within a request: what an attempt does, and which credential is next.
+
+use std::time::Duration;
 
 use super::{Plan, Router};
-use crate::availability::{self, Unready};
+use crate::availability::{Candidates, Unready};
 use crate::config::{Credential, Pool, Profile};
+use crate::cooldown::{Block, FIRST};
 use crate::reply::{self, LocalReply};
+use crate::response::Failure;
 use crate::shared::SharedData;
 use crate::time::Timestamp;
+
+/// The last 429 of a provider is given an earlier `retry-after` only where another credential
+/// recovers at least this much sooner, and in less than half the time.
+const GOOD_DEAL_SOONER: Duration = Duration::from_secs(30);
 
 /// What an attempt is to do.
 #[derive(Clone, Debug)]
 pub enum NextStep<'c> {
-    /// Ask a credential.
-    Send {
-        /// The pool that it belongs to.
-        pool: &'c Pool,
-        /// The one.
-        credential: &'c Credential,
-        /// Whom to ask if it cannot be reached.
-        next: Option<&'c Credential>,
-    },
-    /// Answer: nobody is left to be asked.
+    /// Go to a credential.
+    Send { pool: &'c Pool, credential: &'c Credential },
+    /// Respond: no credential is left to be tried.
     Reply(LocalReply),
 }
 
 impl Router {
-    /// Begins an attempt. If the one before was not heard of, its connection failed, which is to be
-    /// learnt first. `None` if pool or credential are not configured here, because the listener was
-    /// updated before the cluster: then the attempt is none of ours.
+    /// Begins an attempt on a cluster (empty if its name is not known). `None` if the attempt is not
+    /// managed by this filter: its pool or credential is not configured here, because the listener
+    /// was updated before the cluster.
+    ///
+    /// Which credential an attempt uses follows from where it runs, never from a choice made after
+    /// Envoy's router chose: it is the one that the plan named before, and where that is another
+    /// cluster's, the one of this cluster.
     pub fn attempt(
         &self,
         plan: &mut Plan,
+        cluster: &str,
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Option<NextStep<'_>> {
-        let pool = self.pool_of(plan)?;
-        let Some(next) = plan.next.take() else {
-            return Some(NextStep::Reply(self.no_response(plan, shared, now)?));
+        let Some(pool) = self.pool_of(plan) else {
+            return self.unknown(plan.next.is_some());
         };
-        let credential = pool.credential(next)?;
+        let Some(next) = plan.next.take() else {
+            return Some(NextStep::Reply(self.no_response(plan, pool, Failure::Reset)));
+        };
+        let named = pool.credential(next).filter(|it| cluster.is_empty() || it.cluster == cluster);
+        let credential = match named {
+            Some(named) => named,
+            None if pool.injects_keys() => match self.take_next(pool, plan, shared, now) {
+                Some(other) if other.cluster == cluster || cluster.is_empty() => other,
+                _ => return self.unknown(true),
+            },
+            None => pool.only_credential_of(cluster)?,
+        };
         plan.current = Some(credential.fingerprint);
         plan.result = None;
         plan.sent = now;
         plan.attempts = plan.attempts.saturating_add(1);
-        if plan.attempts < plan.max_attempts {
-            plan.next = self.take_ready(pool, plan, shared, now).map(|next| next.fingerprint);
+        plan.rest.retain(|other| *other != credential.fingerprint);
+        if self.config.profile == Profile::Reference
+            && plan.attempts > 1
+            && let Some(key) = plan.binding
+        {
+            // The reference binds the credential that it picks, also when it picks again.
+            self.bindings.confirm(shared, key, credential.fingerprint, &[], false, now);
         }
-        let is_second = self.config.profile == Profile::Reference && plan.attempts > 1;
-        if let Some(key) = plan.binding.filter(|_| is_second) {
-            // The reference binds whom it picks, also when it picks again.
-            self.bindings.confirm(shared, key, credential.fingerprint, false, now);
-        }
-        Some(NextStep::Send {
-            pool,
-            credential,
-            next: plan.next.and_then(|next| pool.credential(next)),
-        })
+        Some(NextStep::Send { pool, credential })
     }
 
-    /// After a failure: whom to ask next, if that is still ready, else another.
-    pub(crate) fn next_after_failure(
-        &self,
-        plan: &mut Plan,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> Option<&Credential> {
-        let pool = self.pool_of(plan)?;
-        let next = pool.credential(plan.next?)?;
-        let next = if self.is_ready(next, plan, shared, now) {
-            Some(next)
-        } else {
-            self.take_ready(pool, plan, shared, now)
-        };
-        plan.next = next.map(|next| next.fingerprint);
-        next
+    /// An attempt of which this configuration knows nothing. Where the filter injects keys it must
+    /// not go out without one.
+    fn unknown(&self, is_attempt: bool) -> Option<NextStep<'_>> {
+        let injects_keys = self.config.pools.iter().any(Pool::injects_keys);
+        (injects_keys && is_attempt).then(|| NextStep::Reply(LocalReply::not_ready()))
     }
 
-    /// The reply where the last attempt ended without a response. A session that has no substitute
-    /// waits for its home.
-    pub fn no_response(
-        &self,
-        plan: &Plan,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> Option<LocalReply> {
-        let pool = self.pool_of(plan)?;
-        let home = plan.current.filter(|_| pool.strict).and_then(|home| pool.credential(home));
-        let unready = home
-            .and_then(|home| self.cooldowns().block(shared, home, &plan.model, now))
-            .map(Unready::from)
-            .or_else(|| self.unready(pool, plan, shared, now))
-            .unwrap_or(Unready::Unavailable(None));
-        Some(reply::no_credential(&plan.target(pool), unready, now))
-    }
-
-    /// The reply in place of the last 429, if all credentials wait for a quota and another one has
-    /// it back sooner: the client should come back when it will be served. A session that has no
-    /// substitute hears what its home said.
-    pub fn earlier_recovery(
-        &self,
-        plan: &Plan,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> Option<LocalReply> {
-        let pool = self
-            .pool_of(plan)
-            .filter(|pool| !pool.strict && self.config.profile == Profile::Recommended)?;
-        let Some(Unready::RateLimited(first)) = self.unready(pool, plan, shared, now) else {
-            return None;
-        };
-        let last =
-            self.cooldowns().block(shared, pool.credential(plan.current?)?, &plan.model, now)?;
-        let is_sooner = last.until().is_some_and(|until| first < until);
-        is_sooner
-            .then(|| reply::no_credential(&plan.target(pool), Unready::RateLimited(first), now))
-    }
-
-    /// Takes the first of the rest that is ready; those before it are passed over for good.
-    fn take_ready<'c>(
+    /// Takes the next credential after a failure: the first of the rest that is ready. If none is,
+    /// the one whose block ends first among those that wait for no announced end.
+    pub(super) fn take_next<'c>(
         &self,
         pool: &'c Pool,
         plan: &mut Plan,
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Option<&'c Credential> {
-        while !plan.rest.is_empty() {
-            let candidate = pool.credential(plan.rest.remove(0));
-            let ready = candidate.filter(|it| self.is_ready(it, plan, shared, now));
-            if ready.is_some() {
-                return ready;
+        let mut last_resort: Option<(&Credential, Timestamp)> = None;
+        let mut chosen = None;
+        for id in &plan.rest {
+            let Some(credential) = pool.credential(*id) else {
+                continue;
+            };
+            match self.cooldowns().block(shared, credential, plan.subject(), now) {
+                None => {
+                    chosen = Some(credential);
+                    break;
+                }
+                Some(Block::Failing { until, .. })
+                    if last_resort.is_none_or(|(_, earliest)| until < earliest) =>
+                {
+                    last_resort = Some((credential, until));
+                }
+                Some(_) => {}
             }
         }
-        None
+        let taken = chosen.or(last_resort.map(|(credential, _)| credential))?;
+        plan.rest.retain(|other| *other != taken.fingerprint);
+        Some(taken)
     }
 
-    fn is_ready(
+    /// The reply where the last attempt ended without a response.
+    pub fn no_response(&self, plan: &Plan, pool: &Pool, failure: Failure) -> LocalReply {
+        match self.config.profile {
+            Profile::Recommended => reply::no_response(&plan.target(pool), failure, FIRST),
+            Profile::Reference => {
+                let unready = Unready::Unavailable(None);
+                reply::no_credential(&plan.target(pool), unready, plan.sent)
+            }
+        }
+    }
+
+    /// The `retry-after` for the last 429 of a provider, if all credentials wait for announced ends
+    /// and another one may be tried a good deal sooner. The rest of the response is passed on. A
+    /// session that has no substitute gets what its home said.
+    pub fn earlier_recovery(
         &self,
-        credential: &Credential,
         plan: &Plan,
         shared: &impl SharedData,
         now: Timestamp,
-    ) -> bool {
-        self.cooldowns().block(shared, credential, &plan.model, now).is_none()
+    ) -> Option<Duration> {
+        let pool = self.pool_of(plan)?;
+        if pool.strict || self.config.profile == Profile::Reference {
+            return None;
+        }
+        let current = pool.credential(plan.current?)?;
+        let block = self.cooldowns().block(shared, current, plan.subject(), now)?;
+        let last = block.until()?.since(now);
+        let candidates =
+            Candidates::of(pool, |it| self.cooldowns().block(shared, it, plan.subject(), now));
+        let first = candidates.announced()?.since(now);
+        (first * 2 < last && first + GOOD_DEAL_SOONER <= last).then_some(first)
     }
 
-    /// Why no credential of the pool is ready; `None` if one is.
-    fn unready(
-        &self,
-        pool: &Pool,
-        plan: &Plan,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> Option<Unready> {
-        availability::ready(pool, |it| self.cooldowns().block(shared, it, &plan.model, now)).err()
-    }
-
-    pub(crate) fn pool_of(&self, plan: &Plan) -> Option<&Pool> {
+    /// The pool of a plan, if it is configured here.
+    pub fn pool_of(&self, plan: &Plan) -> Option<&Pool> {
         self.config.pools.iter().find(|pool| pool.fingerprint == plan.pool)
     }
 }

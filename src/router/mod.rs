@@ -5,29 +5,42 @@
 
 mod decision;
 mod failover;
+mod observe;
 mod placement;
 mod plan;
+mod reference;
 mod selection;
 
-pub use decision::{Decision, Route, Verdict};
+pub use decision::{Decision, Refusal, Route, Verdict, short};
 pub use failover::NextStep;
-pub use plan::{AttemptResult, Plan};
+pub use plan::{AttemptResult, FailedAttempt, Plan};
 
-use crate::api::Api;
+use crate::api::{Api, model_in_path};
 use crate::balance::{self, Cursors};
 use crate::binding::Bindings;
 use crate::body::Body;
-use crate::classify::Class;
-use crate::config::{Config, CredentialId, Profile, Return, ScopePart};
-use crate::cooldown::{self, Cooldowns, Observation};
+use crate::config::{Config, Profile, ScopePart};
+use crate::cooldown::{Cooldowns, depends_on_message};
 use crate::hash::{SEED_KEY, Seed};
 use crate::outcome::Observed;
 use crate::request::{Headers, Request};
 use crate::response::Response;
 use crate::shared::SharedData;
+use crate::signals::Class;
 use crate::target::{Knowledge, Target};
 use crate::time::Timestamp;
 use selection::Selection;
+
+/// How much of a body must be there before a request is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyNeed {
+    /// Nothing: headers decide.
+    None,
+    /// The first bytes, for the model.
+    Beginning,
+    /// All of it, up to `body.max_bytes`.
+    Whole,
+}
 
 /// A configuration at work.
 pub struct Router {
@@ -66,24 +79,40 @@ impl Router {
         })
     }
 
-    /// Whether a request with these headers must be held until its body is there.
-    pub fn must_read_body(&self, headers: &Headers, end_of_stream: bool) -> bool {
-        let Config { routing, session, body, pools, .. } = &self.config;
-        let settled = || {
-            !body.always_read
-                && routing.session_affinity
-                && session.sources.are_settled_by(headers, Api::of(headers.path(), &headers.host()))
-        };
-        match Knowledge::of(headers, pools) {
-            Knowledge::NoPool => false,
-            Knowledge::Pool => headers.announce_json(end_of_stream) && !settled(),
-            Knowledge::PoolOfModel => headers.announce_json(end_of_stream),
+    /// How much of the body must be there before a request with these headers is decided.
+    ///
+    /// Where headers settle the session, only the model is wanted, for cooldowns: it is in the first
+    /// bytes of the bodies of the clients that send such headers.
+    pub fn needs_body(&self, headers: &Headers, end_of_stream: bool) -> BodyNeed {
+        let Config { routing, session, body, pools, profile, .. } = &self.config;
+        let knowledge = Knowledge::of(headers, pools);
+        if knowledge == Knowledge::NoPool || !headers.announce_json(end_of_stream) {
+            return BodyNeed::None;
+        }
+        let api = Api::of(headers.path(), &headers.host());
+        let is_settled = !body.always_read
+            && routing.session_affinity
+            && session.sources.are_settled_by(headers, api);
+        match knowledge {
+            Knowledge::Pool if is_settled && model_in_path(headers.path()).is_some() => {
+                BodyNeed::None
+            }
+            Knowledge::Pool if is_settled && *profile == Profile::Recommended => {
+                BodyNeed::Beginning
+            }
+            Knowledge::Pool if is_settled => BodyNeed::None,
+            _ => BodyNeed::Whole,
         }
     }
 
     /// Reads a body, whole or cut off at any byte.
     pub fn read_body<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
         Body::read(&self.config.body.paths, bytes)
+    }
+
+    /// Reads the first bytes of a body of which no more is needed.
+    pub fn read_beginning<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
+        Body::read_beginning(&self.config.body.paths, bytes)
     }
 
     /// Decides a request at a time given in milliseconds since the epoch.
@@ -99,21 +128,25 @@ impl Router {
         Selection::new(self, request, target, shared, now).decide()
     }
 
-    /// What has to be kept of a route until its answer comes.
+    /// What has to be kept of a route until its response comes.
     pub fn plan(&self, route: &Route<'_>, now: Timestamp) -> Plan {
-        let most = self.config.failover.max_attempts.min(1 + route.others.len());
+        let max_attempts = self.config.failover.max_attempts.min(1 + route.others.len());
         Plan {
             pool: route.pool.fingerprint,
             api: route.api,
+            operation: route.operation,
             model: route.model.clone(),
             binding: route.session.map(|(_, key)| key),
-            max_attempts: most as u8,
+            max_attempts: max_attempts as u8,
             attempts: 0,
+            began: now,
             sent: now,
             current: None,
             result: None,
             next: Some(route.credential.fingerprint),
+            is_repeated: false,
             rest: route.others.iter().map(|other| other.fingerprint).collect(),
+            failures: Vec::new(),
         }
     }
 
@@ -128,70 +161,45 @@ impl Router {
     ) -> Verdict<'_> {
         let current = plan.current.or_else(|| plan.next.take());
         plan.current = current;
-        let credential = self.pool_of(plan).zip(current).and_then(|(pool, id)| pool.credential(id));
-        let Some(credential) = credential else {
-            return Verdict { observed: Observed::Class(Class::Unclear), next: None };
+        let pool = self.pool_of(plan);
+        let Some((pool, credential)) =
+            pool.zip(current).and_then(|(pool, id)| Some((pool, pool.credential(id)?)))
+        else {
+            let observed = Observed::Class(Class::Unclear);
+            return Verdict { observed, next: None, changes: Vec::new() };
         };
-        let observation = self.observation(plan, response, now);
-        let updated = self.cooldowns().learn(shared, credential, &plan.model, &observation, now);
-        let class = updated.result;
-        let written = self.learn_placement(plan, credential.fingerprint, class, shared, now);
-        let observed =
-            if updated.written && written { Observed::Class(class) } else { Observed::Contended };
-        let (result, next) = match class {
-            Class::Success => (AttemptResult::Served, None),
-            class if class.fails_over(observation.status) => {
-                (AttemptResult::Failed, self.next_after_failure(plan, shared, now))
+        match self.config.profile {
+            Profile::Recommended => {
+                self.observe_recommended(plan, pool, credential, response, shared, now)
             }
-            _ => (AttemptResult::ClientError, None),
-        };
-        plan.result = Some(result);
-        Verdict { observed, next }
-    }
-
-    fn observation(&self, plan: &Plan, response: &Response<'_>, now: Timestamp) -> Observation {
-        let mut observation =
-            Observation { status: response.status(), sent: plan.sent, ..Observation::default() };
-        let Response::Received { status, headers, body } = response else {
-            return observation;
-        };
-        observation.message = String::from_utf8_lossy(body).into_owned();
-        // The reference leaves it to each provider's client to find out when it may retry.
-        if self.config.profile == Profile::Recommended && (*status == 429 || *status >= 500) {
-            observation.wait = cooldown::wait(headers, now);
-            observation.whole = cooldown::is_for_the_whole_credential(headers);
-        }
-        observation
-    }
-
-    /// Learns where the session is. Tells whether it could be written.
-    fn learn_placement(
-        &self,
-        plan: &Plan,
-        asked: CredentialId,
-        class: Class,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> bool {
-        let returns = self.config.failover.returns != Return::Never;
-        match (plan.binding, class, self.config.profile) {
-            (Some(key), Class::Success, Profile::Recommended) => {
-                self.bindings.confirm(shared, key, asked, returns, now)
+            Profile::Reference => {
+                self.observe_as_the_reference(plan, credential, response, shared, now)
             }
-            (None, _, _)
-            | (_, Class::Success | Class::RequestFault, _)
-            | (_, _, Profile::Reference) => true,
-            (Some(key), _, Profile::Recommended) => self.bindings.withdraw(shared, key, asked, now),
         }
     }
 
-    /// The bindings, for whoever looks after them.
+    /// Whether the body of a response with this status shows what it means.
+    pub fn reads_body_of(&self, status: u16) -> bool {
+        match self.config.profile {
+            Profile::Recommended => {
+                matches!(status, 400..=405 | 408 | 409 | 413 | 422 | 424 | 429 | 500..)
+            }
+            Profile::Reference => depends_on_message(status),
+        }
+    }
+
+    /// Whether a response with this status means nothing certain without its body.
+    pub fn needs_body_of(&self, status: u16) -> bool {
+        matches!(status, 400 | 404 | 422)
+    }
+
+    /// The bindings, for tools that look at them.
     pub fn bindings(&self) -> &Bindings {
         &self.bindings
     }
 
-    /// The cooldowns, likewise.
+    /// The cooldowns of the profile `recommended`.
     pub fn cooldowns(&self) -> Cooldowns<'_> {
-        Cooldowns { profile: self.config.profile, config: &self.config.cooldown, seed: self.seed }
+        Cooldowns { config: &self.config.cooldown, seed: self.seed }
     }
 }

@@ -3,10 +3,11 @@
 //! A placement that follows the binding is only read; a new one is written down at once, for
 //! concurrent requests of the session.
 
-use super::selection::Selection;
+use super::selection::{Choice, Selection};
 use crate::availability::{self, Unready};
 use crate::binding::{Binding, BoundCredential};
 use crate::config::{Credential, CredentialId};
+use crate::cooldown::Block;
 use crate::home::{Circumstances, Destination, HomeStatus};
 use crate::outcome::Outcome;
 use crate::prompt_cache::Lifetime;
@@ -35,29 +36,36 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
     ) -> Result<Placed<'c>, Unready> {
         let inherited = if bound.is_none() { self.first_turn(session) } else { None };
         let Some(binding) = bound.or(inherited) else {
-            return Ok(Placed::at_new_home(self.choose(Some(session))?, Outcome::Miss, self.now));
+            return self.place_anew(session, Outcome::Miss);
         };
         let home = availability::bound(self.target.pool, binding.home.credential);
         let block = home.and_then(|home| self.block(home));
         let has_served = binding.home.served.is_some();
         if let Some(home) = home.filter(|_| self.target.pool.strict && has_served) {
-            return match block {
-                Some(block) => Err(block.into()),
-                None => {
-                    Ok(Placed { has_others: false, ..Placed::at(home, Outcome::Hit, inherited) })
-                }
-            };
+            return Placed::strictly_at(home, block, inherited);
         }
         if self.is_cold_everywhere(&binding) {
-            return Ok(Placed::at_new_home(self.choose(Some(session))?, Outcome::Cold, self.now));
+            return self.place_anew(session, Outcome::Cold);
         }
         let status = match home {
-            Some(_) if block.is_none() => HomeStatus::Ready,
+            Some(_) if block.is_none() && !binding.avoids_home(self.now) => HomeStatus::Ready,
             Some(_) if has_served => HomeStatus::Blocked,
             // A credential that never served the session is no home to return to.
             Some(_) | None => HomeStatus::Gone,
         };
-        self.place_bound(session, binding, inherited, status)
+        // Without a better credential a session stays at a home that is only suspected to fail.
+        let may_stay = !matches!(block, Some(Block::RateLimited { .. } | Block::Disabled));
+        let last_resort = home.filter(|_| may_stay && has_served);
+        self.place_bound(session, binding, inherited, status, last_resort)
+    }
+
+    fn place_anew(
+        &mut self,
+        session: &Session<'_>,
+        outcome: Outcome,
+    ) -> Result<Placed<'c>, Unready> {
+        let choice = self.choose(Some(session), None)?;
+        Ok(Placed::at_new_home(choice, outcome, self.now))
     }
 
     /// Where a bound session goes, given what its home can do.
@@ -67,6 +75,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         binding: Binding,
         inherited: Option<Binding>,
         home: HomeStatus,
+        last_resort: Option<&'c Credential>,
     ) -> Result<Placed<'c>, Unready> {
         let substitute_is_ready = match binding.substitute {
             Some(substitute) => self.serving(substitute.credential).is_some(),
@@ -79,7 +88,8 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             cache_lifetime: self.cache_lifetime().warm,
             now: self.now,
         };
-        let placed = match (circumstances.destination(&binding), binding.substitute) {
+        let destination = circumstances.destination(&binding);
+        let placed = match (destination, binding.substitute) {
             (Destination::Stay, _) => {
                 let outcome = if inherited.is_some() { Outcome::Inherit } else { Outcome::Hit };
                 Placed::at(self.bound(binding.home)?, outcome, inherited)
@@ -94,16 +104,43 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
                 let home = Binding::new(substitute, self.now);
                 Placed::at(self.bound(substitute)?, Outcome::Rebind, Some(home))
             }
-            _ if home == HomeStatus::Gone => {
-                Placed::at_new_home(self.choose(Some(session))?, Outcome::Rebind, self.now)
-            }
-            _ => {
-                let chosen = self.choose(Some(session))?;
-                let substitute = Some(BoundCredential::chosen(chosen.fingerprint));
-                Placed::at(chosen, Outcome::Substitute, Some(Binding { substitute, ..binding }))
-            }
+            _ => self.place_elsewhere(session, binding, inherited, home, last_resort)?,
         };
         Ok(Placed { second: binding.substitute.map(|substitute| substitute.credential), ..placed })
+    }
+
+    /// Where a session goes that neither its home nor its substitute can serve.
+    fn place_elsewhere(
+        &mut self,
+        session: &Session<'_>,
+        binding: Binding,
+        inherited: Option<Binding>,
+        home: HomeStatus,
+        last_resort: Option<&'c Credential>,
+    ) -> Result<Placed<'c>, Unready> {
+        let choice = match (self.choose(Some(session), Some(binding.home.credential)), last_resort)
+        {
+            (Ok(choice), None) => choice,
+            (Ok(choice), Some(_)) if !choice.is_probe => choice,
+            (Ok(_) | Err(_), Some(home)) => {
+                return Ok(Placed::at(home, Outcome::Probe, inherited));
+            }
+            (Err(unready), None) => return Err(unready),
+        };
+        if home == HomeStatus::Gone {
+            // A substitute that has served the session stays its substitute, in case the new home
+            // fails.
+            let placed = Placed::at_new_home(choice, Outcome::Rebind, self.now);
+            let substitute = binding.substitute.filter(|it| it.served.is_some());
+            let binding = placed.binding.map(|new| Binding { substitute, ..new });
+            return Ok(Placed { binding, ..placed });
+        }
+        let outcome = if choice.is_probe { Outcome::Probe } else { Outcome::Substitute };
+        if choice.credential.fingerprint == binding.home.credential {
+            return Ok(Placed::at(choice.credential, Outcome::Hit, inherited));
+        }
+        let substitute = Some(BoundCredential::chosen(choice.credential.fingerprint));
+        Ok(Placed::at(choice.credential, outcome, Some(Binding { substitute, ..binding })))
     }
 
     /// The reference binds every session to the credential that it picks, at once and for good.
@@ -119,20 +156,20 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         let serving = binding.and_then(|binding| self.serving_in_the_reference(&binding));
         let (credential, outcome) = match serving {
             Some(credential) => (credential, kept),
-            None => (self.choose(Some(session))?, moved),
+            None => (self.choose(Some(session), None)?.credential, moved),
         };
-        Ok(Placed::at_new_home(credential, outcome, self.now))
+        Ok(Placed::at_new_home(Choice { credential, is_probe: false }, outcome, self.now))
     }
 
     /// In the reference priority outranks a binding.
-    fn serving_in_the_reference(&self, binding: &Binding) -> Option<&'c Credential> {
-        let ready = self.ready().ok()?;
+    fn serving_in_the_reference(&mut self, binding: &Binding) -> Option<&'c Credential> {
+        let ready = self.candidates().ready().ok()?;
         ready.into_iter().find(|it| it.fingerprint == binding.home.credential)
     }
 
     /// A bound credential, if it may go on serving. An established binding outranks priority,
     /// because moving a session costs its prompt cache.
-    fn serving(&self, id: CredentialId) -> Option<&'c Credential> {
+    fn serving(&mut self, id: CredentialId) -> Option<&'c Credential> {
         availability::bound(self.target.pool, id).filter(|it| self.block(it).is_none())
     }
 
@@ -147,7 +184,15 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         !self.target.pool.strict
             && idle >= Lifetime::least(self.target.pool)
             && idle >= self.cache_lifetime().certain
-            && !self.router.config.body.refers_to_state(&self.request.body)
+            && !self.may_refer_to_state()
+    }
+
+    /// Whether the request refers to state that only its home has. Where the body was not read, a
+    /// request on OpenAI's Responses API is taken to: its clients send encrypted reasoning back.
+    fn may_refer_to_state(&self) -> bool {
+        let body = &self.request.body;
+        self.router.config.body.refers_to_state(body)
+            || (body.bytes().is_empty() && self.request.headers.path().ends_with("/responses"))
     }
 
     fn cache_lifetime(&self) -> Lifetime {
@@ -166,11 +211,24 @@ impl<'c> Placed<'c> {
         Self { credential, outcome, binding, second: None, has_others: true }
     }
 
-    pub(super) fn at_new_home(
-        credential: &'c Credential,
-        outcome: Outcome,
-        now: Timestamp,
-    ) -> Self {
+    /// At the home of a session that has no substitute. A home that is only suspected to fail is
+    /// tried.
+    fn strictly_at(
+        home: &'c Credential,
+        block: Option<Block>,
+        inherited: Option<Binding>,
+    ) -> Result<Self, Unready> {
+        let outcome = match block {
+            None => Outcome::Hit,
+            Some(Block::Failing { .. }) => Outcome::Probe,
+            Some(block) => return Err(block.into()),
+        };
+        Ok(Self { has_others: false, ..Self::at(home, outcome, inherited) })
+    }
+
+    pub(super) fn at_new_home(choice: Choice<'c>, outcome: Outcome, now: Timestamp) -> Self {
+        let Choice { credential, is_probe } = choice;
+        let outcome = if is_probe { Outcome::Probe } else { outcome };
         let home = BoundCredential::chosen(credential.fingerprint);
         Self::at(credential, outcome, Some(Binding::new(home, now)))
     }

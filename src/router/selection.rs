@@ -4,8 +4,8 @@
 //! other; here they are put together.
 
 use super::placement::Placed;
-use super::{Decision, Route, Router};
-use crate::availability::{self, Unready};
+use super::{Decision, Refusal, Route, Router};
+use crate::availability::{self, Candidates, Unready};
 use crate::balance::{Order, Rotation};
 use crate::config::{Credential, CredentialId, Profile, Strategy};
 use crate::cooldown::Block;
@@ -26,11 +26,23 @@ pub(super) struct Selection<'a, 'c, S> {
     pub(super) tenant_scope: Option<KeyHash>,
     pub(super) shared: &'a S,
     pub(super) now: Timestamp,
-    /// What the strategy chose. It is consulted once, however often another worker makes us look
+    /// What was chosen. The strategy is consulted once, however often another worker makes us look
     /// again: a turn that was taken is used.
-    chosen: Option<Result<&'c Credential, Unready>>,
+    chosen: Option<Result<Choice<'c>, Unready>>,
+    /// The blocks that were met on the way, for the words of the decision.
+    blocked: Vec<(&'c Credential, Block)>,
+    /// Credentials whose announced limit is due for a probe.
+    due: Vec<CredentialId>,
     /// Whether something could not be written, because other workers wrote it in every try.
     contended: bool,
+}
+
+/// A credential that was chosen.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'c> {
+    pub(super) credential: &'c Credential,
+    /// Whether it is the last resort: no credential is ready.
+    pub(super) is_probe: bool,
 }
 
 impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
@@ -42,21 +54,39 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         now: Timestamp,
     ) -> Self {
         let tenant_scope = tenant_scope(&router.config.session.scope, request);
-        Self { router, request, target, tenant_scope, shared, now, chosen: None, contended: false }
+        Self {
+            router,
+            request,
+            target,
+            tenant_scope,
+            shared,
+            now,
+            chosen: None,
+            blocked: Vec::new(),
+            due: Vec::new(),
+            contended: false,
+        }
     }
 
     /// Which credential serves the request.
     pub(super) fn decide(mut self) -> Decision<'c> {
         let route = match self.session() {
             Some(session) => self.settle(&session),
-            None => self.choose(None).map(|credential| {
+            None => self.choose(None, None).map(|Choice { credential, is_probe }| {
                 let others = self.others(credential, None, None);
-                self.route(credential, Outcome::None, None, others)
+                let outcome = if is_probe { Outcome::Probe } else { Outcome::None };
+                self.route(credential, outcome, None, others)
             }),
         };
         match route {
             Ok(route) => Decision::Route(route),
-            Err(unready) => Decision::Reply(unready, self.reply(unready)),
+            Err(unready) => Decision::Reply(Refusal {
+                unready,
+                pool: self.target.pool,
+                reply: self.reply(unready),
+                blocked: self.blocked,
+                decided: self.now,
+            }),
         }
     }
 
@@ -86,11 +116,12 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             }
         }
         self.contended = true;
-        let placed = Placed::at_new_home(self.choose(Some(session))?, Outcome::Contended, self.now);
+        let choice = self.choose(Some(session), None)?;
+        let placed = Placed::at_new_home(choice, Outcome::Contended, self.now);
         Ok(self.route_of(session, key, placed))
     }
 
-    fn route_of(&self, session: &Session<'c>, key: KeyHash, placed: Placed<'c>) -> Route<'c> {
+    fn route_of(&mut self, session: &Session<'c>, key: KeyHash, placed: Placed<'c>) -> Route<'c> {
         let Placed { credential, outcome, second, has_others, .. } = placed;
         let others = if has_others {
             self.others(credential, second, Some((&session.primary, key)))
@@ -111,36 +142,82 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         }
     }
 
-    /// The credential that the strategy gives to a new session, or to a request without one.
+    /// The credential that a new session gets, or a request without one. `avoided` gets it only if
+    /// there is no other.
     pub(super) fn choose(
         &mut self,
         session: Option<&Session<'_>>,
-    ) -> Result<&'c Credential, Unready> {
+        avoided: Option<CredentialId>,
+    ) -> Result<Choice<'c>, Unready> {
         if let Some(chosen) = self.chosen {
             return chosen;
         }
-        let chosen = self.consult_strategy(session.map(|session| session.primary.as_slice()));
+        let id = session.map(|session| self.with_tenant_scope(&session.primary));
+        let chosen = match self.router.config.profile {
+            Profile::Recommended => self.choose_or_probe(id.as_deref(), avoided),
+            Profile::Reference => self.candidates().ready().and_then(|ready| {
+                let credential = self.consult_strategy(ready, id.as_deref())?;
+                Ok(Choice { credential, is_probe: false })
+            }),
+        };
         self.chosen = Some(chosen);
         chosen
     }
 
-    fn consult_strategy(&mut self, session: Option<&[u8]>) -> Result<&'c Credential, Unready> {
-        let mut candidates = self.ready()?;
+    /// A ready credential, or else the last resort: a request is refused only where every candidate
+    /// waits for an end that a provider announced. Of requests that come together one probes the
+    /// credential whose block ends first; the others follow the strategy.
+    fn choose_or_probe(
+        &mut self,
+        session: Option<&[u8]>,
+        avoided: Option<CredentialId>,
+    ) -> Result<Choice<'c>, Unready> {
+        let candidates = self.candidates();
+        let unready = match candidates.ready() {
+            Ok(mut ready) => {
+                if ready.len() > 1 {
+                    ready.retain(|credential| Some(credential.fingerprint) != avoided);
+                }
+                let credential = self.consult_strategy(ready, session)?;
+                return Ok(Choice { credential, is_probe: false });
+            }
+            Err(unready) => unready,
+        };
+        let failing = candidates.last_resort();
+        let Some((first, _)) = failing.iter().min_by_key(|(_, until)| *until) else {
+            return Err(candidates.announced().map_or(unready, Unready::RateLimited));
+        };
+        let subject = self.target.subject();
+        let credential =
+            if self.router.cooldowns().claim_probe(self.shared, first, subject, self.now) {
+                first
+            } else {
+                let failing = failing.iter().map(|(credential, _)| *credential).collect();
+                self.consult_strategy(availability::highest(failing), session)?
+            };
+        Ok(Choice { credential, is_probe: true })
+    }
+
+    fn consult_strategy(
+        &mut self,
+        mut candidates: Vec<&'c Credential>,
+        session: Option<&[u8]>,
+    ) -> Result<&'c Credential, Unready> {
         if self.prefers_websockets() {
             candidates = availability::prefer_websockets(candidates);
         }
-        let session = session.map(|id| self.with_tenant_scope(id));
-        let Target { pool, provider, canonical_model, .. } = &self.target;
+        let Target { pool, provider, .. } = &self.target;
+        let model = self.bound_model();
         let mut rotation = Rotation {
             cursors: &self.router.cursors,
             shared: self.shared,
             seed: self.router.seed,
-            rotation_key: [pool.name.as_bytes(), provider.as_bytes(), canonical_model.as_bytes()],
+            rotation_key: [pool.name.as_bytes(), provider.as_bytes(), model.as_bytes()],
             now: self.now,
             contended: false,
         };
         let strategy = self.router.config.routing.strategy;
-        let chosen = rotation.choose(strategy, &candidates, session.as_deref());
+        let chosen = rotation.choose(strategy, &candidates, session);
         self.contended |= rotation.contended;
         chosen.ok_or(Unready::NotFound)
     }
@@ -183,12 +260,30 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         }
     }
 
-    pub(super) fn ready(&self) -> Result<Vec<&'c Credential>, Unready> {
-        availability::ready(self.target.pool, |credential| self.block(credential))
+    pub(super) fn candidates(&mut self) -> Candidates<'c> {
+        Candidates::of(self.target.pool, |credential| self.block(credential))
     }
 
-    pub(super) fn block(&self, credential: &Credential) -> Option<Block> {
-        self.router.cooldowns().block(self.shared, credential, &self.target.model, self.now)
+    /// Why a credential may not be used now. An announced limit that is due for a probe is no reason.
+    pub(super) fn block(&mut self, credential: &'c Credential) -> Option<Block> {
+        let Target { model, .. } = &self.target;
+        let (shared, now) = (self.shared, self.now);
+        let block = match self.router.config.profile {
+            Profile::Recommended => {
+                self.router.cooldowns().block(shared, credential, self.target.subject(), now)
+            }
+            Profile::Reference => {
+                self.router.reference_cooldowns().block(shared, credential, model, now)
+            }
+        }?;
+        if block.is_due(now) {
+            self.due.push(credential.fingerprint);
+            return None;
+        }
+        if self.blocked.iter().all(|(other, _)| other.fingerprint != credential.fingerprint) {
+            self.blocked.push((credential, block));
+        }
+        Some(block)
     }
 
     fn prefers_websockets(&self) -> bool {
@@ -197,9 +292,15 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
                 || self.target.provider.trim().eq_ignore_ascii_case("codex"))
     }
 
+    /// The model as far as bindings and rotations depend on it. Where headers settle the session, a
+    /// binding is for all its models: whether the model was found must not matter.
+    fn bound_model(&self) -> &str {
+        if self.request.body.is_beginning() { "" } else { &self.target.canonical_model }
+    }
+
     /// The key that a session is bound under.
     pub(super) fn binding_key(&self, session_id: &[u8]) -> KeyHash {
-        let Target { pool, provider, model, canonical_model, .. } = &self.target;
+        let Target { pool, provider, model, .. } = &self.target;
         let scope = self.tenant_scope.map_or([0; 16], |scope| scope.0.to_le_bytes());
         let seed = self.router.seed;
         match self.router.config.profile {
@@ -208,7 +309,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
                 &scope,
                 provider.as_bytes(),
                 session_id,
-                canonical_model.as_bytes(),
+                self.bound_model().as_bytes(),
             ]),
             // The reference separates them by colons only, so ids that contain colons can collide:
             // that, too, is recorded.
@@ -220,14 +321,30 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     }
 
     fn route(
-        &self,
+        &mut self,
         credential: &'c Credential,
         outcome: Outcome,
         session: Option<(&'c str, KeyHash)>,
         others: Vec<&'c Credential>,
     ) -> Route<'c> {
+        let subject = self.target.subject();
+        if self.due.contains(&credential.fingerprint) {
+            // Whether this request or another one got the claim: the next one waits its turn.
+            self.router.cooldowns().claim_probe(self.shared, credential, subject, self.now);
+        }
         let outcome = if self.contended { Outcome::Contended } else { outcome };
-        let Target { pool, api, model, .. } = &self.target;
-        Route { pool, credential, others, api: *api, model: model.clone(), outcome, session }
+        let Target { pool, api, operation, model, .. } = &self.target;
+        Route {
+            pool,
+            credential,
+            others,
+            api: *api,
+            operation: *operation,
+            model: model.clone(),
+            outcome,
+            session,
+            blocked: std::mem::take(&mut self.blocked),
+            decided: self.now,
+        }
     }
 }

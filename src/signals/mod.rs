@@ -17,6 +17,7 @@ pub mod families;
 pub mod inflate;
 mod report;
 mod row;
+mod rule;
 pub mod stream;
 mod tables;
 mod wait;
@@ -29,6 +30,7 @@ use crate::time::Timestamp;
 use report::{Content, Report};
 
 pub use row::Row;
+pub use rule::{Rule, Sign};
 
 /// What a response says about the credential that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +111,7 @@ impl Class {
 
     /// What a cooldown covers where the row does not say. A key is refused for all models; every
     /// other fault is taken for one of the model, which is the smaller mistake.
-    pub(super) const fn usual_scope(self) -> Scope {
+    pub(crate) const fn usual_scope(self) -> Scope {
         if matches!(self, Self::Denied) { Scope::Credential } else { Scope::Model }
     }
 }
@@ -245,6 +247,17 @@ fn judge(
 }
 
 impl Reading {
+    /// A stream that ended before any content.
+    pub const EMPTY_STREAM: Self = Self {
+        class: Class::Transient,
+        scope: Scope::Model,
+        wait: None,
+        evidence: Evidence::Suspicion,
+        code: "empty_stream",
+        long: false,
+        retry_is_useless: false,
+    };
+
     /// The mildest reading of a status. An error without a status is one in a stream.
     fn of_status(status: u16, is_plain_text: bool) -> Self {
         let (class, scope) = match status {

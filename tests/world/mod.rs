@@ -9,7 +9,7 @@ use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::response::Response;
+use session_affinity::response::{Failure, Response};
 use session_affinity::router::{Decision, Route, Router};
 use session_affinity::shared::InMemory;
 use session_affinity::time::Timestamp;
@@ -79,7 +79,7 @@ fn router(config: &Value, shared: &InMemory) -> Router {
 /// A response; the status 0 is a connection that failed.
 pub(crate) fn received<'a>(status: u16, headers: &'a Headers, body: &'a str) -> Response<'a> {
     match status {
-        0 => Response::ConnectionFailed,
+        0 => Response::Failed(Failure::Reset),
         _ => Response::Received { status, headers, body: body.as_bytes() },
     }
 }
@@ -96,7 +96,7 @@ pub(crate) fn routed<'a, 'c>(decision: &'a Decision<'c>) -> &'a Route<'c> {
 pub(crate) fn said(decision: &Decision<'_>) -> (String, Outcome) {
     let target = match decision {
         Decision::Route(route) => route.credential.id.clone(),
-        Decision::Reply(_, reply) => reply.status.to_string(),
+        Decision::Reply(refusal) => refusal.reply.status.to_string(),
         Decision::Pass => "pass".to_owned(),
     };
     (target, decision.outcome())

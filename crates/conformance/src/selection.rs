@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use session_affinity::availability::Unready;
 use session_affinity::binding::Binding;
 use session_affinity::config::{Config, Credential};
-use session_affinity::cooldown::{ModelState, ModelStates, Observation, WHOLE};
+use session_affinity::cooldown::{Observation, ReferenceState, ReferenceStates, WHOLE};
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
 use session_affinity::router::{Decision, Router};
@@ -60,7 +60,7 @@ fn compare(case: &Value, results: &[Value]) -> Result<(), String> {
     Err(format!("step {at}: expected {}, got {}", show(first), show(results)))
 }
 
-/// Whether a result is as expected. ModelStates are compared by what is expected of them, but for
+/// Whether a result is as expected. ReferenceStates are compared by what is expected of them, but for
 /// `status`, a word of the reference that nothing follows from.
 fn is_as(expected: &Value, result: &Value) -> bool {
     let of_state = |name: &str| {
@@ -142,7 +142,7 @@ impl World {
         let decision = router.route(&request, &self.shared, self.now);
         let mut result = match &decision {
             Decision::Route(route) => json!({"auth": self.auth_of(&route.credential.id)}),
-            Decision::Reply(unready, reply) => json!({"error": error(*unready, reply)}),
+            Decision::Reply(refusal) => json!({"error": error(refusal.unready, &refusal.reply)}),
             Decision::Pass => return Err("no pool serves the request".to_owned()),
         };
         if self.config["session_affinity"] == true {
@@ -168,13 +168,14 @@ impl World {
             status,
             message: case::text(step, "message").to_owned(),
             wait: step["retry_after_ms"].as_u64().map(Duration::from_millis),
-            whole: false,
-            sent: self.now,
         };
-        router.cooldowns().learn(&self.shared, credential, model, &observation, self.now);
-        let states = ModelStates::decode(&self.shared.get(&credential.cooldown_key).value);
-        let of_model =
-            if model.is_empty() { None } else { states.get(router.cooldowns().model_key(model)) };
+        router.reference_cooldowns().learn(&self.shared, credential, model, &observation, self.now);
+        let states = ReferenceStates::decode(&self.shared.get(&credential.cooldown_key).value);
+        let of_model = if model.is_empty() {
+            None
+        } else {
+            states.get(router.reference_cooldowns().model_key(model))
+        };
         let of_auth = states.get(WHOLE).unwrap_or_default();
         Ok(
             json!({"model_state": of_model.map(|state| self.shown(state)), "auth_state": self.shown(of_auth)}),
@@ -197,7 +198,7 @@ impl World {
         left
     }
 
-    fn shown(&self, state: ModelState) -> Value {
+    fn shown(&self, state: ReferenceState) -> Value {
         let millis = |time: Timestamp| time.as_millis().cast_signed();
         let from_now = |time: Option<Timestamp>| time.map(|time| millis(time) - millis(self.now));
         json!({
@@ -217,7 +218,7 @@ impl World {
     fn add(&mut self, auth: &Value) -> Result<(), String> {
         self.auths.retain(|known| known["id"] != auth["id"]);
         self.auths.push(auth.clone());
-        self.write_states(auth, ModelStates::default())
+        self.write_states(auth, ReferenceStates::default())
     }
 
     fn set(&mut self, changed: &Value) -> Result<(), String> {
@@ -230,29 +231,33 @@ impl World {
             known[name] = value.clone();
         }
         let key = self.cooldown_key(case::text(changed, "id"))?;
-        self.write_states(changed, ModelStates::decode(&self.shared.get(&key).value))
+        self.write_states(changed, ReferenceStates::decode(&self.shared.get(&key).value))
     }
 
     /// Writes what a credential's description says of its state.
-    fn write_states(&self, auth: &Value, mut states: ModelStates) -> Result<(), String> {
+    fn write_states(&self, auth: &Value, mut states: ReferenceStates) -> Result<(), String> {
         let router = self.router("")?;
         if ["unavailable", "retry_in_ms", "quota"].iter().any(|name| !auth[name].is_null()) {
             states.set(WHOLE, self.state_of(auth), self.now);
         }
         for (model, state) in auth["model_states"].as_object().into_iter().flatten() {
-            states.set(router.cooldowns().model_key(model), self.state_of(state), self.now);
+            states.set(
+                router.reference_cooldowns().model_key(model),
+                self.state_of(state),
+                self.now,
+            );
         }
         let key = self.cooldown_key(case::text(auth, "id"))?;
         self.shared.set(&key, &states.encode(), Cas(0)).map_err(|refused| format!("{refused:?}"))
     }
 
-    fn state_of(&self, value: &Value) -> ModelState {
+    fn state_of(&self, value: &Value) -> ReferenceState {
         let at = |value: &Value| {
             let millis = self.now.as_millis().saturating_add_signed(value.as_i64()?);
             Some(Timestamp::from_millis(millis))
         };
         let quota = &value["quota"];
-        ModelState {
+        ReferenceState {
             unavailable: value["unavailable"] == true,
             disabled: value["status"] == "disabled",
             retry_at: at(&value["retry_in_ms"]),

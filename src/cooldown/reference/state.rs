@@ -12,14 +12,13 @@
 //! since the epoch. A value that does not read so is empty.
 
 use crate::codec::{Reader, Writer};
+use crate::cooldown::{Block, WHOLE};
 use crate::hash::KeyHash;
+use crate::signals::Class;
 use crate::time::Timestamp;
 
 /// Models of which a credential's state is kept.
-pub const MODELS: usize = 48;
-
-/// Under which the state of the credential itself is kept.
-pub const WHOLE: KeyHash = KeyHash(0);
+const MODELS: usize = 48;
 
 const VERSION: u8 = 1;
 const RECORD_BYTES: usize = 42;
@@ -33,7 +32,7 @@ const HAS_RECOVERY: u8 = 16;
 /// What is known of a credential for one model, or of the credential itself. The default is that
 /// all is well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ModelState {
+pub struct ReferenceState {
     /// The last answer was an error. It blocks only together with a time.
     pub unavailable: bool,
     /// Turned off by an operator for this model.
@@ -48,28 +47,7 @@ pub struct ModelState {
     pub level: u8,
 }
 
-/// Why a credential may not be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Block {
-    /// A quota ran out, and recovers at this time.
-    RateLimited(Timestamp),
-    /// It fails for another reason, until this time.
-    Failing(Timestamp),
-    /// An operator turned it off.
-    Disabled,
-}
-
-impl Block {
-    /// When it ends by itself; `None` if an operator has to end it.
-    pub fn until(self) -> Option<Timestamp> {
-        match self {
-            Self::RateLimited(until) | Self::Failing(until) => Some(until),
-            Self::Disabled => None,
-        }
-    }
-}
-
-impl ModelState {
+impl ReferenceState {
     /// Whether, and why, it may not be used now. In the reference the recovery of the quota
     /// replaces the end of the block, even where it is earlier.
     pub fn block(&self, now: Timestamp) -> Option<Block> {
@@ -78,17 +56,21 @@ impl ModelState {
         }
         let retry_at = self.retry_at.filter(|&retry_at| self.unavailable && retry_at > now)?;
         let until = self.recover_at.filter(|&recover_at| recover_at > now).unwrap_or(retry_at);
-        Some(if self.exceeded { Block::RateLimited(until) } else { Block::Failing(until) })
+        Some(if self.exceeded {
+            Block::RateLimited { class: Class::RateLimit, until, retry_at: until }
+        } else {
+            Block::Failing { class: Class::Unclear, until }
+        })
     }
 }
 
 /// All that is known of a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelStates {
-    records: Vec<(KeyHash, ModelState, Timestamp)>,
+pub struct ReferenceStates {
+    records: Vec<(KeyHash, ReferenceState, Timestamp)>,
 }
 
-impl ModelStates {
+impl ReferenceStates {
     /// Reads a value of shared data.
     pub fn decode(bytes: &[u8]) -> Self {
         let records = match bytes.split_first() {
@@ -118,18 +100,18 @@ impl ModelStates {
     }
 
     /// The state for a model, or under [`WHOLE`] that of the credential.
-    pub fn get(&self, model: KeyHash) -> Option<ModelState> {
+    pub fn get(&self, model: KeyHash) -> Option<ReferenceState> {
         self.records.iter().find(|(known, _, _)| *known == model).map(|(_, state, _)| *state)
     }
 
     /// Sets a state; the default is not kept for a credential as a whole.
-    pub fn set(&mut self, model: KeyHash, state: ModelState, now: Timestamp) {
+    pub fn set(&mut self, model: KeyHash, state: ReferenceState, now: Timestamp) {
         self.records.retain(|(known, _, _)| *known != model);
-        if model == WHOLE && state == ModelState::default() {
+        if model == WHOLE && state == ReferenceState::default() {
             return;
         }
         if model != WHOLE && self.models().count() >= MODELS {
-            let weight = |(_, state, changed): &(KeyHash, ModelState, Timestamp)| {
+            let weight = |(_, state, changed): &(KeyHash, ReferenceState, Timestamp)| {
                 (state.block(now).is_some(), *changed)
             };
             let models =
@@ -141,23 +123,18 @@ impl ModelStates {
         self.records.push((model, state, now));
     }
 
-    /// Forgets a state that was last changed at this time or before.
-    pub fn forget(&mut self, model: KeyHash, until: Timestamp) {
-        self.records.retain(|(known, _, changed)| *known != model || *changed > until);
-    }
-
     /// The states of all models.
-    pub fn models(&self) -> impl Iterator<Item = &ModelState> {
+    pub fn models(&self) -> impl Iterator<Item = &ReferenceState> {
         self.records.iter().filter(|(model, _, _)| *model != WHOLE).map(|(_, state, _)| state)
     }
 
     /// The states of all models, to be changed.
-    pub fn models_mut(&mut self) -> impl Iterator<Item = &mut ModelState> {
+    pub fn models_mut(&mut self) -> impl Iterator<Item = &mut ReferenceState> {
         self.records.iter_mut().filter(|(model, _, _)| *model != WHOLE).map(|(_, state, _)| state)
     }
 }
 
-fn flags_of(state: &ModelState) -> u8 {
+fn flags_of(state: &ReferenceState) -> u8 {
     [
         (state.unavailable, UNAVAILABLE),
         (state.disabled, DISABLED),
@@ -170,11 +147,11 @@ fn flags_of(state: &ModelState) -> u8 {
     .fold(0, |flags, (_, flag)| flags | flag)
 }
 
-fn decode_record(bytes: &[u8]) -> Option<(KeyHash, ModelState, Timestamp)> {
+fn decode_record(bytes: &[u8]) -> Option<(KeyHash, ReferenceState, Timestamp)> {
     let mut reader = Reader::new(bytes);
     let (model, flags, level) = (KeyHash(reader.hash()?), reader.byte()?, reader.byte()?);
     let (retry_at, recover_at, changed) = (reader.time()?, reader.time()?, reader.time()?);
-    let state = ModelState {
+    let state = ReferenceState {
         unavailable: flags & UNAVAILABLE != 0,
         disabled: flags & DISABLED != 0,
         retry_at: (flags & HAS_RETRY != 0).then_some(retry_at),
@@ -193,52 +170,56 @@ mod tests {
         Timestamp::from_millis(milliseconds)
     }
 
-    fn blocked_until(retry_at: u64) -> ModelState {
-        ModelState {
+    fn limited(until: Timestamp) -> Block {
+        Block::RateLimited { class: Class::RateLimit, until, retry_at: until }
+    }
+
+    fn blocked_until(retry_at: u64) -> ReferenceState {
+        ReferenceState {
             unavailable: true,
             retry_at: Some(at(retry_at)),
             level: 3,
-            ..ModelState::default()
+            ..ReferenceState::default()
         }
     }
 
     #[test]
     fn what_was_encoded_is_decoded() {
-        let mut states = ModelStates::default();
+        let mut states = ReferenceStates::default();
         states.set(KeyHash(7), blocked_until(9), at(1));
         states.set(
             WHOLE,
-            ModelState {
+            ReferenceState {
                 disabled: true,
                 exceeded: true,
                 recover_at: Some(Timestamp::MAX),
-                ..ModelState::default()
+                ..ReferenceState::default()
             },
             at(2),
         );
-        states.set(KeyHash(8), ModelState::default(), at(3));
-        assert_eq!(ModelStates::decode(&states.encode()), states);
+        states.set(KeyHash(8), ReferenceState::default(), at(3));
+        assert_eq!(ReferenceStates::decode(&states.encode()), states);
     }
 
     #[test]
     fn what_does_not_decode_is_empty() {
-        let mut states = ModelStates::default();
+        let mut states = ReferenceStates::default();
         states.set(KeyHash(7), blocked_until(9), at(1));
         let good = states.encode();
         for bad in [&[][..], &[VERSION + 1], &good[..good.len() - 1], &[VERSION; 5000]] {
-            assert_eq!(ModelStates::decode(bad), ModelStates::default(), "{bad:?}");
+            assert_eq!(ReferenceStates::decode(bad), ReferenceStates::default(), "{bad:?}");
         }
     }
 
     #[test]
     fn a_flood_of_models_does_not_wash_a_block_away() {
-        let mut states = ModelStates::default();
+        let mut states = ReferenceStates::default();
         states.set(KeyHash(1), blocked_until(1_000_000), at(0));
         states.set(WHOLE, blocked_until(5), at(0));
         for model in 2..10_000 {
             states.set(
                 KeyHash(model),
-                ModelState { unavailable: true, ..ModelState::default() },
+                ReferenceState { unavailable: true, ..ReferenceState::default() },
                 at(model as u64),
             );
         }
@@ -251,19 +232,25 @@ mod tests {
     #[test]
     fn a_block_needs_a_time_and_tells_its_reason() {
         let now = at(10);
-        assert_eq!(ModelState { unavailable: true, ..ModelState::default() }.block(now), None);
+        assert_eq!(
+            ReferenceState { unavailable: true, ..ReferenceState::default() }.block(now),
+            None
+        );
         assert_eq!(blocked_until(10).block(now), None, "at its end it is over");
-        assert_eq!(blocked_until(11).block(now), Some(Block::Failing(at(11))));
-        let quota = ModelState { exceeded: true, ..blocked_until(20) };
-        assert_eq!(quota.block(now), Some(Block::RateLimited(at(20))));
         assert_eq!(
-            ModelState { recover_at: Some(at(12)), ..quota }.block(now),
-            Some(Block::RateLimited(at(12)))
+            blocked_until(11).block(now),
+            Some(Block::Failing { class: Class::Unclear, until: at(11) })
+        );
+        let quota = ReferenceState { exceeded: true, ..blocked_until(20) };
+        assert_eq!(quota.block(now), Some(limited(at(20))));
+        assert_eq!(
+            ReferenceState { recover_at: Some(at(12)), ..quota }.block(now),
+            Some(limited(at(12)))
         );
         assert_eq!(
-            ModelState { recover_at: Some(at(9)), ..quota }.block(now),
-            Some(Block::RateLimited(at(20)))
+            ReferenceState { recover_at: Some(at(9)), ..quota }.block(now),
+            Some(limited(at(20)))
         );
-        assert_eq!(ModelState { disabled: true, ..quota }.block(now), Some(Block::Disabled));
+        assert_eq!(ReferenceState { disabled: true, ..quota }.block(now), Some(Block::Disabled));
     }
 }
