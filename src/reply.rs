@@ -1,4 +1,4 @@
-//! Errors that the filter answers itself, in the dialect of the API that the client speaks.
+//! Responses of the filter itself, all of them errors, in the dialect of the API that the client speaks.
 
 use std::time::Duration;
 

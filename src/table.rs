@@ -1,7 +1,7 @@
 //! A table of fixed size in shared data.
 //!
 //! The host can never delete a key, so the table has a fixed number of rows, each one key, and
-//! every row has room for [`WAYS`] entries. An entry may stand only in the row that its key's hash
+//! every row has room for [`WAYS`] entries. An entry can be only in the row that its key's hash
 //! names; in a full row the least recently used entry gives way. So memory is a product known from
 //! the configuration: rows × 16 entries, and about 100 bytes more for each row's key in the host.
 //!
@@ -19,7 +19,7 @@ pub const WAYS: usize = 16;
 
 const VERSION: u8 = 2;
 
-/// What a table keeps for a key: so many numbers.
+/// What a table keeps for a key: `N` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<const N: usize> {
     /// The hash of the key.
@@ -49,7 +49,7 @@ pub struct Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    /// A table with room for at least so many entries.
+    /// A table with room for at least `entries` entries.
     pub fn new(name: &'static str, entries: u32) -> Self {
         Self { name, rows: entries.div_ceil(WAYS as u32).max(1) }
     }

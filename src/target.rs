@@ -4,6 +4,7 @@ use crate::api::{Api, model_in_path};
 use crate::body::PathId;
 use crate::config::{Match, Pool};
 use crate::cooldown::Subject;
+use crate::json::Value;
 use crate::operation::Operation;
 use crate::request::{Headers, Request};
 
@@ -35,16 +36,15 @@ impl<'c> Target<'c> {
     /// in a body.
     pub fn of(request: &Request<'_>, pools: &'c [Pool], model: PathId) -> Option<Self> {
         let headers = request.headers;
-        let in_body = || {
-            request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned())
+        let mut model = match model_in_path(headers.path()) {
+            Some(model) => model,
+            None => request.body.get(model).map(text).unwrap_or_default(),
         };
-        let mut model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
         model.truncate(model.floor_char_boundary(LONGEST_MODEL));
         let host = headers.host();
-        let fits = |pool: &&Pool| {
+        let pool = pools.iter().find(|pool| {
             serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model)
-        };
-        let pool = pools.iter().find(fits)?;
+        })?;
         let api = Api::of(headers.path(), &host);
         let operation =
             Operation::of(headers.text(":method"), headers.path(), headers.ask_for_websocket());
@@ -69,6 +69,10 @@ impl Target<'_> {
     pub fn subject(&self) -> Subject<'_> {
         Subject { model: &self.canonical_model, operation: self.operation }
     }
+}
+
+fn text(value: Value<'_>) -> String {
+    String::from_utf8_lossy(&value.text()).into_owned()
 }
 
 /// A model without a suffix in parentheses.
@@ -107,14 +111,13 @@ impl Knowledge {
 
 fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
     let path = headers.path();
-    let header = |(name, value): &(String, Option<String>)| match (headers.first(name), value) {
-        (Some(sent), Some(value)) => sent == value.as_bytes(),
-        (sent, None) => sent.is_some(),
-        (None, Some(_)) => false,
-    };
     any_or_none_given(&matches.path_prefixes, |prefix| path.starts_with(prefix.as_str()))
         && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, host))
-        && matches.headers.iter().all(header)
+        && matches.headers.iter().all(|(name, value)| match (headers.first(name), value) {
+            (Some(sent), Some(value)) => sent == value.as_bytes(),
+            (sent, None) => sent.is_some(),
+            (None, Some(_)) => false,
+        })
 }
 
 fn names_model(matches: &Match, model: &str) -> bool {

@@ -198,7 +198,7 @@ fn entry(cluster: &str, endpoint: Option<&str>, headers: &[CredentialHeader]) ->
     fingerprint(&parts) as u32
 }
 
-/// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one
+/// FNV-1a. Ids are the operator's, so no client gains by finding two that collide; that none of one
 /// pool do is checked where the pool is read.
 pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     let mut hasher = FnvHasher::default();
@@ -206,7 +206,7 @@ pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     hasher.finish()
 }
 
-/// A priority as the reference reads its attribute: a decimal number with an optional sign, blanks
+/// A priority as the reference reads its attribute: a decimal number with an optional sign, spaces
 /// around it ignored; anything else is 0.
 fn reference_priority(text: &str) -> i64 {
     text.trim().parse().unwrap_or(0)

@@ -42,15 +42,15 @@ const STATE: [&str; 7] = [
 /// A configuration without a problem.
 #[derive(Debug)]
 pub struct Config {
-    /// Which rules are followed where the reference could be improved on.
+    /// Whose rules are followed.
     pub profile: Profile,
-    /// How credentials are chosen, and how the choice is told to Envoy.
+    /// How credentials are chosen, and how Envoy learns the choice.
     pub routing: Routing,
-    /// How conversations are recognised and kept.
+    /// How sessions are recognized and kept.
     pub session: SessionConfig,
     /// How bodies are read.
     pub body: BodyConfig,
-    /// What answers teach.
+    /// What responses lead to.
     pub cooldown: CooldownConfig,
     /// What happens when a credential fails.
     pub failover: FailoverConfig,
@@ -60,12 +60,12 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// Which rules are followed where the reference could be improved on.
+/// Whose rules are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// The better ones.
+    /// The rules of this filter, which improve on the reference.
     Recommended,
-    /// The reference's.
+    /// The rules of the reference, byte for byte.
     Reference,
 }
 
@@ -81,7 +81,7 @@ pub struct BodyConfig {
     pub paths: Paths,
     /// Where the model is.
     pub model: PathId,
-    /// Where a request refers to state that only the credential of its conversation has.
+    /// Where a request refers to state that only the credential of its session has.
     pub state: Vec<PathId>,
 }
 
@@ -276,7 +276,7 @@ impl BodyConfig {
     fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {
         let max_bytes = fields.integer_within("max_bytes", 1, 1 << 30).unwrap_or(8 << 20) as usize;
         let always_read = fields.one_of("read", &[("needed", false), ("always", true)]);
-        // In the reference the model is always part of the key, and it stands in the body.
+        // In the reference the model, which is in the body, is always part of the key.
         let always_read = always_read.unwrap_or(profile == Profile::Reference);
         fields.finish();
         let model = paths.add(["model"]);

@@ -44,7 +44,7 @@ pub struct Pool {
 pub struct Match {
     /// Beginnings of the path.
     pub path_prefixes: Vec<String>,
-    /// Hosts, without a port; `*.example.com` stands for every name below.
+    /// Hosts, without a port; `*.example.com` matches every name below.
     pub hosts: Vec<String>,
     /// Request headers, with the value they must have, or only present.
     pub headers: Vec<(String, Option<String>)>,
@@ -101,10 +101,10 @@ impl Pool {
         session.finish();
         let cache_lifetime = fields.duration("cache_lifetime");
         fields.finish();
-        let headers = || credentials.iter().flat_map(|credential| &credential.headers);
-        let key_headers = distinct(headers().map(|header| header.name.as_str()));
-        let source_headers = distinct(headers().filter_map(|header| header.value.source()));
-        credentials.sort_by(|left, right| left.id.cmp(&right.id));
+        let headers: Vec<_> = credentials.iter().flat_map(|it| &it.headers).collect();
+        let key_headers = distinct(headers.iter().map(|header| header.name.as_str()));
+        let source_headers = distinct(headers.iter().filter_map(|header| header.value.source()));
+        credentials.sort_unstable_by(|left, right| left.id.cmp(&right.id));
         Self {
             fingerprint: PoolId(fingerprint(&[&name])),
             name,
@@ -175,7 +175,7 @@ fn distinct<'t>(names: impl Iterator<Item = &'t str>) -> Vec<String> {
     distinct
 }
 
-/// A text in which `*` stands for any text, also an empty one.
+/// A text in which `*` matches any text, also an empty one.
 #[derive(Debug)]
 pub struct Pattern(String);
 

@@ -1,4 +1,4 @@
-//! The section `session`: where conversations are named, and what keeps those of different tenants
+//! The section `session`: where clients name their sessions, and what keeps those of different tenants
 //! apart.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ pub struct SessionConfig {
     /// The most bindings that are kept; the least recently used of a row gives way. 16 to
     /// 16,777,216, default 65,536.
     pub max_bindings: u32,
-    /// Where conversations are named.
+    /// Where sessions are named.
     pub sources: Sources,
     /// What is mixed into the key of bindings, so that tenants share none.
     pub scope: Vec<ScopePart>,
@@ -53,10 +53,10 @@ impl SessionConfig {
             (true, Profile::Recommended) => Sources::recommended(paths),
             (true, Profile::Reference) => Sources::reference(paths),
             (false, _) => {
-                let read = |(path, value): (String, Value)| {
-                    read_source(&path, value, fields.problems(), paths)
-                };
-                let list = given.into_iter().flat_map(read).collect();
+                let list = given
+                    .into_iter()
+                    .flat_map(|(path, value)| read_source(&path, value, fields.problems(), paths))
+                    .collect();
                 Sources::new(list, rules, paths)
             }
         };
@@ -147,7 +147,7 @@ impl Fields<'_> {
             }
         }
         if names.iter().any(String::is_empty) || names.len() > DEEPEST_PATH {
-            self.problem(field, format!("expected 1 to {DEEPEST_PATH} names, parted by dots"));
+            self.problem(field, format!("expected 1 to {DEEPEST_PATH} names, separated by dots"));
         }
         names
     }

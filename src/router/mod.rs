@@ -1,7 +1,8 @@
-//! The two decisions: which credential serves a request, and what its answer teaches.
+//! The two decisions: which credential serves a request, and what follows from its
+//! response.
 //!
 //! Data in, data out: the request, the shared data and the time are arguments, so every case can be
-//! tested without a proxy. What a decision goes through stands in the module `selection`.
+//! tested without a proxy. The steps of a decision are in the module `selection`.
 
 mod decision;
 mod failover;
