@@ -1,9 +1,9 @@
-//! Conversations as they look on the wire: each turn sends everything that was said before, the
-//! model's real answers included, and something new.
+//! Sessions as they look on the wire: each turn sends everything that came before, the replies of the
+//! model included, and something new.
 //!
-//! System prompt and tools are several thousand tokens and the same for all conversations of one
-//! client, as in life; a question comes with a file or the output of a command, one to four
-//! thousand tokens. The simulated models call no tools, so these come the way users attach them.
+//! System prompt and tools are several thousand tokens and the same for all sessions of one client, as
+//! in production. A question comes with a file or the output of a command, one to four thousand tokens.
+//! The simulated models call no tools, so these are attached as users attach them.
 
 use anyhow::{Context, Result};
 use hyper::Request;
@@ -16,80 +16,79 @@ use envoy_harness::client::{Body, whole};
 /// Tokens of what is attached to a question: at least this many, and below the sum of both.
 const ATTACHED_TOKENS: (usize, usize) = (1_000, 3_000);
 
-/// All conversations, and the order in which their turns arrive.
+/// All sessions, and the order of their turns.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     /// Grouped by client.
-    pub conversations: Vec<Conversation>,
-    /// Indices of conversations, each as often as it has turns.
+    pub sessions: Vec<Session>,
+    /// Indices of sessions, each as often as it has turns.
     pub order: Vec<usize>,
 }
 
 impl Traffic {
-    /// So many conversations of so many turns, of all clients in turn.
+    /// This many sessions of this many turns; the clients take turns.
     ///
     /// # Errors
     /// If the recorded requests cannot be used.
-    pub fn new(conversations: usize, turns: usize) -> Result<Self> {
+    pub fn new(sessions: usize, turns: usize) -> Result<Self> {
         let clients: Vec<_> = CLIENTS.iter().collect();
-        let conversations = begin(&clients, conversations)?;
-        let order = interleaved(conversations.len(), turns);
-        Ok(Self { conversations, order })
+        let sessions = begin(&clients, sessions)?;
+        let order = interleaved(sessions.len(), turns);
+        Ok(Self { sessions, order })
     }
 }
 
-/// So many conversations, of these clients in turn, grouped by client.
-pub(super) fn begin(clients: &[&'static Client], count: usize) -> Result<Vec<Conversation>> {
+/// This many sessions, distributed over these clients and grouped by client.
+pub(super) fn begin(clients: &[&'static Client], count: usize) -> Result<Vec<Session>> {
     let (rounds, rest) = (count / clients.len(), count % clients.len());
-    let count = |client: usize| rounds + usize::from(client < rest);
-    let all = clients
-        .iter()
-        .enumerate()
-        .flat_map(|(index, client)| (1..=count(index)).map(move |n| (client, n)));
-    all.enumerate()
-        .map(|(index, (client, number))| Conversation::begin(client, number, index + 1))
-        .collect()
+    let mut sessions = Vec::with_capacity(count);
+    for (index, client) in clients.iter().enumerate() {
+        for number in 1..=rounds + usize::from(index < rest) {
+            sessions.push(Session::begin(client, number, sessions.len() + 1)?);
+        }
+    }
+    Ok(sessions)
 }
 
-/// Who speaks next is drawn anew each time. In a fixed order, round-robin would by mere arithmetic
-/// give some conversations the same credential every time.
-fn interleaved(conversations: usize, turns: usize) -> Vec<usize> {
+/// A random order. In a fixed one, round-robin would give some sessions the same credential every time
+/// by mere arithmetic.
+fn interleaved(sessions: usize, turns: usize) -> Vec<usize> {
     let mut random = Random::new(1);
-    let mut unsaid: Vec<usize> = (0..conversations).flat_map(|index| vec![index; turns]).collect();
-    let mut order = Vec::with_capacity(unsaid.len());
-    while !unsaid.is_empty() {
-        order.push(unsaid.swap_remove(random.below(unsaid.len())));
+    let mut left: Vec<usize> = (0..sessions).flat_map(|index| vec![index; turns]).collect();
+    let mut order = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        order.push(left.swap_remove(random.below(left.len())));
     }
     order
 }
 
-/// A conversation that waits for the answer to its newest question.
+/// A session with a question that is to be sent.
 #[derive(Clone, Debug)]
-pub struct Conversation {
-    /// Whose it is.
+pub struct Session {
+    /// The client that holds it.
     pub client: &'static Client,
-    /// What people call it, such as `Codex #2`.
+    /// Its name in the report, such as `Codex #2`.
     pub title: String,
     request: Recorded,
     turn: usize,
     random: Random,
 }
 
-impl Conversation {
-    /// The conversation of a client with this number, and with this ticket among all conversations.
+impl Session {
+    /// The session with this number among those of a client, and this ticket among all.
     fn begin(client: &'static Client, number: usize, ticket: usize) -> Result<Self> {
         let mut request = client.first_request(ticket)?;
         client.api.remove_question(&mut request.body);
         lengthen(client, &mut request.body);
         let mut random = Random::new(ticket as u64);
         let question = format!("Ticket SHOP-{ticket}: {}", text::question(&mut random));
-        let mut conversation =
+        let mut session =
             Self { client, title: format!("{} #{number}", client.name), request, turn: 1, random };
-        conversation.ask(&question);
-        Ok(conversation)
+        session.ask(&question);
+        Ok(session)
     }
 
-    /// What people call its next request, such as `Codex #2, turn 3`.
+    /// The name of its next request, such as `Codex #2, turn 3`.
     pub(super) fn name_of_turn(&self) -> String {
         format!("{}, turn {}", self.title, self.turn)
     }
@@ -118,10 +117,10 @@ impl Conversation {
         builder.body(whole(self.body().to_string())).context("a recorded header cannot be sent")
     }
 
-    /// Takes the model's answer and asks the next question.
-    pub fn go_on(&mut self, answer: &str) {
+    /// Adds the reply of the model and the next question.
+    pub fn go_on(&mut self, reply: &str) {
         self.turn += 1;
-        self.client.api.answer(&mut self.request.body, answer);
+        self.client.api.add_reply(&mut self.request.body, reply);
         if let Some(id) = self.client.turn_id {
             let (last, next) = (numbered(id, self.turn - 1), numbered(id, self.turn));
             replace_text(&mut self.request.headers, &last, &next);
@@ -139,21 +138,23 @@ impl Conversation {
     }
 }
 
-/// Gives system prompt and tools their real length. The seed is the client, so that all its
-/// conversations share them.
+/// Gives system prompt and tools their real length. The seed is the client, so that all its sessions
+/// share them.
 fn lengthen(client: &Client, body: &mut Value) {
     let mut random = Random::new(client.name.bytes().map(u64::from).sum());
-    let mut append = |text: Option<&mut Value>, tokens| {
-        if let Some(Value::String(text)) = text {
-            text.push_str("\n\n");
-            text.push_str(&text::guidelines(&mut random, tokens));
-        }
-    };
-    append(client.api.system_prompt(body), client.system_tokens);
-    client
-        .api
-        .tool_descriptions(body)
-        .for_each(|description| append(Some(description), client.tool_tokens));
+    if let Some(prompt) = client.api.system_prompt(body) {
+        append_guidelines(prompt, &mut random, client.system_tokens);
+    }
+    for description in client.api.tool_descriptions(body) {
+        append_guidelines(description, &mut random, client.tool_tokens);
+    }
+}
+
+fn append_guidelines(text: &mut Value, random: &mut Random, tokens: usize) {
+    if let Value::String(text) = text {
+        text.push_str("\n\n");
+        text.push_str(&text::guidelines(random, tokens));
+    }
 }
 
 #[cfg(test)]
@@ -171,7 +172,7 @@ mod tests {
     use envoy_harness::Fixture;
     use envoy_harness::Mode;
 
-    /// The filter's own decisions, without an Envoy around them.
+    /// The decisions of the filter, without an Envoy around them.
     struct Filter {
         router: Router,
         shared: InMemory,
@@ -190,11 +191,10 @@ mod tests {
             Self { router, shared }
         }
 
-        /// The value of a word in what the filter says about the next request.
-        fn decide(&self, conversation: &Conversation, word: &str) -> String {
-            let headers: Headers =
-                conversation.headers().chain([(":path", conversation.path())]).collect();
-            let body = conversation.body().to_string();
+        /// The value of a name in the decision for the next request.
+        fn decide(&self, session: &Session, word: &str) -> String {
+            let headers: Headers = session.headers().chain([(":path", session.path())]).collect();
+            let body = session.body().to_string();
             let body = self.router.read_body(body.as_bytes());
             let request = request::Request { headers: &headers, body, tried: &[], properties: &[] };
             let decision = self.router.route(&request, &self.shared, 1_000_000).to_string();
@@ -206,13 +206,10 @@ mod tests {
     #[test]
     fn the_filter_recognizes_every_client() {
         let (filter, traffic) = (Filter::shipped(), Traffic::new(CLIENTS.len(), 1).unwrap());
-        let source = |conversation: &Conversation| {
-            (conversation.client.name, filter.decide(conversation, "source"))
-        };
         let expected = [
             ("Amp", "amp"),
             ("Anthropic SDK", "msg"),
-            ("Chat application", "conv"),
+            ("Chat app", "conv"),
             ("Claude Code 2.0", "claude"),
             ("Claude Code 2.1", "claude"),
             ("Codex", "codex"),
@@ -221,87 +218,92 @@ mod tests {
             ("OpenAI SDK", "msg"),
             ("OpenCode", "header"),
         ];
+        let sources: BTreeMap<_, _> = traffic
+            .sessions
+            .iter()
+            .map(|session| (session.client.name, filter.decide(session, "source")))
+            .collect();
         let expected = expected.map(|(client, source)| (client, source.to_owned()));
-        assert_eq!(
-            traffic.conversations.iter().map(source).collect::<BTreeMap<_, _>>(),
-            expected.into()
-        );
+        assert_eq!(sources, expected.into());
     }
 
     #[test]
-    fn each_turn_leads_to_the_next_and_no_conversation_to_another() {
+    fn each_turn_leads_to_the_next_and_no_session_to_another() {
         let (filter, traffic) = (Filter::shipped(), Traffic::new(3 * CLIENTS.len(), 3).unwrap());
-        for mut conversation in traffic.conversations {
-            let mut outcomes = vec![filter.decide(&conversation, "outcome")];
+        for mut session in traffic.sessions {
+            let mut outcomes = vec![filter.decide(&session, "outcome")];
             for _ in 0..2 {
-                conversation.go_on("The same answer in every conversation.");
-                outcomes.push(filter.decide(&conversation, "outcome"));
+                session.go_on("The same reply in every session.");
+                outcomes.push(filter.decide(&session, "outcome"));
             }
-            let hashed = filter.decide(&conversation, "source") == "msg";
+            let hashed = filter.decide(&session, "source") == "msg";
             assert_eq!(
                 outcomes,
                 ["miss", if hashed { "inherit" } else { "hit" }, "hit"],
                 "{}",
-                conversation.title
+                session.title
             );
         }
     }
 
     #[test]
-    fn a_turn_only_adds_to_what_was_said() {
-        for mut conversation in Traffic::new(CLIENTS.len(), 2).unwrap().conversations {
-            let text = |conversation: &Conversation| {
-                let mut body = conversation.body().clone();
-                let list = ["messages", "input", "contents"]
-                    .into_iter()
-                    .find(|name| body[name].is_array())
-                    .unwrap();
-                let messages = body[list].take().to_string();
-                // Breakpoints move, and are no part of what the provider compares.
-                let mark = |ttl: &str| format!(r#","cache_control":{{"type":"ephemeral"{ttl}}}"#);
-                let messages = messages.replace(&mark(r#","ttl":"1h""#), "").replace(&mark(""), "");
-                (body["system"].clone(), body["tools"].clone(), messages)
-            };
-            let (system, tools, before) = text(&conversation);
-            conversation.go_on("Because of the cache.");
-            let (system_after, tools_after, after) = text(&conversation);
+    fn a_turn_only_adds_to_what_came_before() {
+        for mut session in Traffic::new(CLIENTS.len(), 2).unwrap().sessions {
+            let (system, tools, before) = compared(&session);
+            session.go_on("Because of the cache.");
+            let (system_after, tools_after, after) = compared(&session);
             assert_eq!((system, tools), (system_after, tools_after));
-            assert!(after.starts_with(before.trim_end_matches(']')), "{}", conversation.title);
+            assert!(after.starts_with(before.trim_end_matches(']')), "{}", session.title);
             assert!(after.contains("Because of the cache."));
         }
     }
 
-    #[test]
-    fn the_order_of_fields_is_the_recorded_one() {
-        let fields = |conversation: &Conversation| -> Vec<String> {
-            conversation.body().as_object().unwrap().keys().cloned().collect()
-        };
-        let traffic = Traffic::new(CLIENTS.len(), 1).unwrap();
-        let find = |name| traffic.conversations.iter().find(|it| it.client.name == name).unwrap();
-        let claude = find("Claude Code 2.1");
-        assert_eq!(fields(claude)[..5], ["model", "messages", "system", "tools", "metadata"]);
-        assert_eq!(fields(find("Anthropic SDK")), ["max_tokens", "messages", "model", "system"]);
-        assert_eq!(fields(find("Chat application")), ["conversation_id", "messages", "model"]);
-        assert_eq!(claude.headers().next(), Some(("accept", "application/json")));
+    /// What a provider compares: system prompt, tools and messages, without the breakpoints.
+    fn compared(session: &Session) -> (Value, Value, String) {
+        let mut body = session.body().clone();
+        let mut lists = ["messages", "input", "contents"].into_iter();
+        let list = lists.find(|name| body[name].is_array()).unwrap();
+        let messages = body[list].take().to_string();
+        let messages = messages
+            .replace(r#","cache_control":{"type":"ephemeral","ttl":"1h"}"#, "")
+            .replace(r#","cache_control":{"type":"ephemeral"}"#, "");
+        (body["system"].clone(), body["tools"].clone(), messages)
     }
 
     #[test]
-    fn claude_code_marks_the_system_prompt_and_the_end_of_the_conversation() {
+    fn the_order_of_fields_is_the_recorded_one() {
+        let traffic = Traffic::new(CLIENTS.len(), 1).unwrap();
+        let fields: BTreeMap<_, Vec<String>> = traffic
+            .sessions
+            .iter()
+            .map(|session| (session.client.name, session.body().as_object().unwrap()))
+            .map(|(name, body)| (name, body.keys().cloned().collect()))
+            .collect();
+        let claude = &fields["Claude Code 2.1"][..5];
+        assert_eq!(claude, ["model", "messages", "system", "tools", "metadata"]);
+        assert_eq!(fields["Anthropic SDK"], ["max_tokens", "messages", "model", "system"]);
+        assert_eq!(fields["Chat app"], ["conversation_id", "messages", "model"]);
+        assert_eq!(traffic.sessions[0].headers().next(), Some(("accept", "application/json")));
+    }
+
+    fn marked(value: &Value) -> usize {
+        value.to_string().matches("cache_control").count()
+    }
+
+    #[test]
+    fn claude_code_marks_the_system_prompt_and_the_end_of_the_session() {
         let mut traffic = Traffic::new(CLIENTS.len(), 1).unwrap();
-        for conversation in
-            traffic.conversations.iter_mut().filter(|it| it.client.api == Api::Messages)
-        {
-            conversation.go_on("Answer.");
-            let body = conversation.body();
-            let marked = |value: &Value| value.to_string().matches("cache_control").count();
-            assert_eq!(marked(&body["messages"]), 1, "{}", conversation.title);
+        for session in traffic.sessions.iter_mut().filter(|it| it.client.api == Api::Messages) {
+            session.go_on("Answer.");
+            let body = session.body();
+            assert_eq!(marked(&body["messages"]), 1, "{}", session.title);
             assert!(body["messages"][2]["content"][1]["cache_control"].is_object());
             assert!((1..=2).contains(&marked(&body["system"])));
         }
     }
 
     #[test]
-    fn all_turns_are_said_and_not_in_a_fixed_order() {
+    fn all_turns_are_taken_in_a_random_order() {
         let order = interleaved(12, 5);
         assert!((0..12).all(|index| order.iter().filter(|other| **other == index).count() == 5));
         assert_ne!(order[..12], order[12..24]);
