@@ -97,8 +97,9 @@ impl EnvoyChoice {
 
 #[derive(clap::Args)]
 struct ComposeChoice {
-    /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages, and
-    /// stand-ins under the names of images that cannot be pulled. For machines of CI, as root
+    /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages,
+    /// and stand-ins under the names of images that cannot be pulled. For machines of CI, as
+    /// root
     #[arg(long)]
     provision: bool,
 }

@@ -1,7 +1,8 @@
 //! The clients of the demo.
 //!
 //! Headers, the names of the fields and their order are those of a request in
-//! `tests/vectors/client_requests.jsonl`, which follows the real clients. Here is what differs from it.
+//! `tests/vectors/client_requests.jsonl`, which follows the real clients. Here is what differs from
+//! it.
 
 use std::fs;
 
@@ -215,8 +216,9 @@ impl Recorded {
         }
     }
 
-    /// Gemini CLI is built on the SDK; this leaves out what it adds. It begins every first message with
-    /// the same context, so without an id in the request its sessions could not be distinguished.
+    /// Gemini CLI is built on the SDK; this leaves out what it adds. It begins every first message
+    /// with the same context, so without an id in the request its sessions could not be
+    /// distinguished.
     fn speak_as_gemini_sdk(&mut self) {
         self.headers["user-agent"] = json!("google-genai-sdk/1.41.0 gl-node/v24.3.0");
         if let Some(headers) = self.headers.as_object_mut() {

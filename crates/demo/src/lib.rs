@@ -1,10 +1,10 @@
-//! `cargo xtask demo`, in two acts. In the first ([`compare`]) the same sessions go through a real Envoy
-//! twice, with session affinity and without, and the report shows what that means for the prompt caches
-//! of the providers. In the second ([`limit`]) a credential reaches its rate limit.
+//! `cargo xtask demo`, in two acts. In the first ([`compare`]) the same sessions go through a real
+//! Envoy twice, with session affinity and without, and the report shows what that means for the
+//! prompt caches of the providers. In the second ([`limit`]) a credential reaches its rate limit.
 //!
-//! Both runs of the first act send the same bytes in the same order ([`session`]; the simulated models
-//! write the same response to a prompt, whatever the credential). Each run has its own Envoy and its own
-//! providers, started for it.
+//! Both runs of the first act send the same bytes in the same order ([`session`]; the simulated
+//! models write the same response to a prompt, whatever the credential). Each run has its own Envoy
+//! and its own providers, started for it.
 
 #![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
 

@@ -188,9 +188,9 @@ fn read_turn(api: Api, response: &Response) -> Result<(Turn, String)> {
     Ok((turn, reply.text))
 }
 
-/// The credential that served the request, and those of failed attempts before it. The provider must
-/// have seen the key of the one that the filter chose: between them are the route, the cluster and
-/// the key.
+/// The credential that served the request, and those of failed attempts before it. The provider
+/// must have seen the key of the one that the filter chose: between them are the route, the cluster
+/// and the key.
 fn served_by(response: &Response) -> Result<(String, Vec<String>)> {
     let account = response.header(ACCOUNT_HEADER).context("the response has no account")?;
     let attempts = decision(response, "credential").chain(decision(response, "then"));

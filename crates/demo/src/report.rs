@@ -1,6 +1,6 @@
-//! The report of the demo: the credentials of each session, the load of each credential and the tokens
-//! from caches, with affinity and without side by side; then what happened to sessions when a
-//! credential was limited.
+//! The report of the demo: the credentials of each session, the load of each credential and the
+//! tokens from caches, with affinity and without side by side; then what happened to sessions when
+//! a credential was limited.
 
 use std::collections::{BTreeMap, BTreeSet};
 

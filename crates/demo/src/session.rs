@@ -1,9 +1,9 @@
-//! Sessions as they look on the wire: each turn sends everything that came before, the replies of the
-//! model included, and something new.
+//! Sessions as they look on the wire: each turn sends everything that came before, the replies of
+//! the model included, and something new.
 //!
-//! System prompt and tools are several thousand tokens and the same for all sessions of one client, as
-//! in production. A question comes with a file or the output of a command, one to four thousand tokens.
-//! The simulated models call no tools, so these are attached as users attach them.
+//! System prompt and tools are several thousand tokens and the same for all sessions of one client,
+//! as in production. A question comes with a file or the output of a command, one to four thousand
+//! tokens. The simulated models call no tools, so these are attached as users attach them.
 
 use anyhow::{Context, Result};
 use hyper::Request;
@@ -50,8 +50,8 @@ pub(super) fn begin(clients: &[&'static Client], count: usize) -> Result<Vec<Ses
     Ok(sessions)
 }
 
-/// A random order. In a fixed one, round-robin would give some sessions the same credential every time
-/// by mere arithmetic.
+/// A random order. In a fixed one, round-robin would give some sessions the same credential every
+/// time by mere arithmetic.
 fn interleaved(sessions: usize, turns: usize) -> Vec<usize> {
     let mut random = Random::new(1);
     let mut left: Vec<usize> = (0..sessions).flat_map(|index| vec![index; turns]).collect();
@@ -138,8 +138,8 @@ impl Session {
     }
 }
 
-/// Gives system prompt and tools their real length. The seed is the client, so that all its sessions
-/// share them.
+/// Gives system prompt and tools their real length. The seed is the client, so that all its
+/// sessions share them.
 fn lengthen(client: &Client, body: &mut Value) {
     let mut random = Random::new(client.name.bytes().map(u64::from).sum());
     if let Some(prompt) = client.api.system_prompt(body) {

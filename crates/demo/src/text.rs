@@ -1,7 +1,7 @@
 //! Text of the kinds that fill real prompts: guidelines, source files, output of commands.
 //!
-//! It means nothing, but it is as long as the real thing, never the same twice in a run, and the same
-//! in every run: the numbers of the demo must not depend on chance.
+//! It means nothing, but it is as long as the real thing, never the same twice in a run, and the
+//! same in every run: the numbers of the demo must not depend on chance.
 
 /// Four bytes are one token, as the simulated providers count.
 const BYTES_PER_TOKEN: usize = 4;

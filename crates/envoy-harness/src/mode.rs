@@ -1,5 +1,5 @@
-//! The modes in which Envoy can be wired: how it learns which credential serves a request, and where
-//! a request that failed goes next.
+//! The modes in which Envoy can be wired: how it learns which credential serves a request, and
+//! where a request that failed goes next.
 
 use clap::ValueEnum;
 

@@ -1,11 +1,12 @@
 //! The second act: a credential reaches its rate limit in the middle of sessions.
 //!
-//! In every round each session takes one turn. After some rounds the busiest credential responds with
-//! 429 and `Retry-After` to everything, so that its sessions have to leave. Some rounds later it serves
-//! again, while their prompts are still in its cache. The filter learns of either only by an attempt.
+//! In every round each session takes one turn. After some rounds the busiest credential responds
+//! with 429 and `Retry-After` to everything, so that its sessions have to leave. Some rounds later
+//! it serves again, while their prompts are still in its cache. The filter learns of either only by
+//! an attempt.
 //!
-//! All sessions use one pool, that of three credentials: so no other can be concerned, and the two that
-//! are left show how sessions are distributed over them.
+//! All sessions use one pool, that of three credentials: so no other can be concerned, and the two
+//! that are left show how sessions are distributed over them.
 
 pub mod report;
 
@@ -29,8 +30,8 @@ use simulated_providers::{Fault, Providers};
 /// The configuration with failover within a request.
 const MODE: Mode = Mode::Clusters;
 
-/// The `Retry-After` of the limited credential, in seconds. As with real providers, the limit may last
-/// longer.
+/// The `Retry-After` of the limited credential, in seconds. As with real providers, the limit may
+/// last longer.
 const RETRY_AFTER: u64 = 1;
 
 /// The fewest turns that make three parts, and the most that fit into a line.
@@ -69,7 +70,8 @@ pub fn is_possible(envoy: &Envoy) -> bool {
 /// Plays the act, at most with 8 sessions of 3 to 6 turns.
 ///
 /// # Errors
-/// If a request gets no response, not even an error, or clients and providers report different numbers.
+/// If a request gets no response, not even an error, or clients and providers report different
+/// numbers.
 pub async fn play(envoy: &Envoy, size: Size) -> Result<Limit> {
     let clients: Vec<_> = CLIENTS.iter().filter(|client| client.api == Api::Messages).collect();
     let sessions = session::begin(&clients, size.sessions.min(SESSIONS))?;
@@ -180,8 +182,8 @@ impl Limit {
     /// Checks what failover promises.
     ///
     /// # Errors
-    /// The errors that clients saw; or that no request failed over, so that the act shows nothing; or
-    /// the sessions that did not return to their home.
+    /// The errors that clients saw; or that no request failed over, so that the act shows nothing;
+    /// or the sessions that did not return to their home.
     pub fn check(&self) -> Result<()> {
         let errors: Vec<_> = self.errors().map(ToString::to_string).collect();
         ensure!(errors.is_empty(), "clients saw errors: {}", errors.join("; "));
