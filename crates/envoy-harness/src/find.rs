@@ -108,8 +108,8 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Asks a binary for its version and lets it load a module. The error says why it will not do, in
-/// words that follow its name.
+/// Asks a binary for its version and lets it load a module. The error says why it will not do; it
+/// follows the name of the binary.
 fn inspect(path: &Path) -> Result<Envoy, String> {
     let version = version_of(path)
         .map_err(|problem| format!("which is no Envoy that runs here ({problem:#})"))?;

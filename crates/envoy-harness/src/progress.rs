@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A step under way. Dropped before it is done, it leaves no line: the error says what went wrong.
+/// A step that is running. Dropped before it is done, it leaves no line: the error says what went
+/// wrong.
 pub struct Step {
     name: String,
     bar: ProgressBar,
