@@ -1,91 +1,143 @@
-//! Bindings: which credential a session is on.
+//! Bindings: which credential a session uses.
 //!
 //! A session has a home, and while that cannot serve, one substitute. A binding is kept under the
-//! hash of pool, provider, session id and model, and names credentials by fingerprint. It ends when
-//! it was not used for the time-to-live that is configured now, so a changed setting applies at
-//! once.
+//! hash of pool, provider, session id and model, and refers to credentials by [`CredentialId`]. It
+//! ends when it was not used for the time-to-live that is configured now, so a changed setting
+//! applies at once.
 //!
-//! A place that was chosen is written down at once, so that requests of one session that come
-//! together stay together. But only an answer confirms it: a place that fails before it ever served
-//! the session is forgotten.
+//! A chosen credential is written down at once, so that concurrent requests of a session stay
+//! together. But only a response confirms it: a credential that fails before it has ever served the
+//! session is removed from its binding.
+//!
+//! A session is never stuck to a home that fails it. What refuses one session may serve all others,
+//! so the binding itself counts how often the home failed the session in a row. After
+//! [`FAILURES_TO_MOVE`] the credential that serves it next becomes its home.
 
+use std::time::Duration;
+
+use crate::config::CredentialId;
 use crate::hash::KeyHash;
-use crate::shared::{SharedData, Updated};
-use crate::table::{Edit, Entry, Table};
+use crate::shared::{CasMismatch, SharedData};
+use crate::table::{Edit, Entry, Slot, Table};
+use crate::time::Timestamp;
 
-/// The fingerprint in place of a substitute that there is not.
-const NONE: u64 = 0;
+/// A home that has failed its session so often in a row is left for the next credential that serves
+/// it. A refusal counts for both.
+pub const FAILURES_TO_MOVE: u8 = 2;
 
-/// Where a session is. Times are milliseconds since the epoch.
+/// Sentinel: no substitute.
+const NO_SUBSTITUTE: CredentialId = CredentialId(0);
+
+/// Where a session is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The credential that it belongs to.
-    pub home: Place,
+    /// The credential that the session belongs to.
+    pub home: BoundCredential,
     /// The credential that stood in for the home last.
-    pub substitute: Option<Place>,
+    pub substitute: Option<BoundCredential>,
+    /// How often the home failed the session since it last served it.
+    pub failures: u8,
+    /// Until then the session avoids its home, because the client got an error from it.
+    pub avoid_until: Timestamp,
     /// When the binding was last used.
-    pub used: u64,
+    pub used: Timestamp,
 }
+
+/// Failures of credentials in one request: how much each counts.
+pub type Failures<'a> = &'a [(CredentialId, u8)];
 
 /// A credential, as a session knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its fingerprint.
-    pub credential: u64,
+pub struct BoundCredential {
+    pub credential: CredentialId,
     /// When it last served the session; `None` if it was only chosen for it.
-    pub served: Option<u64>,
+    pub served: Option<Timestamp>,
 }
 
-impl Place {
-    /// A credential that was chosen, and has not served yet.
-    pub fn chosen(credential: u64) -> Self {
+impl BoundCredential {
+    /// A credential that was chosen and has not served yet.
+    pub fn chosen(credential: CredentialId) -> Self {
         Self { credential, served: None }
+    }
+
+    fn from_numbers(credential: u64, served: u64) -> Self {
+        let served = (served != 0).then_some(Timestamp::from_millis(served));
+        Self { credential: CredentialId(credential), served }
+    }
+
+    fn numbers(self) -> [u64; 2] {
+        [self.credential.0, self.served.map_or(0, Timestamp::as_millis)]
     }
 }
 
 impl Binding {
-    /// The binding of a session that a credential was chosen for.
-    pub fn new(home: Place, now: u64) -> Self {
-        Self { home, substitute: None, used: now }
+    /// The binding of a session whose home was just chosen.
+    pub fn new(home: BoundCredential, now: Timestamp) -> Self {
+        Self { home, substitute: None, failures: 0, avoid_until: Timestamp::EPOCH, used: now }
     }
 
-    /// What it is after a credential has served the session. A home is replaced by another
-    /// credential only if it never served, or if sessions do not return.
-    fn served_by(mut self, credential: u64, returns: bool, now: u64) -> Self {
-        let place = Place { credential, served: Some(now) };
+    /// Whether the session is better served elsewhere, though its home may be ready.
+    pub fn avoids_home(&self, now: Timestamp) -> bool {
+        self.failures >= FAILURES_TO_MOVE || now < self.avoid_until
+    }
+
+    /// The binding after a credential has served the session, and these have failed it in the same
+    /// request. Another credential replaces the home only if that never served, if sessions do not
+    /// return, or if the home failed the session too often.
+    fn served_by(
+        mut self,
+        credential: CredentialId,
+        failed: Failures<'_>,
+        returns: bool,
+        now: Timestamp,
+    ) -> Self {
+        let serving = BoundCredential { credential, served: Some(now) };
         if self.home.credential == credential {
-            self.home = place;
-        } else if self.home.served.is_none() || !returns {
-            return Self::new(place, now);
-        } else {
-            self.substitute = Some(place);
+            return Self { home: serving, substitute: self.substitute, ..Self::new(serving, now) };
         }
+        self.add_failures(failed);
+        if self.home.served.is_none() || !returns || self.failures >= FAILURES_TO_MOVE {
+            return Self::new(serving, now);
+        }
+        self.substitute = Some(serving);
         self
     }
 
-    /// What is left of it after a credential has failed; `None` if nothing is.
-    fn without_chosen(mut self, credential: u64) -> Option<Self> {
-        let failed = Place::chosen(credential);
+    fn add_failures(&mut self, failed: Failures<'_>) {
+        for (credential, count) in failed {
+            if *credential == self.home.credential {
+                self.failures = self.failures.saturating_add(*count);
+            }
+        }
+    }
+
+    /// What is left after a credential has failed; `None` if nothing is.
+    fn without_chosen(mut self, credential: CredentialId) -> Option<Self> {
+        let failed = BoundCredential::chosen(credential);
         if self.substitute == Some(failed) {
             self.substitute = None;
         }
         (self.home != failed).then_some(self)
     }
 
-    fn numbers(&self) -> [u64; 4] {
-        let substitute = self.substitute.unwrap_or(Place::chosen(NONE));
-        let [home_served, substitute_served] =
-            [self.home, substitute].map(|place| place.served.unwrap_or(0));
-        [self.home.credential, home_served, substitute.credential, substitute_served]
+    fn numbers(&self) -> [u64; 5] {
+        let substitute = self.substitute.unwrap_or(BoundCredential::chosen(NO_SUBSTITUTE));
+        let [home, home_served] = self.home.numbers();
+        let [substitute, substitute_served] = substitute.numbers();
+        let trouble = self.avoid_until.as_millis() << 8 | u64::from(self.failures);
+        [home, home_served, substitute, substitute_served, trouble]
     }
+}
 
-    fn of(entry: Entry<4>) -> Self {
-        let [home, home_served, substitute, substitute_served] = entry.numbers;
-        let place =
-            |credential, served| Place { credential, served: (served != 0).then_some(served) };
+impl From<Entry<5>> for Binding {
+    fn from(entry: Entry<5>) -> Self {
+        let [home, home_served, substitute, substitute_served, trouble] = entry.numbers;
+        let substitute = BoundCredential::from_numbers(substitute, substitute_served);
         Self {
-            home: place(home, home_served),
-            substitute: (substitute != NONE).then(|| place(substitute, substitute_served)),
+            home: BoundCredential::from_numbers(home, home_served),
+            substitute: Some(substitute).filter(|it| it.credential != NO_SUBSTITUTE),
+            failures: (trouble & 0xff) as u8,
+            avoid_until: Timestamp::from_millis(trouble >> 8),
             used: entry.used,
         }
     }
@@ -94,88 +146,119 @@ impl Binding {
 /// The bindings of all pools.
 #[derive(Clone, Copy, Debug)]
 pub struct Bindings {
-    table: Table<4>,
-    ttl: u64,
+    table: Table<5>,
+    ttl: Duration,
+}
+
+/// The binding of a key as it was read, and the right to replace just that.
+pub struct BindingSlot<'a, S> {
+    slot: Slot<'a, S, 5>,
+    binding: Option<Binding>,
+}
+
+impl<S: SharedData> BindingSlot<'_, S> {
+    /// The binding; `None` if there is none, or if it has ended.
+    pub fn binding(&self) -> Option<Binding> {
+        self.binding
+    }
+
+    /// Replaces the binding.
+    ///
+    /// # Errors
+    /// [`CasMismatch`] if another worker has written the row since it was read.
+    pub fn write(self, binding: Binding, now: Timestamp) -> Result<(), CasMismatch> {
+        self.slot.apply(Edit::Put(binding.numbers()), now)
+    }
 }
 
 impl Bindings {
-    /// Room for at least so many bindings that live for so many milliseconds after their last use.
-    pub fn new(capacity: u32, ttl: u64) -> Self {
+    /// Room for at least `capacity` bindings, which end `ttl` after their last use.
+    pub fn new(capacity: u32, ttl: Duration) -> Self {
         Self { table: Table::new("binding", capacity), ttl }
     }
 
-    /// The binding of a key. Looking does not prolong it.
-    pub fn peek(&self, shared: &impl SharedData, key: KeyHash, now: u64) -> Option<Binding> {
+    /// The binding of a key. Reading does not prolong it.
+    pub fn peek(&self, shared: &impl SharedData, key: KeyHash, now: Timestamp) -> Option<Binding> {
         self.alive(self.table.find(shared, key), now)
     }
 
-    /// Settles where a session goes: `choose` gets its binding, and gives a result and the binding
-    /// to keep from now on, or none if it stays as it is. Of two workers that bind one key at once,
-    /// the second is asked again and sees what the first one chose.
-    pub fn settle<T>(
+    /// Reads the binding of a key in order to replace it.
+    pub fn slot<'a, S: SharedData>(
         &self,
-        shared: &impl SharedData,
+        shared: &'a S,
         key: KeyHash,
-        now: u64,
-        mut choose: impl FnMut(Option<Binding>) -> (T, Option<Binding>),
-    ) -> Updated<T> {
-        self.table.update(shared, key, now, |entry| {
-            let (result, binding) = choose(self.alive(entry, now));
-            (binding.map_or(Edit::Leave, |binding| Edit::Put(binding.numbers())), result)
-        })
+        now: Timestamp,
+    ) -> BindingSlot<'a, S> {
+        let slot = self.table.slot(shared, key);
+        BindingSlot { binding: self.alive(slot.entry(), now), slot }
     }
 
-    /// Notes that a credential has served a session, which prolongs its binding. Tells whether it
-    /// could be written.
+    /// Records that a credential has served a session, which prolongs its binding. Returns whether
+    /// it could be written.
     pub fn confirm(
         &self,
         shared: &impl SharedData,
         key: KeyHash,
-        credential: u64,
+        credential: CredentialId,
+        failed: Failures<'_>,
         returns: bool,
-        now: u64,
+        now: Timestamp,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
-            let binding =
-                self.alive(entry, now).unwrap_or(Binding::new(Place::chosen(credential), now));
-            (Edit::Put(binding.served_by(credential, returns, now).numbers()), ())
+            let binding = self
+                .alive(entry, now)
+                .unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
+            (Edit::Put(binding.served_by(credential, failed, returns, now).numbers()), ())
         });
         updated.written
     }
 
-    /// Forgets that a credential was chosen for a session, if it has never served it. Tells whether
+    /// Records that credentials failed a session, and that its client got an error. Returns whether
     /// it could be written.
+    pub fn fail(
+        &self,
+        shared: &impl SharedData,
+        key: KeyHash,
+        failed: Failures<'_>,
+        avoid_until: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let updated = self.table.update(shared, key, now, |entry| {
+            let Some(before) = self.alive(entry, now) else {
+                return (Edit::Leave, ());
+            };
+            let mut after = before;
+            after.add_failures(failed);
+            if after == before {
+                return (Edit::Leave, ());
+            }
+            after.avoid_until = avoid_until;
+            (Edit::Put(after.numbers()), ())
+        });
+        updated.written
+    }
+
+    /// Removes a credential that was chosen for a session, if it has never served it. Returns
+    /// whether that could be written.
     pub fn withdraw(
         &self,
         shared: &impl SharedData,
         key: KeyHash,
-        credential: u64,
-        now: u64,
+        credential: CredentialId,
+        now: Timestamp,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
-            let edit = match self
-                .alive(entry, now)
-                .map(|binding| (binding, binding.without_chosen(credential)))
-            {
-                Some((before, Some(after))) if before != after => Edit::Put(after.numbers()),
-                Some((_, None)) => Edit::Remove,
-                _ => Edit::Leave,
+            let Some(before) = self.alive(entry, now) else {
+                return (Edit::Leave, ());
+            };
+            let edit = match before.without_chosen(credential) {
+                Some(after) if after == before => Edit::Leave,
+                Some(after) => Edit::Put(after.numbers()),
+                None => Edit::Remove,
             };
             (edit, ())
         });
         updated.written
-    }
-
-    /// Ends every binding whose home is this credential.
-    pub fn release(&self, shared: &impl SharedData, fingerprint: u64) {
-        self.table.retain(shared, |entry| Binding::of(*entry).home.credential != fingerprint);
-    }
-
-    /// Drops what has ended, and gives the number of bindings that are left. Nothing needs it but
-    /// who wants to know the number: a binding that has ended counts as none, and its place is
-    /// taken when one is wanted.
-    pub fn sweep(&self, shared: &impl SharedData, now: u64) -> usize {
-        self.table.retain(shared, |entry| self.alive(Some(*entry), now).is_some())
     }
 
     /// Every key of shared data that bindings use.
@@ -183,7 +266,12 @@ impl Bindings {
         self.table.keys()
     }
 
-    fn alive(&self, entry: Option<Entry<4>>, now: u64) -> Option<Binding> {
-        entry.filter(|entry| now <= entry.used.saturating_add(self.ttl)).map(Binding::of)
+    /// The table under the bindings, for tools that walk it.
+    pub fn table(&self) -> &Table<5> {
+        &self.table
+    }
+
+    fn alive(&self, entry: Option<Entry<5>>, now: Timestamp) -> Option<Binding> {
+        entry.filter(|entry| now <= entry.used + self.ttl).map(Binding::from)
     }
 }

@@ -56,19 +56,30 @@ impl Paths {
 pub struct Body<'a> {
     bytes: &'a [u8],
     values: Vec<Option<Value<'a>>>,
+    is_beginning: bool,
 }
 
 impl<'a> Body<'a> {
     /// Reads a body, whole or cut off at any byte.
     pub fn read(paths: &Paths, bytes: &'a [u8]) -> Self {
-        let mut body = Self { bytes, values: vec![None; paths.count] };
+        let mut body = Self { bytes, values: vec![None; paths.count], is_beginning: false };
         if let Some(document) = Value::document(bytes) {
             body.walk(&paths.root, document);
         }
         body
     }
 
-    /// All of it that was read.
+    /// Reads the first bytes of a body of which no more is looked at.
+    pub fn read_beginning(paths: &Paths, bytes: &'a [u8]) -> Self {
+        Self { bytes: b"", is_beginning: true, ..Self::read(paths, bytes) }
+    }
+
+    /// Whether only the first bytes were read: then what was not found may be there all the same.
+    pub fn is_beginning(&self) -> bool {
+        self.is_beginning
+    }
+
+    /// All of it that was read; nothing if that was only the beginning.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

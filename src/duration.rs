@@ -1,11 +1,13 @@
 //! Durations as Go writes them: `1h`, `90s`, `1h30m`, `1.5h`, `250ms`.
 
-/// Reads a Go duration, in milliseconds, rounded down. `None` for anything else, and for more than
+use std::time::Duration;
+
+/// Reads a Go duration, rounded down to milliseconds. `None` for anything else, and for more than
 /// a signed 64-bit count of nanoseconds holds (292 years), as in Go. A sign is not accepted: no
 /// setting here can be negative.
-pub fn milliseconds(text: &str) -> Option<u64> {
+pub fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
-        return Some(0);
+        return Some(Duration::ZERO);
     }
     let mut nanoseconds = 0.0;
     let mut rest = text;
@@ -18,7 +20,7 @@ pub fn milliseconds(text: &str) -> Option<u64> {
         rest = tail;
     }
     let within = !text.is_empty() && nanoseconds <= i64::MAX as f64;
-    within.then_some((nanoseconds / 1e6) as u64)
+    within.then_some(Duration::from_millis((nanoseconds / 1e6) as u64))
 }
 
 fn nanoseconds_in(unit: &str) -> Option<f64> {
@@ -56,7 +58,7 @@ mod tests {
             ("1..5h", None),
             ("9999999h", None),
         ] {
-            assert_eq!(milliseconds(text), expected, "{text:?}");
+            assert_eq!(parse(text), expected.map(Duration::from_millis), "{text:?}");
         }
     }
 }

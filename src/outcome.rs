@@ -1,9 +1,9 @@
-//! How a stream was decided, and what its answer taught: one word each, the same in metrics, logs
-//! and tests.
+//! How requests were decided and attempts ended: one closed enum each, whose words are metric labels,
+//! log words and test assertions alike.
 
 use std::fmt;
 
-use crate::cooldown::Class;
+use crate::signals::Class;
 
 /// Every way a decision can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,23 +22,24 @@ pub enum Outcome {
     Cold,
     /// A new session got a credential.
     Miss,
+    /// No credential is ready, but none waits for an announced end alone: the most promising one is
+    /// tried.
+    Probe,
     /// Nothing names a session, or affinity is off: the strategy chose, and nothing was bound.
     None,
     /// A credential was chosen, but the binding or the turn of the rotation could not be written:
-    /// other workers wrote it in every attempt.
+    /// other workers wrote it in every try.
     Contended,
     /// No pool serves the request: it passes untouched.
     Unmatched,
-    /// All credentials that may serve it wait for a quota: the client got 429.
+    /// All credentials that may serve it wait for an announced end: the client got 429.
     ModelCooldown,
-    /// No credential that may serve it is ready: the client got 503.
+    /// No credential may serve it: the client got 503.
     AuthUnavailable,
-    /// The pool has no credential that the request has not tried: the client got 503.
-    AuthNotFound,
 }
 
 impl Outcome {
-    /// Every outcome, for defining the metrics.
+    /// Every outcome.
     pub const ALL: [Self; 13] = [
         Self::Hit,
         Self::Inherit,
@@ -47,12 +48,12 @@ impl Outcome {
         Self::Rebind,
         Self::Cold,
         Self::Miss,
+        Self::Probe,
         Self::None,
         Self::Contended,
         Self::Unmatched,
         Self::ModelCooldown,
         Self::AuthUnavailable,
-        Self::AuthNotFound,
     ];
 
     /// The word.
@@ -65,12 +66,12 @@ impl Outcome {
             Self::Rebind => "rebind",
             Self::Cold => "cold",
             Self::Miss => "miss",
+            Self::Probe => "probe",
             Self::None => "none",
             Self::Contended => "contended",
             Self::Unmatched => "unmatched",
             Self::ModelCooldown => "model_cooldown",
             Self::AuthUnavailable => "auth_unavailable",
-            Self::AuthNotFound => "auth_not_found",
         }
     }
 }
@@ -78,52 +79,61 @@ impl Outcome {
 /// How failover within a request ended, where a credential failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failover {
-    /// Another credential served it: the client noticed nothing.
+    /// Another credential served the request: the client noticed nothing.
     Served,
-    /// The last credential that could be asked failed too: the client got an error.
+    /// The last credential that could be tried failed too: the client got an error.
     Exhausted,
-    /// Another credential could have been asked, but Envoy made no further attempt: the body is
+    /// Another credential could have been tried, but Envoy made no further attempt: the body is
     /// larger than the buffer limit, or too many retries are under way.
     Abandoned,
 }
 
 impl Failover {
-    /// Every end, for defining the metrics.
+    /// Every end.
     pub const ALL: [Self; 3] = [Self::Served, Self::Exhausted, Self::Abandoned];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Exhausted => "exhausted",
+            Self::Abandoned => "abandoned",
+        }
+    }
 }
 
 impl fmt::Display for Failover {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Served => "served",
-            Self::Exhausted => "exhausted",
-            Self::Abandoned => "abandoned",
-        })
+        formatter.write_str(self.as_str())
     }
 }
 
-/// What an answer taught.
+/// What was observed of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learnt {
-    /// What it said.
+pub enum Observed {
+    /// The class of its response.
     Class(Class),
-    /// Nothing that could be kept: other workers wrote the state of the credential in every
-    /// attempt.
+    /// Nothing that could be kept: other workers wrote the record of the credential in every try.
     Contended,
 }
 
-impl Learnt {
-    /// Everything that can be learnt, for defining the metrics.
+impl Observed {
+    /// Everything that can be observed.
     pub fn all() -> impl Iterator<Item = Self> {
-        Class::WORDS.iter().map(|(_, class)| Self::Class(*class)).chain([Self::Contended])
+        Class::ALL.into_iter().map(Self::Class).chain([Self::Contended])
+    }
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Class(class) => class.as_str(),
+            Self::Contended => "contended",
+        }
     }
 }
 
-impl fmt::Display for Learnt {
+impl fmt::Display for Observed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Class(class) => class.as_str(),
-            Self::Contended => "contended",
-        })
+        formatter.write_str(self.as_str())
     }
 }

@@ -45,7 +45,7 @@ impl Headers {
     }
 
     /// Whether a body follows that can be waited for and read as JSON:
-    /// - an upgrade never ends its body before the upstream answers, so waiting would be a
+    /// - an upgrade never ends its body before the upstream responds, so waiting would be a
     ///   deadlock;
     /// - a body with another content type, or compressed, could not be read anyway. A missing
     ///   content type is read: some clients send none.
@@ -67,12 +67,12 @@ impl Headers {
 
 impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
-        let lower = |name: N| -> String {
+        let headers = headers.into_iter().map(|(name, value)| {
             let mut name = name.into();
             name.make_ascii_lowercase();
-            name
-        };
-        Self(headers.into_iter().map(|(name, value)| (lower(name), value.into())).collect())
+            (name, value.into())
+        });
+        Self(headers.collect())
     }
 }
 
@@ -83,11 +83,16 @@ pub struct Request<'a> {
     pub headers: &'a Headers,
     /// What the body says; empty when there is none, or it was not read.
     pub body: Body<'a>,
-    /// Fingerprints of the credentials that this request has been to.
-    pub tried: &'a [u64],
     /// The values of the properties that the configuration's scope names, in its order; empty ones
     /// are absent.
     pub properties: &'a [Vec<u8>],
+}
+
+impl<'a> Request<'a> {
+    /// A request without properties.
+    pub fn new(headers: &'a Headers, body: Body<'a>) -> Self {
+        Self { headers, body, properties: &[] }
+    }
 }
 
 #[cfg(test)]

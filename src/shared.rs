@@ -1,7 +1,7 @@
 //! The seam to the host: Envoy's shared data, seen by all workers.
 //!
 //! Shared data is a hint. Another worker may write at any moment, and all of it is lost with the
-//! last VM. Losing a value may cost a new choice of credential, never a wrong answer: what is read
+//! last VM. Losing a value may cost a new choice of credential, never a wrong response: what is read
 //! is checked against the configuration.
 
 use std::cell::RefCell;
@@ -33,25 +33,25 @@ impl Default for Cas {
     }
 }
 
-/// Another worker wrote first: read again.
+/// A lost compare-and-swap: another worker wrote first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub struct CasMismatch;
 
 /// A map with compare-and-swap. Keys can never be removed, so callers use a fixed set of them.
 pub trait SharedData {
     /// The newest value of a key.
     fn get(&self, key: &str) -> Stored;
 
-    /// Writes a value if nobody wrote since it was read.
+    /// Writes a value if it was not written since it was read.
     ///
     /// # Errors
-    /// [`Refused`] if somebody did.
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused>;
+    /// [`CasMismatch`] if another worker did.
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch>;
 }
 
-/// How often an update is tried. Every refusal means that another worker's write went through, so
+/// How often an update is tried. Every mismatch means that another worker's write went through, so
 /// even with four workers in a tight loop on one key this many in succession are rare.
-pub const ATTEMPTS: u32 = 32;
+pub const CAS_RETRIES: u32 = 32;
 
 /// What became of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,25 +62,29 @@ pub struct Updated<T> {
     pub written: bool,
 }
 
-/// Changes the value of a key. `change` gets the value as it stands and gives the new one, or none
-/// to leave it, and a result; if another worker wrote meanwhile, it is asked again with what that
-/// one left.
+/// Changes the value of a key. `change` gets the current value and returns the new one, or `None` to
+/// leave it, and a result; if another worker wrote meanwhile, it is called again with the value that
+/// worker left.
 pub fn update<T>(
     shared: &impl SharedData,
     key: &str,
     mut change: impl FnMut(&[u8]) -> (Option<Vec<u8>>, T),
 ) -> Updated<T> {
-    let mut attempt = 1;
-    loop {
+    retry(|| {
         let stored = shared.get(key);
         let (value, result) = change(&stored.value);
-        let Some(value) = value else {
-            return Updated { result, written: true };
-        };
-        match shared.set(key, &value, stored.cas) {
-            Ok(()) => return Updated { result, written: true },
-            Err(Refused) if attempt == ATTEMPTS => return Updated { result, written: false },
-            Err(Refused) => attempt += 1,
+        (value.map_or(Ok(()), |value| shared.set(key, &value, stored.cas)), result)
+    })
+}
+
+/// Reads, changes and writes until no other worker interferes, at most [`CAS_RETRIES`] times.
+pub(crate) fn retry<T>(mut step: impl FnMut() -> (Result<(), CasMismatch>, T)) -> Updated<T> {
+    let mut left = CAS_RETRIES;
+    loop {
+        let (written, result) = step();
+        left -= 1;
+        if written.is_ok() || left == 0 {
+            return Updated { result, written: written.is_ok() };
         }
     }
 }
@@ -106,10 +110,10 @@ impl SharedData for InMemory {
         }
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
         let mut values = self.values.borrow_mut();
         let next = match values.get(key) {
-            Some((_, current)) if cas.0 != 0 && cas.0 != *current => return Err(Refused),
+            Some((_, current)) if cas.0 != 0 && cas.0 != *current => return Err(CasMismatch),
             Some((_, current)) => current.wrapping_add(1).max(1),
             None => 1,
         };

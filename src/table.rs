@@ -1,7 +1,7 @@
 //! A table of fixed size in shared data.
 //!
 //! The host can never delete a key, so the table has a fixed number of rows, each one key, and
-//! every row has room for [`WAYS`] entries. An entry may stand only in the row that its key's hash
+//! every row has room for [`WAYS`] entries. An entry can be only in the row that its key's hash
 //! names; in a full row the least recently used entry gives way. So memory is a product known from
 //! the configuration: rows × 16 entries, and about 100 bytes more for each row's key in the host.
 //!
@@ -9,21 +9,23 @@
 //! of last use in milliseconds since the epoch (8), and what is kept, as many numbers as the table
 //! says (8 each). A row that does not read so is empty.
 
+use crate::codec::{Reader, Writer};
 use crate::hash::KeyHash;
-use crate::shared::{self, SharedData, Updated};
+use crate::shared::{self, Cas, CasMismatch, SharedData, Updated};
+use crate::time::Timestamp;
 
 /// Entries of a row.
 pub const WAYS: usize = 16;
 
 const VERSION: u8 = 2;
 
-/// What a table keeps for a key: so many numbers.
+/// What a table keeps for a key: `N` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<const N: usize> {
     /// The hash of the key.
     pub key: KeyHash,
-    /// Milliseconds since the epoch of the last use.
-    pub used: u64,
+    /// When it was last used.
+    pub used: Timestamp,
     /// What is kept.
     pub numbers: [u64; N],
 }
@@ -47,7 +49,7 @@ pub struct Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    /// A table with room for at least so many entries.
+    /// A table with room for at least `entries` entries.
     pub fn new(name: &'static str, entries: u32) -> Self {
         Self { name, rows: entries.div_ceil(WAYS as u32).max(1) }
     }
@@ -63,47 +65,27 @@ impl<const N: usize> Table<N> {
         find(&Entry::decode_row(&stored.value), key)
     }
 
-    /// Changes the entry of a key, as [`shared::update`] does: `change` gets the entry as it
-    /// stands, and says what becomes of it. In a full row the least recently used entry gives way.
+    /// Reads the row of a key in order to change its entry.
+    pub fn slot<'a, S: SharedData>(&self, shared: &'a S, key: KeyHash) -> Slot<'a, S, N> {
+        let row = self.row_name(key.slot(self.rows));
+        let stored = shared.get(&row);
+        Slot { shared, row, cas: stored.cas, key, entries: Entry::decode_row(&stored.value) }
+    }
+
+    /// Changes the entry of a key, as [`shared::update`] does: `change` gets the current entry and
+    /// returns what becomes of it. In a full row the least recently used entry is evicted.
     pub fn update<T>(
         &self,
         shared: &impl SharedData,
         key: KeyHash,
-        now: u64,
+        now: Timestamp,
         mut change: impl FnMut(Option<Entry<N>>) -> (Edit<N>, T),
     ) -> Updated<T> {
-        shared::update(shared, &self.row_name(key.slot(self.rows)), |value| {
-            let mut entries = Entry::decode_row(value);
-            let (edit, result) = change(find(&entries, key));
-            match edit {
-                Edit::Leave => return (None, result),
-                Edit::Put(numbers) => put(&mut entries, Entry { key, used: now, numbers }),
-                Edit::Remove => entries.retain(|other| other.key != key),
-            }
-            (Some(Entry::encode_row(&entries)), result)
+        shared::retry(|| {
+            let slot = self.slot(shared, key);
+            let (edit, result) = change(slot.entry());
+            (slot.apply(edit, now), result)
         })
-    }
-
-    /// Drops the entries that are not to be kept, and gives the number of those that are. Reads
-    /// every row: for an operator's wish, not for a request.
-    pub fn retain(&self, shared: &impl SharedData, keep: impl Fn(&Entry<N>) -> bool) -> usize {
-        self.keys().map(|name| self.retain_in_row(shared, &name, &keep)).sum()
-    }
-
-    fn retain_in_row(
-        &self,
-        shared: &impl SharedData,
-        name: &str,
-        keep: &impl Fn(&Entry<N>) -> bool,
-    ) -> usize {
-        let updated = shared::update(shared, name, |value| {
-            let mut entries = Entry::decode_row(value);
-            let before = entries.len();
-            entries.retain(|entry| keep(entry));
-            let kept = entries.len();
-            ((kept < before).then(|| Entry::encode_row(&entries)), kept)
-        });
-        updated.result
     }
 
     fn row_name(&self, row: u32) -> String {
@@ -111,21 +93,54 @@ impl<const N: usize> Table<N> {
     }
 }
 
+/// The entry of a key as it was read, and the right to change just that.
+pub struct Slot<'a, S, const N: usize> {
+    shared: &'a S,
+    row: String,
+    cas: Cas,
+    key: KeyHash,
+    entries: Vec<Entry<N>>,
+}
+
+impl<S: SharedData, const N: usize> Slot<'_, S, N> {
+    /// The entry; `None` if there is none.
+    pub fn entry(&self) -> Option<Entry<N>> {
+        find(&self.entries, self.key)
+    }
+
+    /// Changes the entry.
+    ///
+    /// # Errors
+    /// [`CasMismatch`] if another worker has written the row since it was read.
+    pub fn apply(mut self, edit: Edit<N>, now: Timestamp) -> Result<(), CasMismatch> {
+        match edit {
+            Edit::Leave => return Ok(()),
+            Edit::Put(numbers) => {
+                put(&mut self.entries, Entry { key: self.key, used: now, numbers });
+            }
+            Edit::Remove => self.entries.retain(|other| other.key != self.key),
+        }
+        self.shared.set(&self.row, &Entry::encode_row(&self.entries), self.cas)
+    }
+}
+
 impl<const N: usize> Entry<N> {
     const BYTES: usize = 24 + 8 * N;
 
-    fn encode_row(entries: &[Self]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(1 + entries.len() * Self::BYTES);
-        bytes.push(VERSION);
+    /// The bytes of a row.
+    pub fn encode_row(entries: &[Self]) -> Vec<u8> {
+        let mut row = Writer::with_capacity(1 + entries.len() * Self::BYTES);
+        row.byte(VERSION);
         for entry in entries {
-            bytes.extend_from_slice(&entry.key.0.to_le_bytes());
-            bytes.extend_from_slice(&entry.used.to_le_bytes());
-            entry.numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+            row.hash(entry.key.0);
+            row.time(entry.used);
+            entry.numbers.iter().for_each(|number| row.number(*number));
         }
-        bytes
+        row.finish()
     }
 
-    fn decode_row(bytes: &[u8]) -> Vec<Self> {
+    /// The entries of a row; none if its bytes are anything else.
+    pub fn decode_row(bytes: &[u8]) -> Vec<Self> {
         match bytes.split_first() {
             Some((&VERSION, entries))
                 if entries.len() % Self::BYTES == 0 && entries.len() <= WAYS * Self::BYTES =>
@@ -137,17 +152,13 @@ impl<const N: usize> Entry<N> {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (key, rest) = bytes.split_first_chunk()?;
-        let (used, rest) = rest.split_first_chunk()?;
+        let mut reader = Reader::new(bytes);
+        let (key, used) = (KeyHash(reader.hash()?), reader.time()?);
         let mut numbers = [0; N];
-        for (number, bytes) in numbers.iter_mut().zip(rest.chunks_exact(8)) {
-            *number = u64::from_le_bytes(bytes.try_into().ok()?);
+        for number in &mut numbers {
+            *number = reader.number()?;
         }
-        Some(Self {
-            key: KeyHash(u128::from_le_bytes(*key)),
-            used: u64::from_le_bytes(*used),
-            numbers,
-        })
+        Some(Self { key, used, numbers })
     }
 }
 
@@ -170,10 +181,14 @@ fn put<const N: usize>(entries: &mut Vec<Entry<N>>, entry: Entry<N>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::{ATTEMPTS, Cas, InMemory};
+    use crate::shared::{CAS_RETRIES, Cas, InMemory};
+
+    fn at(milliseconds: u64) -> Timestamp {
+        Timestamp::from_millis(milliseconds)
+    }
 
     fn entry(key: u128, used: u64) -> Entry<2> {
-        Entry { key: KeyHash(key), used, numbers: [used * 10, used + 1] }
+        Entry { key: KeyHash(key), used: at(used), numbers: [used * 10, used + 1] }
     }
 
     fn put_entry(table: &Table<2>, shared: &InMemory, entry: Entry<2>) {
@@ -212,7 +227,7 @@ mod tests {
     #[test]
     fn what_is_left_alone_is_not_written() {
         let (table, shared) = (Table::<2>::new("t", 1), InMemory::default());
-        let updated = table.update(&shared, KeyHash(1), 1, |_| (Edit::Leave, "seen"));
+        let updated = table.update(&shared, KeyHash(1), at(1), |_| (Edit::Leave, "seen"));
         assert_eq!(updated, Updated { result: "seen", written: true });
         assert!(shared.keys().is_empty());
     }
@@ -222,7 +237,7 @@ mod tests {
         let (table, shared) = (Table::new("t", 1), InMemory::default());
         put_entry(&table, &shared, entry(7, 1));
         put_entry(&table, &shared, entry(8, 2));
-        table.update(&shared, KeyHash(7), 3, |_| (Edit::Remove, ()));
+        table.update(&shared, KeyHash(7), at(3), |_| (Edit::Remove, ()));
         assert_eq!(table.find(&shared, KeyHash(7)), None);
         assert_eq!(table.find(&shared, KeyHash(8)), Some(entry(8, 2)));
     }
@@ -231,13 +246,13 @@ mod tests {
     fn an_update_sees_what_another_worker_wrote_meanwhile() {
         let (table, shared) = (Table::new("t", 1), InMemory::default());
         let mut others = 3;
-        let updated = table.update(&shared, KeyHash(1), 9, |entry| {
+        let updated = table.update(&shared, KeyHash(1), at(9), |entry| {
             if others > 0 {
                 others -= 1;
                 put_entry(
                     &table,
                     &shared,
-                    Entry { key: KeyHash(1), used: 1, numbers: [100 + others, 0] },
+                    Entry { key: KeyHash(1), used: at(1), numbers: [100 + others, 0] },
                 );
             }
             (Edit::Put([entry.map_or(0, |entry| entry.numbers[0]) + 1, 0]), ())
@@ -249,14 +264,14 @@ mod tests {
     #[test]
     fn an_update_gives_up_after_a_bounded_number_of_attempts() {
         let (table, shared) = (Table::new("t", 1), InMemory::default());
-        let mut asked = 0;
-        let updated = table.update(&shared, KeyHash(1), 9, |_| {
-            asked += 1;
-            put_entry(&table, &shared, entry(2, asked));
+        let mut calls = 0;
+        let updated = table.update(&shared, KeyHash(1), at(9), |_| {
+            calls += 1;
+            put_entry(&table, &shared, entry(2, calls));
             (Edit::Put([0, 0]), "chosen all the same")
         });
         assert_eq!(updated, Updated { result: "chosen all the same", written: false });
-        assert_eq!(asked, u64::from(ATTEMPTS));
+        assert_eq!(calls, u64::from(CAS_RETRIES));
         assert_eq!(table.find(&shared, KeyHash(1)), None);
     }
 

@@ -3,10 +3,13 @@
 use crate::api::{Api, model_in_path};
 use crate::body::PathId;
 use crate::config::{Match, Pool};
+use crate::cooldown::Subject;
+use crate::json::Value;
+use crate::operation::Operation;
 use crate::request::{Headers, Request};
 
-/// Bytes of a model's name that count. No model is called so; a client might say it all the same,
-/// and the name goes into replies and plans.
+/// Bytes of a model's name that count. No real name is this long, but a client may send one, and
+/// the name goes into replies and plans.
 const LONGEST_MODEL: usize = 512;
 
 /// What a request is for.
@@ -18,9 +21,14 @@ pub struct Target<'c> {
     pub provider: &'c str,
     /// The API that the client speaks.
     pub api: Api,
+    /// What is asked for.
+    pub operation: Operation,
     /// The model as the client wrote it, at most 512 bytes of it; empty if it did not, or if the
     /// body was not read.
     pub model: String,
+    /// The model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with
+    /// other settings, on the same quota and the same prompt cache.
+    pub canonical_model: String,
 }
 
 impl<'c> Target<'c> {
@@ -28,23 +36,50 @@ impl<'c> Target<'c> {
     /// in a body.
     pub fn of(request: &Request<'_>, pools: &'c [Pool], model: PathId) -> Option<Self> {
         let headers = request.headers;
-        let in_body = || {
-            request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned())
+        let mut model = match model_in_path(headers.path()) {
+            Some(model) => model,
+            None => request.body.get(model).map(text).unwrap_or_default(),
         };
-        let mut model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
         model.truncate(model.floor_char_boundary(LONGEST_MODEL));
         let host = headers.host();
-        let fits = |pool: &&Pool| {
+        let pool = pools.iter().find(|pool| {
             serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model)
-        };
-        let pool = pools.iter().find(fits)?;
-        Some(Self::new(pool, Api::of(headers.path(), &host), model))
+        })?;
+        let api = Api::of(headers.path(), &host);
+        let operation =
+            Operation::of(headers.text(":method"), headers.path(), headers.ask_for_websocket());
+        Some(Self::new(pool, api, operation, model))
     }
 
     /// A request whose pool, API and model are known.
-    pub fn new(pool: &'c Pool, api: Api, model: String) -> Self {
-        Self { pool, provider: pool.provider.as_deref().unwrap_or(api.as_str()), api, model }
+    pub fn new(pool: &'c Pool, api: Api, operation: Operation, model: String) -> Self {
+        Self {
+            pool,
+            provider: pool.provider.as_deref().unwrap_or(api.as_str()),
+            api,
+            operation,
+            canonical_model: canonical(&model).to_owned(),
+            model,
+        }
     }
+}
+
+impl Target<'_> {
+    /// What a cooldown may cover.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { model: &self.canonical_model, operation: self.operation }
+    }
+}
+
+fn text(value: Value<'_>) -> String {
+    String::from_utf8_lossy(&value.text()).into_owned()
+}
+
+/// A model without a suffix in parentheses.
+pub fn canonical(model: &str) -> &str {
+    let model = model.trim();
+    let base = model.strip_suffix(')').and_then(|rest| Some(rest.rsplit_once('(')?.0.trim()));
+    base.filter(|base| !base.is_empty()).unwrap_or(model)
 }
 
 /// What headers alone tell of the pool that serves a request.
@@ -76,14 +111,13 @@ impl Knowledge {
 
 fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
     let path = headers.path();
-    let header = |(name, value): &(String, Option<String>)| match (headers.first(name), value) {
-        (Some(sent), Some(value)) => sent == value.as_bytes(),
-        (sent, None) => sent.is_some(),
-        (None, Some(_)) => false,
-    };
     any_or_none_given(&matches.path_prefixes, |prefix| path.starts_with(prefix.as_str()))
         && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, host))
-        && matches.headers.iter().all(header)
+        && matches.headers.iter().all(|(name, value)| match (headers.first(name), value) {
+            (Some(sent), Some(value)) => sent == value.as_bytes(),
+            (sent, None) => sent.is_some(),
+            (None, Some(_)) => false,
+        })
 }
 
 fn names_model(matches: &Match, model: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Points in time, as the core sees them: an argument of every decision, never read from a clock.
 
-use std::ops::Add;
+use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
 /// A point in time: milliseconds since the Unix epoch.
@@ -43,6 +43,12 @@ impl Add<Duration> for Timestamp {
 
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl AddAssign<Duration> for Timestamp {
+    fn add_assign(&mut self, duration: Duration) {
+        *self = *self + duration;
     }
 }
 

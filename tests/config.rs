@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use session_affinity::config::{Config, HeaderValue, Return, State, Strategy};
+use session_affinity::config::{Availability, Config, HeaderValue, Return, Strategy};
 
 /// The least that starts.
 fn minimal() -> Value {
@@ -33,14 +35,14 @@ fn defaults_are_as_documented() {
     let config = parse(&minimal());
     assert_eq!(config.routing.strategy, Strategy::RoundRobin);
     assert!(config.routing.session_affinity, "loading the filter is the opt-in");
-    assert_eq!(config.routing.ttl, 3_600_000);
+    assert_eq!(config.routing.ttl, Duration::from_hours(1));
     assert_eq!(config.routing.header, "x-session-affinity-cluster");
     assert_eq!(config.routing.filter_state, "session_affinity.cluster");
     assert_eq!((config.session.max_bindings, config.body.max_bytes), (65_536, 8 << 20));
     let credential = &config.pools[0].credentials[0];
     assert_eq!(
-        (credential.priority, credential.websockets, credential.state),
-        (0, false, State::Active)
+        (credential.priority, credential.websockets, credential.availability),
+        (0, false, Availability::Active)
     );
     assert_eq!(
         (&credential.parent, &credential.endpoint, credential.headers.len()),
@@ -56,7 +58,7 @@ fn kebab_case_is_the_same_key() {
     let config =
         parse(&with("routing", json!({"session-affinity": false, "session-affinity-ttl": "90s"})));
     assert!(!config.routing.session_affinity);
-    assert_eq!(config.routing.ttl, 90_000);
+    assert_eq!(config.routing.ttl, Duration::from_secs(90));
 }
 
 #[test]
@@ -244,7 +246,10 @@ fn failover_is_configured_for_all_and_strictness_for_each_pool() {
     value["pools"][0]["cache_lifetime"] = json!("10m");
     let config = parse(&value);
     assert_eq!((config.failover.max_attempts, config.failover.returns), (5, Return::Always));
-    assert_eq!((config.pools[0].strict, config.pools[0].cache_lifetime), (false, Some(600_000)));
+    assert_eq!(
+        (config.pools[0].strict, config.pools[0].cache_lifetime),
+        (false, Some(Duration::from_mins(10)))
+    );
     value["pools"][0].as_object_mut().unwrap().remove("session");
     assert!(parse(&value).pools[0].strict);
 }

@@ -4,12 +4,17 @@
 
 mod world;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use session_affinity::outcome::{Learnt, Outcome};
+use session_affinity::outcome::{Observed, Outcome};
 use session_affinity::request::Headers;
 use session_affinity::request::Request;
-use session_affinity::route::Decision;
-use world::{HOUR, MINUTE, SECOND, World, is, routed, said};
+use session_affinity::router::{Decision, Refusal};
+use world::{HOUR, MINUTE, SECOND, World, is, received, routed, said};
+
+const NONE: Duration = Duration::ZERO;
+const MS: Duration = Duration::from_millis(1);
 
 impl World {
     /// Two credentials, and these sections.
@@ -34,7 +39,7 @@ impl World {
     /// The seconds after which a refused session may come again.
     fn retry_after(&self, session: &str) -> (u16, Option<u64>) {
         match self.ask(session, "m") {
-            Decision::Reply(_, reply) => (reply.status, reply.retry_after),
+            Decision::Reply(Refusal { reply, .. }) => (reply.status, reply.retry_after),
             other => panic!("{other:?}"),
         }
     }
@@ -98,29 +103,29 @@ fn statuses_have_their_durations() {
             "not_found",
             12 * HOUR,
         ),
-        (404, r#"{"error":{"message":"no such path"}}"#, "request_fault", 0),
-        (404, "", "request_fault", 0),
+        (404, r#"{"error":{"message":"no such path"}}"#, "request_fault", NONE),
+        (404, "", "request_fault", NONE),
         (
             404,
             "Item with id 'rs_1' not found. Items are not persisted when `store` is set to false.",
             "request_fault",
-            0,
+            NONE,
         ),
         (400, "The requested model is not supported.", "not_supported", 12 * HOUR),
         (422, "Model not supported", "not_supported", 12 * HOUR),
-        (400, "max_tokens: expected a number", "request_fault", 0),
-        (413, "", "request_fault", 0),
-        (422, "", "request_fault", 0),
-        (200, "", "success", 0),
-        (101, "", "success", 0),
+        (400, "max_tokens: expected a number", "request_fault", NONE),
+        (413, "", "request_fault", NONE),
+        (422, "", "request_fault", NONE),
+        (200, "", "success", NONE),
+        (101, "", "success", NONE),
     ] {
         let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
         assert_eq!(world.meets("1", status, &[], message), class, "{status} {message}");
         let serves = |world: &World| matches!(world.ask("1", "m"), Decision::Route(_));
-        if blocked_for > 0 {
-            world.now += blocked_for - 1;
+        if blocked_for > NONE {
+            world.now += blocked_for - MS;
             assert!(!serves(&world), "{status} {message}");
-            world.now += 1;
+            world.now += MS;
         }
         assert!(serves(&world), "{status} {message}");
     }
@@ -135,15 +140,13 @@ fn the_back_off_rises_once_a_window_and_falls_with_a_success() {
         for mut plan in plans {
             world.router.observe(
                 &mut plan,
-                429,
-                &Headers::default(),
-                b"",
+                &received(429, &Headers::default(), ""),
                 &world.shared,
                 world.now,
             );
         }
         assert_eq!(world.retry_after("1"), (429, Some(expected)), "five answers of one window");
-        world.now += expected * SECOND;
+        world.now += Duration::from_secs(expected);
     }
     assert_eq!(world.meets("1", 200, &[], ""), "success");
     assert_eq!(world.meets("1", 429, &[], ""), "rate_limit");
@@ -168,7 +171,8 @@ fn a_wish_is_capped_and_never_shortens_a_window() {
     let plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
     let hint = |world: &World, seconds: &str| {
         let headers: Headers = [("retry-after", seconds)].into_iter().collect();
-        world.router.observe(&mut plan.clone(), 429, &headers, b"", &world.shared, world.now);
+        let response = received(429, &headers, "");
+        world.router.observe(&mut plan.clone(), &response, &world.shared, world.now);
         world.retry_after("1").1.unwrap()
     };
     assert_eq!(hint(&world, "86400"), 600);
@@ -184,9 +188,10 @@ fn a_success_that_set_out_before_a_block_does_not_end_it() {
     world.now += SECOND;
     world.meets("2", 429, &[("retry-after", "60")], "");
     world.now += SECOND;
-    let verdict =
-        world.router.observe(&mut early, 200, &Headers::default(), b"", &world.shared, world.now);
-    assert_eq!(verdict.learnt.to_string(), "success");
+    let none = Headers::default();
+    let response = received(200, &none, "");
+    let verdict = world.router.observe(&mut early, &response, &world.shared, world.now);
+    assert_eq!(verdict.observed.to_string(), "success");
     assert_eq!(world.retry_after("1"), (429, Some(59)));
 }
 
@@ -196,7 +201,7 @@ fn when_all_wait_the_first_recovery_is_told() {
     world.meets("1", 429, &[("retry-after", "30")], "");
     world.meets("1", 429, &[("retry-after", "20")], "");
     assert_eq!(world.retry_after("1"), (429, Some(20)));
-    let Decision::Reply(_, reply) = world.ask("1", "m") else { panic!("served") };
+    let Decision::Reply(Refusal { reply, .. }) = world.ask("1", "m") else { panic!("served") };
     let body: Value = serde_json::from_str(&reply.body).unwrap();
     let message = "All credentials for model m are cooling down via provider claude";
     assert_eq!(
@@ -264,8 +269,7 @@ fn an_unknown_model_is_judged_by_the_credential_alone() {
     let without_model = || {
         let headers: Headers =
             [(":path", "/v1/files"), ("x-session-id", "7")].into_iter().collect();
-        let request =
-            Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        let request = Request::new(&headers, Default::default());
         match world.router.route(&request, &world.shared, world.now) {
             Decision::Route(route) => {
                 (route.credential.id.clone(), world.router.plan(&route, world.now))
@@ -276,13 +280,12 @@ fn an_unknown_model_is_judged_by_the_credential_alone() {
     let (first, plan) = without_model();
     let observe = |status| {
         let mut plan = plan.clone();
-        world
-            .router
-            .observe(&mut plan, status, &Headers::default(), b"", &world.shared, world.now)
-            .learnt
+        let none = Headers::default();
+        let response = received(status, &none, "");
+        world.router.observe(&mut plan, &response, &world.shared, world.now).observed
     };
     assert_eq!(observe(404).to_string(), "request_fault");
     assert_eq!(without_model().0, first, "a path that is not there blocks no credential");
-    assert_ne!(observe(429), Learnt::Contended);
+    assert_ne!(observe(429), Observed::Contended);
     assert_ne!(without_model().0, first);
 }

@@ -4,12 +4,16 @@
 
 mod world;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use session_affinity::failover::{Attempt, Plan};
+use session_affinity::config::{CredentialId, PoolId};
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::reply::LocalReply;
 use session_affinity::request::Headers;
-use world::{SECOND, World, routed, said};
+use session_affinity::response::{Failure, Response};
+use session_affinity::router::{NextStep, Plan};
+use world::{SECOND, World, received, routed, said};
 
 impl World {
     fn new(sections: Value) -> Self {
@@ -37,12 +41,12 @@ impl World {
     /// state, as on Envoy.
     fn attempt(&self, plan: &mut Plan) -> String {
         *plan = Plan::decode(&plan.encode()).unwrap();
-        if plan.is_unheard() {
-            self.router.observe_failed_connection(plan, &self.shared, self.now);
+        if plan.is_pending() {
+            self.router.observe(plan, &Response::Failed(Failure::Reset), &self.shared, self.now);
         }
-        match self.router.attempt(plan, &self.shared, self.now).unwrap() {
-            Attempt::Ask { credential, .. } => credential.id.clone(),
-            Attempt::Reply(reply) => reply.status.to_string(),
+        match self.router.attempt(plan, "", &self.shared, self.now).unwrap() {
+            NextStep::Send { credential, .. } => credential.id.clone(),
+            NextStep::Reply(reply) => reply.status.to_string(),
         }
     }
 
@@ -56,7 +60,7 @@ impl World {
     ) -> Option<String> {
         let headers: Headers = headers.iter().copied().collect();
         let verdict =
-            self.router.observe(plan, status, &headers, message.as_bytes(), &self.shared, self.now);
+            self.router.observe(plan, &received(status, &headers, message), &self.shared, self.now);
         verdict.next.map(|next| next.id.clone())
     }
 
@@ -121,7 +125,7 @@ fn attempts_are_bounded_and_the_last_answer_stands() {
     for (most, expected) in [(1, vec!["a"]), (2, vec!["a", "b"]), (16, vec!["a", "b", "c", "d"])] {
         let world = World::new(json!({"failover": {"max_attempts": most}}));
         let mut plan = world.plan("1");
-        assert_eq!(usize::from(plan.most), expected.len());
+        assert_eq!(usize::from(plan.max_attempts), expected.len());
         let mut asked = Vec::new();
         loop {
             asked.push(world.attempt(&mut plan));
@@ -220,15 +224,15 @@ fn who_comes_last_hears_the_first_recovery() {
         world.attempt(&mut plan);
         world.limit(&mut plan, seconds);
     }
-    let reply = world.router.sooner(&plan, &world.shared, world.now).unwrap();
-    assert_eq!(waits(&reply), (429, Some(20)));
+    let reply = world.router.earlier_recovery(&plan, &world.shared, world.now).unwrap();
+    assert_eq!(reply, Duration::from_secs(20));
 
     let alone = World::new(json!({"credentials": [{"id": "a", "cluster": "a"}]}));
     let mut plan = alone.plan("1");
     alone.attempt(&mut plan);
     alone.limit(&mut plan, "700");
     assert_eq!(
-        alone.router.sooner(&plan, &alone.shared, alone.now),
+        alone.router.earlier_recovery(&plan, &alone.shared, alone.now),
         None,
         "the provider's own answer is as good"
     );
@@ -240,9 +244,10 @@ fn a_last_connection_that_fails_is_told_in_the_clients_dialect() {
     let mut plan = world.plan("1");
     world.attempt(&mut plan);
     world.attempt(&mut plan);
-    world.router.observe_failed_connection(&mut plan, &world.shared, world.now);
+    world.router.observe(&mut plan, &Response::Failed(Failure::Reset), &world.shared, world.now);
     assert_eq!(plan.end(), Some(Failover::Exhausted));
-    let reply = world.router.no_answer(&plan, &world.shared, world.now).unwrap();
+    let reply =
+        world.router.no_response(&plan, world.router.pool_of(&plan).unwrap(), Failure::Reset);
     assert_eq!(waits(&reply), (503, None), "c could be asked at once");
     assert!(reply.body.contains(r#""type":"error""#), "{}", reply.body);
 }
@@ -255,8 +260,9 @@ fn a_strict_session_whose_home_does_not_answer_is_told_when_to_come_back() {
     world.hear(&mut plan, 200, &[], "");
     let mut plan = world.plan("1");
     world.attempt(&mut plan);
-    world.router.observe_failed_connection(&mut plan, &world.shared, world.now);
-    let reply = world.router.no_answer(&plan, &world.shared, world.now).unwrap();
+    world.router.observe(&mut plan, &Response::Failed(Failure::Reset), &world.shared, world.now);
+    let reply =
+        world.router.no_response(&plan, world.router.pool_of(&plan).unwrap(), Failure::Reset);
     assert_eq!(waits(&reply), (503, Some(60)), "others are ready, but not for this session");
 }
 
@@ -272,10 +278,12 @@ fn an_attempt_that_envoy_did_not_make_is_told() {
 #[test]
 fn what_only_the_listener_knows_yet_is_none_of_the_clusters() {
     let world = World::new(json!({}));
-    for unknown in [Plan { next: Some(7), ..world.plan("1") }, Plan { pool: 7, ..world.plan("1") }]
-    {
+    for unknown in [
+        Plan { next: Some(CredentialId(7)), ..world.plan("1") },
+        Plan { pool: PoolId(7), ..world.plan("1") },
+    ] {
         assert!(
-            world.router.attempt(&mut unknown.clone(), &world.shared, world.now).is_none(),
+            world.router.attempt(&mut unknown.clone(), "", &world.shared, world.now).is_none(),
             "{unknown:?}"
         );
     }

@@ -4,11 +4,13 @@
 
 mod world;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use session_affinity::failover::Plan;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::Decision;
+use session_affinity::router::Plan;
+use session_affinity::router::{Decision, Refusal};
 use world::{MINUTE, SECOND, World, is, routed, said};
 
 /// Three credentials, chosen by id, so that a choice can be told from a binding; and these
@@ -218,7 +220,7 @@ fn a_home_that_is_removed_leaves_the_session_to_its_substitute() {
 fn a_session_that_is_cold_everywhere_is_placed_anew() {
     let mut world = World::new(json!({"routing": {"strategy": "round-robin"}}));
     assert_eq!(world.serve("1"), is("a", Outcome::Miss));
-    world.now += 5 * MINUTE - 1;
+    world.now += 5 * MINUTE - Duration::from_millis(1);
     assert_eq!(world.serve("1"), is("a", Outcome::Hit));
     world.now += 5 * MINUTE;
     assert_eq!(world.serve("1"), is("b", Outcome::Cold));
@@ -260,7 +262,7 @@ fn a_strict_session_is_served_by_its_home_or_not_at_all() {
         let mut world = World::new(section);
         assert_eq!(world.serve("1"), is("a", Outcome::Miss));
         world.limit("1", 1_000);
-        let Decision::Reply(_, reply) = world.ask("1", "m") else {
+        let Decision::Reply(Refusal { reply, .. }) = world.ask("1", "m") else {
             panic!("it was served elsewhere")
         };
         assert_eq!((reply.status, reply.retry_after), (429, Some(1_000)));
@@ -272,7 +274,7 @@ fn a_strict_session_is_served_by_its_home_or_not_at_all() {
             "also when it is cold: state may be there"
         );
         world.fail("1", 503);
-        let Decision::Reply(_, reply) = world.ask("1", "m") else {
+        let Decision::Reply(Refusal { reply, .. }) = world.ask("1", "m") else {
             panic!("it was served elsewhere")
         };
         assert_eq!(reply.status, 503);
@@ -284,10 +286,10 @@ fn a_strict_session_has_no_plan_but_its_home() {
     let world = World::new(json!({"session": {"strict": true}}));
     let plan = |decision: &Decision<'_>| world.router.plan(routed(decision), world.now);
     let first = world.ask("1", "m");
-    assert_eq!(plan(&first).most, 3, "a session without a home may be placed anywhere");
+    assert_eq!(plan(&first).max_attempts, 3, "a session without a home may be placed anywhere");
     world.answer(&first, 200, &[], "");
-    let Plan { most, rest, .. } = plan(&world.ask("1", "m"));
-    assert_eq!((most, rest), (1, vec![]));
+    let Plan { max_attempts, rest, .. } = plan(&world.ask("1", "m"));
+    assert_eq!((max_attempts, rest), (1, vec![]));
 }
 
 #[test]
@@ -297,7 +299,7 @@ fn the_second_turn_inherits_the_home_and_does_not_lose_it_to_a_short_limit() {
         let headers: Headers = [(":path", "/v1/messages")].into_iter().collect();
         let body = json!({"model": "m", "messages": messages}).to_string();
         let body = world.router.read_body(body.as_bytes());
-        let request = Request { headers: &headers, body, tried: &[], properties: &[] };
+        let request = Request::new(&headers, body);
         let decision = world.router.route(&request, &world.shared, world.now);
         world.answer(&decision, status, &[("retry-after", "30")], "");
         said(&decision)

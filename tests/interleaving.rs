@@ -7,18 +7,21 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use serde_json::json;
-use session_affinity::binding::Place;
+use session_affinity::binding::BoundCredential;
 use session_affinity::config::Config;
-use session_affinity::failover::Plan;
 use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
-use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
+use session_affinity::response::Response;
+use session_affinity::router::{Decision, Plan, Router};
+use session_affinity::shared::{Cas, CasMismatch, InMemory, SharedData, Stored};
+use session_affinity::time::Timestamp;
 
-const NOW: u64 = 1_000_000_000;
+const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+const MS: Duration = Duration::from_millis(1);
 
 /// More writes than any request makes.
 const STEPS: u32 = 6;
@@ -49,7 +52,7 @@ impl SharedData for Interrupted<'_> {
         self.inner.get(key)
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
         match self.writes_before.get() {
             0 => {
                 let other = self.other.borrow_mut().take();
@@ -59,6 +62,10 @@ impl SharedData for Interrupted<'_> {
         }
         self.inner.set(key, value, cas)
     }
+}
+
+fn served(headers: &Headers) -> Response<'_> {
+    Response::Received { status: 200, headers, body: b"" }
 }
 
 fn router(strategy: &str, weight: u32) -> Router {
@@ -77,8 +84,7 @@ fn router(strategy: &str, weight: u32) -> Router {
 
 fn serves(router: &Router, shared: &impl SharedData, session: &str) -> String {
     let headers: Headers = [("x-session-id", session)].into_iter().collect();
-    let request =
-        Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+    let request = Request::new(&headers, Default::default());
     match router.route(&request, shared, NOW) {
         Decision::Route(route) => route.credential.id.clone(),
         other => panic!("{other:?}"),
@@ -87,8 +93,7 @@ fn serves(router: &Router, shared: &impl SharedData, session: &str) -> String {
 
 fn plan(router: &Router, shared: &impl SharedData, session: &str) -> Plan {
     let headers: Headers = [("x-session-id", session)].into_iter().collect();
-    let request =
-        Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+    let request = Request::new(&headers, Default::default());
     match router.route(&request, shared, NOW) {
         Decision::Route(route) => router.plan(&route, NOW),
         other => panic!("{other:?}"),
@@ -104,7 +109,12 @@ fn hear(
     retry_after: &str,
 ) {
     let headers: Headers = [("retry-after", retry_after)].into_iter().collect();
-    router.observe(plan, status, &headers, b"", shared, NOW + 1);
+    router.observe(
+        plan,
+        &Response::Received { status, headers: &headers, body: b"" },
+        shared,
+        NOW + MS,
+    );
 }
 
 /// A request of a session, and its answer.
@@ -200,12 +210,7 @@ fn a_session_that_was_served_has_a_home_whatever_else_fails() {
                 Interrupted::new(&shared, step, || answer(&router, &shared, "1", status, "60"));
             answer(&router, &interrupted, "1", 200, "");
             let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-            let request = Request {
-                headers: &headers,
-                body: Default::default(),
-                tried: &[],
-                properties: &[],
-            };
+            let request = Request::new(&headers, Default::default());
             let outcome = router.route(&request, &shared, NOW).outcome();
             let expected = [Outcome::Hit, Outcome::Substitute, Outcome::Return];
             assert!(expected.contains(&outcome), "step {step}, they got {status}: {outcome:?}");
@@ -219,35 +224,39 @@ fn a_home_and_a_substitute_that_serve_at_once_are_both_kept() {
         let (router, shared) = (router("fill-first", 1), InMemory::default());
         answer(&router, &shared, "1", 200, "");
         let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-        let request =
-            Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        let request = Request::new(&headers, Default::default());
         let Decision::Route(at_home) = router.route(&request, &shared, NOW) else {
             panic!("not served")
         };
         answer(&router, &shared, "2", 429, "60");
-        let Decision::Route(away) = router.route(&request, &shared, NOW + 1) else {
+        let Decision::Route(away) = router.route(&request, &shared, NOW + MS) else {
             panic!("not served")
         };
         assert_eq!((at_home.credential.id.as_str(), away.credential.id.as_str()), ("a", "b"));
 
-        let [mut theirs, mut ours] = [&at_home, &away].map(|route| router.plan(route, NOW + 1));
+        let none = Headers::default();
+        let [mut theirs, mut ours] = [&at_home, &away].map(|route| router.plan(route, NOW + MS));
         let mut hear_theirs = || {
-            router.observe(&mut theirs, 200, &Headers::default(), b"", &shared, NOW + 2);
+            router.observe(&mut theirs, &served(&none), &shared, NOW + 2 * MS);
         };
         let interrupted = Interrupted::new(&shared, step, &mut hear_theirs);
-        router.observe(&mut ours, 200, &Headers::default(), b"", &interrupted, NOW + 3);
+        router.observe(&mut ours, &served(&none), &interrupted, NOW + 3 * MS);
         if !interrupted.was_interrupted() {
             drop(interrupted);
             hear_theirs();
         }
         let key = at_home.session.unwrap().1;
-        let binding = router.bindings().peek(&shared, key, NOW + 3).unwrap();
+        let binding = router.bindings().peek(&shared, key, NOW + 3 * MS).unwrap();
         assert_eq!(
             binding.home,
-            Place { credential: at_home.credential.fingerprint, served: Some(NOW + 2) },
+            BoundCredential {
+                credential: at_home.credential.fingerprint,
+                served: Some(NOW + 2 * MS)
+            },
             "{step}"
         );
-        let substitute = Place { credential: away.credential.fingerprint, served: Some(NOW + 3) };
+        let substitute =
+            BoundCredential { credential: away.credential.fingerprint, served: Some(NOW + 3 * MS) };
         assert_eq!(binding.substitute, Some(substitute), "{step}");
     }
 }

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use session_affinity::config::Config;
 use session_affinity::hash::{KeyHash, Seed};
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::{Decision, Router};
 use session_affinity::shared::{InMemory, SharedData};
 use session_affinity::table::{Edit, Entry, Table, WAYS};
+use session_affinity::time::Timestamp;
 
 /// A router over shared data of its own.
 struct World {
@@ -36,9 +37,8 @@ impl World {
     fn serves(&self, session: u32) -> String {
         let headers: Headers =
             [("x-session-id".to_owned(), session.to_string())].into_iter().collect();
-        let request =
-            Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
-        match self.router.route(&request, &self.shared, 1_000) {
+        let request = Request::new(&headers, Default::default());
+        match self.router.route(&request, &self.shared, Timestamp::from_secs(1)) {
             Decision::Route(route) => route.credential.id.clone(),
             other => panic!("{other:?}"),
         }
@@ -104,8 +104,8 @@ proptest! {
         let place = |key: u128| KeyHash(key.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
         let mut model = HashMap::new();
         for (time, (key, number)) in puts.into_iter().enumerate() {
-            table.update(&shared, place(key), time as u64, |_| (Edit::Put([number]), ()));
-            model.insert(key, Entry { key: place(key), numbers: [number], used: time as u64 });
+            table.update(&shared, place(key), Timestamp::from_millis(time as u64), |_| (Edit::Put([number]), ()));
+            model.insert(key, Entry { key: place(key), numbers: [number], used: Timestamp::from_millis(time as u64) });
             prop_assert_eq!(table.find(&shared, place(key)), model.get(&key).copied(), "the newest is always there");
         }
         let found: Vec<_> = model.iter().filter_map(|(key, put)| Some((table.find(&shared, place(*key))?, *put))).collect();

@@ -6,12 +6,14 @@ mod world;
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use session_affinity::body::Body;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::Decision;
-use session_affinity::shared::{Cas, InMemory, Refused, SharedData, Stored};
+use session_affinity::router::{Decision, Refusal};
+use session_affinity::shared::{Cas, CasMismatch, InMemory, SharedData, Stored};
 use world::{HOUR, World, is, said};
 
 impl World {
@@ -88,7 +90,7 @@ fn a_binding_ends_when_it_was_not_used_for_its_ttl() {
     assert_eq!(world.send("1"), is("a", Outcome::Hit), "the last millisecond counts");
     world.now += HOUR;
     assert_eq!(world.send("1"), is("a", Outcome::Hit), "and each use prolongs it");
-    world.now += HOUR + 1;
+    world.now += HOUR + Duration::from_millis(1);
     assert_eq!(world.send("1"), is("b", Outcome::Miss));
 }
 
@@ -162,7 +164,7 @@ fn a_draining_credential_keeps_its_sessions_and_takes_no_new_one() {
     let mut world = world.reconfigured(&config);
     assert_eq!(world.send("1"), is("a", Outcome::Hit));
     assert!((2..10).all(|session| world.send(&session.to_string()).0 != "a"));
-    world.now += HOUR + 1;
+    world.now += HOUR + Duration::from_millis(1);
     assert_ne!(world.send("1").0, "a", "once idle it is gone");
 }
 
@@ -198,7 +200,7 @@ fn bindings_follow_the_id_through_a_reordered_configuration_and_a_changed_ttl() 
     let mut world = world.reconfigured(&config);
     assert_eq!(world.send("1"), is("a", Outcome::Hit));
     assert_eq!(world.send("2"), is("b", Outcome::Hit));
-    world.now += 60_001;
+    world.now += Duration::from_millis(60_001);
     assert_eq!(world.send("2").1, Outcome::Miss, "the new TTL counts for old bindings");
 }
 
@@ -300,7 +302,7 @@ fn a_pool_without_a_ready_credential_answers_in_the_clients_dialect() {
     let answer = |path| match world
         .decide(&[(":path", path), ("x-session-id", "1")], &json!({"model": "m"}))
     {
-        Decision::Reply(_, reply) => {
+        Decision::Reply(Refusal { reply, .. }) => {
             (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap())
         }
         other => panic!("{other:?}"),
@@ -370,10 +372,10 @@ impl SharedData for Contended<'_> {
         self.inner.get(key)
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
         if key.contains(self.keys) && self.refusals.get() > 0 {
             self.refusals.set(self.refusals.get() - 1);
-            return Err(Refused);
+            return Err(CasMismatch);
         }
         self.inner.set(key, value, cas)
     }
@@ -384,10 +386,10 @@ fn a_refused_write_is_tried_again_and_costs_no_second_turn() {
     let world = World::of(&three());
     let contended = Contended { inner: &world.shared, keys: "binding", refusals: 5.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-    let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
+    let request = Request::new(&headers, Body::default());
     assert_eq!(said(&world.router.route(&request, &contended, world.now)), is("a", Outcome::Miss));
     let next: Headers = [("x-session-id", "2")].into_iter().collect();
-    let request = Request { headers: &next, body: Body::default(), tried: &[], properties: &[] };
+    let request = Request::new(&next, Body::default());
     assert_eq!(said(&world.router.route(&request, &contended, world.now)), is("b", Outcome::Miss));
 }
 
@@ -396,7 +398,7 @@ fn a_request_is_served_even_if_its_binding_cannot_be_written() {
     let world = World::of(&three());
     let contended = Contended { inner: &world.shared, keys: "binding", refusals: u32::MAX.into() };
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-    let request = Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
+    let request = Request::new(&headers, Body::default());
     assert_eq!(
         said(&world.router.route(&request, &contended, world.now)),
         is("a", Outcome::Contended)
@@ -412,8 +414,7 @@ fn a_turn_that_cannot_be_written_is_told_and_the_binding_is_kept() {
         let keys = if weight == 1 { "cursor" } else { "wheel" };
         let contended = Contended { inner: &world.shared, keys, refusals: u32::MAX.into() };
         let headers: Headers = [("x-session-id", "1")].into_iter().collect();
-        let request =
-            Request { headers: &headers, body: Body::default(), tried: &[], properties: &[] };
+        let request = Request::new(&headers, Body::default());
         let route = || said(&world.router.route(&request, &contended, world.now));
         assert_eq!(route(), is("a", Outcome::Contended), "{keys}");
         assert_eq!(route(), is("a", Outcome::Hit), "{keys}");

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::{BodyNeed, Decision, Refusal, Router};
 use session_affinity::shared::InMemory;
+use session_affinity::time::Timestamp;
 
 /// A router of one pool with two credentials and these sections.
 fn router(sections: Value) -> Router {
@@ -30,13 +31,9 @@ fn found(
     properties: &[Vec<u8>],
 ) -> Option<(String, u32)> {
     let (headers, body) = (headers(list), body.to_string());
-    let request = Request {
-        headers: &headers,
-        body: router.read_body(body.as_bytes()),
-        tried: &[],
-        properties,
-    };
-    match router.route(&request, &InMemory::default(), 0) {
+    let request =
+        Request { headers: &headers, body: router.read_body(body.as_bytes()), properties };
+    match router.route(&request, &InMemory::default(), Timestamp::EPOCH) {
         Decision::Route(route) => route.session.map(|(source, key)| (source.to_owned(), key.tag())),
         other => panic!("{other:?}"),
     }
@@ -68,13 +65,8 @@ fn megabytes_and_broken_ends_do_not_hide_an_id() {
     let router = router(json!({}));
     let source_in = |body: &[u8]| {
         let headers = Headers::default();
-        let request = Request {
-            headers: &headers,
-            body: router.read_body(body),
-            tried: &[],
-            properties: &[],
-        };
-        match router.route(&request, &InMemory::default(), 0) {
+        let request = Request::new(&headers, router.read_body(body));
+        match router.route(&request, &InMemory::default(), Timestamp::EPOCH) {
             Decision::Route(route) => route.session.map(|(source, _)| source.to_owned()),
             other => panic!("{other:?}"),
         }
@@ -140,13 +132,8 @@ fn a_prompt_cache_key_falls_back_to_its_conversation() {
     let (router, shared) = (router(json!({})), InMemory::default());
     let send = |body: Value| {
         let (headers, body) = (Headers::default(), body.to_string());
-        let request = Request {
-            headers: &headers,
-            body: router.read_body(body.as_bytes()),
-            tried: &[],
-            properties: &[],
-        };
-        router.route(&request, &shared, 0).outcome().as_str()
+        let request = Request::new(&headers, router.read_body(body.as_bytes()));
+        router.route(&request, &shared, Timestamp::EPOCH).outcome().as_str()
     };
     assert_eq!(send(json!({"conversation": {"id": "conv_1"}})), "miss");
     assert_eq!(send(json!({"conversation": {"id": "conv_1"}, "prompt_cache_key": "k"})), "inherit");
@@ -167,27 +154,28 @@ fn what_the_reference_cannot_read_is_hashed_too() {
 }
 
 #[test]
-fn headers_that_settle_the_session_need_no_body() {
+fn headers_that_settle_the_session_need_only_the_beginning_of_a_body() {
     let router = router(json!({}));
-    for (path, header, waits) in [
-        ("/v1/messages", "x-claude-code-session-id", false),
-        ("/v1/messages", "x-session-id", true),
-        ("/v1/messages?beta=true", "x-amp-thread-id", true),
-        ("/v1/messages/count_tokens", "x-session-id", true),
-        ("/v1/chat/completions", "x-session-id", false),
-        ("/v1/chat/completions", "x-openwebui-chat-id", false),
-        ("/v1/responses", "session_id", false),
-        ("/v1/responses", "session-id", false),
-        ("/v1/responses", "x-request-id", true),
-        ("/v1beta/models/gemini-3-pro:generateContent", "x-session-id", false),
-        ("/model/anthropic.claude-v1/invoke", "x-session-id", true),
+    for (path, header, expected) in [
+        ("/v1/messages", "x-claude-code-session-id", BodyNeed::Beginning),
+        ("/v1/messages", "x-session-id", BodyNeed::Whole),
+        ("/v1/messages?beta=true", "x-amp-thread-id", BodyNeed::Whole),
+        ("/v1/messages/count_tokens", "x-session-id", BodyNeed::Whole),
+        ("/v1/chat/completions", "x-session-id", BodyNeed::Beginning),
+        ("/v1/chat/completions", "x-openwebui-chat-id", BodyNeed::Beginning),
+        ("/v1/responses", "session_id", BodyNeed::Beginning),
+        ("/v1/responses", "session-id", BodyNeed::Beginning),
+        ("/v1/responses", "x-request-id", BodyNeed::Whole),
+        ("/v1beta/models/gemini-3-pro:generateContent", "x-session-id", BodyNeed::None),
+        ("/model/anthropic.claude-v1/invoke", "x-session-id", BodyNeed::Whole),
     ] {
         let headers = headers(&[(":path", path), (header, "1")]);
-        assert_eq!(router.must_read_body(&headers, false), waits, "{path} {header}");
-        assert!(!router.must_read_body(&headers, true), "{path} {header}: there is no body");
+        assert_eq!(router.needs_body(&headers, false), expected, "{path} {header}");
+        assert_eq!(router.needs_body(&headers, true), BodyNeed::None, "{path} {header}: no body");
     }
     let invalid = headers(&[(":path", "/v1/responses"), ("session-id", " ")]);
-    assert!(router.must_read_body(&invalid, false), "an id that does not count settles nothing");
+    let need = router.needs_body(&invalid, false);
+    assert_eq!(need, BodyNeed::Whole, "an id that does not count settles nothing");
 }
 
 #[test]
@@ -198,20 +186,33 @@ fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
     let by_model = router(json!({"pools": [
         {"name": "p", "match": {"models": ["gpt-*", "gemini-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
-    assert!(by_model.must_read_body(&chat, false));
-    assert!(!by_model.must_read_body(&gemini, false), "its model stands in the path");
+    assert_eq!(by_model.needs_body(&chat, false), BodyNeed::Whole);
+    assert_ne!(
+        by_model.needs_body(&gemini, false),
+        BodyNeed::Whole,
+        "its model stands in the path"
+    );
     let behind = router(json!({"pools": [
         {"name": "p", "credentials": [{"id": "a", "cluster": "a"}]},
         {"name": "q", "match": {"models": ["gpt-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
-    assert!(!behind.must_read_body(&chat, false), "the first pool serves it whatever the model");
-    assert!(router(json!({"body": {"read": "always"}})).must_read_body(&chat, false));
-    assert!(
-        router(json!({"profile": "reference"})).must_read_body(&chat, false),
+    assert_ne!(
+        behind.needs_body(&chat, false),
+        BodyNeed::Whole,
+        "the first pool serves it whatever the model"
+    );
+    assert_eq!(
+        router(json!({"body": {"read": "always"}})).needs_body(&chat, false),
+        BodyNeed::Whole
+    );
+    assert_eq!(
+        router(json!({"profile": "reference"})).needs_body(&chat, false),
+        BodyNeed::Whole,
         "there the model is in every key"
     );
-    assert!(
-        router(json!({"routing": {"session_affinity": false}})).must_read_body(&chat, false),
+    assert_eq!(
+        router(json!({"routing": {"session_affinity": false}})).needs_body(&chat, false),
+        BodyNeed::Whole,
         "for the rotation"
     );
 }
@@ -222,8 +223,10 @@ fn traffic_that_no_pool_serves_is_never_held() {
         {"name": "p", "match": {"path_prefixes": ["/v1/"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
     let json = ("content-type", "application/json");
-    assert!(router.must_read_body(&headers(&[(":path", "/v1/chat/completions"), json]), false));
-    assert!(!router.must_read_body(&headers(&[(":path", "/api/upload"), json]), false));
+    let chat = headers(&[(":path", "/v1/chat/completions"), json]);
+    assert_eq!(router.needs_body(&chat, false), BodyNeed::Whole);
+    let upload = headers(&[(":path", "/api/upload"), json]);
+    assert_eq!(router.needs_body(&upload, false), BodyNeed::None);
 }
 
 #[test]
@@ -292,13 +295,10 @@ fn the_provider_is_the_pools_or_what_the_path_tells() {
         ("/v1internal:generateContent", "gemini"),
     ] {
         let headers = headers(&[(":path", path)]);
-        let request = Request {
-            headers: &headers,
-            body: router.read_body(b"{}"),
-            tried: &[],
-            properties: &[],
-        };
-        let Decision::Reply(_, reply) = router.route(&request, &InMemory::default(), 0) else {
+        let request = Request::new(&headers, router.read_body(b"{}"));
+        let Decision::Reply(Refusal { reply, .. }) =
+            router.route(&request, &InMemory::default(), Timestamp::EPOCH)
+        else {
             panic!("{path}")
         };
         assert!(reply.body.contains(&format!("providers={provider}")), "{path}: {}", reply.body);

@@ -17,7 +17,6 @@ fuzz_target!(|bytes: &[u8]| {
         let request = Request {
             headers: &headers,
             body: Body::read(&paths, bytes),
-            tried: &[],
             properties: &[],
         };
         if let Some(session) = sources.identify(&request) {

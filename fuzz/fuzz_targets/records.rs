@@ -4,12 +4,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_affinity::config::Config;
-use session_affinity::cooldown::States;
-use session_affinity::failover::Plan;
+use session_affinity::cooldown::{Record, ReferenceStates};
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::response::Response;
+use session_affinity::router::{Decision, Plan, Router};
 use session_affinity::shared::{Cas, InMemory, SharedData};
+use session_affinity::time::Timestamp;
 
 const CONFIG: &[u8] = br#"{
     "session": {"max_bindings": 16},
@@ -20,6 +21,7 @@ const CONFIG: &[u8] = br#"{
 
 fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
     let (now, row, states, wheel, plan) = input;
+    let now = Timestamp::from_millis(now);
     let shared = InMemory::default();
     let seed = Seed::agree(&shared, [7; 16]);
     let router = Router::new(Config::parse(CONFIG).unwrap(), seed);
@@ -34,11 +36,12 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
     }
     let headers: Headers = [("x-session-id", "1")].into_iter().collect();
     for status in [200, 429, 500] {
-        let request =
-            Request { headers: &headers, body: Default::default(), tried: &[], properties: &[] };
+        let request = Request::new(&headers, Default::default());
         if let Decision::Route(route) = router.route(&request, &shared, now) {
             let mut plan = router.plan(&route, now);
-            router.observe(&mut plan, status, &Headers::default(), b"", &shared, now);
+            let headers = Headers::default();
+            let response = Response::Received { status, headers: &headers, body: b"" };
+            router.observe(&mut plan, &response, &shared, now);
         }
     }
     if let Some(mut plan) = Plan::decode(&plan) {
@@ -46,9 +49,11 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
         plan.pool = router.config().pools[0].fingerprint;
         for status in [500, 200] {
             router.attempt(&mut plan, &shared, now);
-            router.observe(&mut plan, status, &Headers::default(), b"", &shared, now);
+            let headers = Headers::default();
+            let response = Response::Received { status, headers: &headers, body: b"" };
+            router.observe(&mut plan, &response, &shared, now);
         }
     }
-    let decoded = States::decode(&states);
-    assert_eq!(States::decode(&decoded.encode()), decoded);
+    let decoded = ReferenceStates::decode(&states);
+    assert_eq!(ReferenceStates::decode(&decoded.encode()), decoded);
 });

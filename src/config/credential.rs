@@ -9,6 +9,12 @@ use serde_json::Value;
 use super::fields::{Fields, Problems};
 use super::{Profile, Secret, Setting};
 
+/// Identifies a credential within its pool, in bindings and plans: a hash of its id. It outlives
+/// reorderings of the configuration, and listener and clusters agree on it without being updated at
+/// the same moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CredentialId(pub u64);
+
 /// One way to a provider: an API key, a subscription, a workspace, a replica.
 #[derive(Debug)]
 pub struct Credential {
@@ -33,16 +39,19 @@ pub struct Credential {
     /// Preferred for WebSocket streams.
     pub websockets: bool,
     /// Whether it serves.
-    pub state: State,
-    /// What bindings store in place of the id.
-    pub fingerprint: u64,
+    pub availability: Availability,
+    /// What bindings and plans store in place of the id.
+    pub fingerprint: CredentialId,
     /// The key of shared data under which its cooldowns are kept.
     pub cooldown_key: String,
+    /// A hash of what the credential is: with another cluster, endpoint or key header it starts
+    /// without cooldowns.
+    pub entry: u32,
 }
 
 /// Whether a credential serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Availability {
     /// Serves bound and new sessions.
     Active,
     /// Serves the sessions bound to it until they go idle, and takes no new one.
@@ -128,12 +137,16 @@ impl Credential {
             }
             headers.push(header);
         }
-        let states =
-            [("active", State::Active), ("drain", State::Drain), ("disabled", State::Disabled)];
-        let state = fields.one_of("state", &states);
+        let states = [
+            ("active", Availability::Active),
+            ("drain", Availability::Drain),
+            ("disabled", Availability::Disabled),
+        ];
+        let availability = fields.one_of("state", &states);
         fields.finish();
         Self {
-            fingerprint: fingerprint(&[&id]),
+            fingerprint: CredentialId(fingerprint(&[&id])),
+            entry: entry(&cluster, endpoint.as_deref(), &headers),
             cooldown_key: format!(
                 "session_affinity/credential/{:016x}",
                 fingerprint(&[pool, "\0", &id])
@@ -147,7 +160,7 @@ impl Credential {
             weight,
             disable_cooling,
             websockets,
-            state: state.unwrap_or(State::Active),
+            availability: availability.unwrap_or(Availability::Active),
         }
     }
 }
@@ -175,7 +188,17 @@ impl CredentialHeader {
     }
 }
 
-/// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one
+/// What distinguishes one entry of a credential from another. The keys themselves do not count: they
+/// are read from the environment when Envoy starts, and shared data ends with it.
+fn entry(cluster: &str, endpoint: Option<&str>, headers: &[CredentialHeader]) -> u32 {
+    let mut parts = vec![cluster, "\0", endpoint.unwrap_or_default()];
+    for header in headers {
+        parts.extend(["\0", &header.name, "\0", header.value.source().unwrap_or_default()]);
+    }
+    fingerprint(&parts) as u32
+}
+
+/// FNV-1a. Ids are the operator's, so no client gains by finding two that collide; that none of one
 /// pool do is checked where the pool is read.
 pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     let mut hasher = FnvHasher::default();
@@ -183,7 +206,7 @@ pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     hasher.finish()
 }
 
-/// A priority as the reference reads its attribute: a decimal number with an optional sign, blanks
+/// A priority as the reference reads its attribute: a decimal number with an optional sign, spaces
 /// around it ignored; anything else is 0.
 fn reference_priority(text: &str) -> i64 {
     text.trim().parse().unwrap_or(0)

@@ -1,22 +1,63 @@
 //! Reading a JSON object field by field, with every problem collected under its path.
 
+use std::fmt;
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
-/// What is wrong with a configuration: one line a problem, `path: what was expected`.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Problems(Vec<String>);
+/// Something that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: `pools[0].credentials[2].priority`, or `configuration` for all of it.
+    pub path: String,
+    /// What was expected.
+    pub message: String,
+}
+
+/// Everything that is wrong with a configuration, in the order in which it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    pub(super) fn add(&mut self, path: &str, problem: impl AsRef<str>) {
+    pub(super) fn add(&mut self, path: &str, message: impl AsRef<str>) {
         let path = if path.is_empty() { "configuration" } else { path };
-        self.0.push(format!("{path}: {}", problem.as_ref()));
+        self.0.push(Problem { path: path.to_owned(), message: message.as_ref().to_owned() });
     }
 
-    /// The problems, in the order in which they were found.
-    pub fn lines(&self) -> &[String] {
-        &self.0
+    /// The number of problems.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The problems.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// The problems, one line each.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.iter().map(Problem::to_string).collect()
     }
 }
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.path, self.message)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.lines().join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
 
 /// An object of the configuration. Fields are taken out one by one; what is left at the end is
 /// unknown.
@@ -67,22 +108,22 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// As [`Self::string`], and its absence is a problem. A stand-in keeps the reading going.
+    /// As [`Self::string`], and its absence is a problem. A placeholder keeps the reading going.
     pub(super) fn required_string(&mut self, name: &str) -> String {
         self.require(name);
         self.string(name).unwrap_or_default()
     }
 
-    /// A string of visible ASCII, so that it can stand in a header, a log line and a filter state.
+    /// A string of visible ASCII, so that it fits into a header, a log line and a filter state.
     pub(super) fn word(&mut self, name: &str) -> Option<String> {
         let text = self.string(name)?;
         if text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Some(text);
         }
-        self.wrong(name, "expected at most 256 visible ASCII characters, without blanks")
+        self.wrong(name, "expected at most 256 visible ASCII characters, without spaces")
     }
 
-    /// As [`Self::word`], and its absence is a problem. A stand-in keeps the reading going.
+    /// As [`Self::word`], and its absence is a problem. A placeholder keeps the reading going.
     pub(super) fn required_word(&mut self, name: &str) -> String {
         self.require(name);
         self.word(name).unwrap_or_default()
@@ -98,7 +139,7 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// As [`Self::header_name`], and its absence is a problem. A stand-in keeps the reading going.
+    /// As [`Self::header_name`], and its absence is a problem. A placeholder keeps the reading going.
     pub(super) fn required_header_name(&mut self, name: &str) -> String {
         self.require(name);
         self.header_name(name).unwrap_or_default()
@@ -133,11 +174,11 @@ impl<'p> Fields<'p> {
         self.wrong(name, format!("expected one of {}, found {text:?}", known.join(", ")))
     }
 
-    /// A Go duration of at least a millisecond, in milliseconds.
-    pub(super) fn duration(&mut self, name: &str) -> Option<u64> {
+    /// A Go duration of at least a millisecond.
+    pub(super) fn duration(&mut self, name: &str) -> Option<Duration> {
         let text = self.string(name)?;
-        match crate::duration::milliseconds(text.trim()) {
-            Some(duration) if duration > 0 => Some(duration),
+        match crate::duration::parse(text.trim()) {
+            Some(duration) if !duration.is_zero() => Some(duration),
             _ => self.wrong(
                 name,
                 format!("expected a duration such as 1h, 90s or 1h30m, found {text:?}"),
@@ -222,7 +263,8 @@ impl<'p> Fields<'p> {
         }
     }
 
-    fn require(&mut self, name: &str) {
+    /// Reports a field that is absent.
+    pub(super) fn require(&mut self, name: &str) {
         if self.is_object && !self.fields.contains_key(name) {
             self.problem(name, "required");
         }

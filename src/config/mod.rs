@@ -8,37 +8,49 @@ mod credential;
 mod envoy_struct;
 mod fields;
 mod pool;
+mod rule;
 mod secret;
 mod session;
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-pub use credential::{Credential, CredentialHeader, HeaderValue, State};
+pub use credential::{Availability, Credential, CredentialHeader, CredentialId, HeaderValue};
 use fields::Fields;
-pub use fields::Problems;
-pub use pool::{Match, Pattern, Pool};
+pub use fields::{Problem, Problems};
+pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;
 pub use session::{ScopePart, SessionConfig};
 
-use crate::body::{PathId, Paths};
-use crate::cooldown::Class;
+use crate::body::{Body, PathId, Paths};
+use crate::signals::{Class, Rule};
 
 /// Members of a body that refer to state of the provider: OpenAI's stored responses and
-/// conversations, Anthropic's code execution containers, Gemini's cached content.
-const STATE: [&str; 4] = ["previous_response_id", "conversation", "container", "cachedContent"];
+/// conversations, Anthropic's threads and code execution containers, Gemini's cached content and
+/// interactions. Encrypted reasoning counts as well, wherever in the body it is.
+const STATE: [&str; 7] = [
+    "previous_response_id",
+    "conversation",
+    "container",
+    "cachedContent",
+    "thread",
+    "previous_interaction_id",
+    "continuation_token",
+];
 
 /// A configuration without a problem.
 #[derive(Debug)]
 pub struct Config {
-    /// Which rules are followed where the reference could be improved on.
+    /// Whose rules are followed.
     pub profile: Profile,
-    /// How credentials are chosen, and how the choice is told to Envoy.
+    /// How credentials are chosen, and how Envoy learns the choice.
     pub routing: Routing,
-    /// How conversations are recognised and kept.
+    /// How sessions are recognized and kept.
     pub session: SessionConfig,
     /// How bodies are read.
     pub body: BodyConfig,
-    /// What answers teach.
+    /// What responses lead to.
     pub cooldown: CooldownConfig,
     /// What happens when a credential fails.
     pub failover: FailoverConfig,
@@ -48,12 +60,12 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// Which rules are followed where the reference could be improved on.
+/// Whose rules are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// The better ones.
+    /// The rules of this filter, which improve on the reference.
     Recommended,
-    /// The reference's.
+    /// The rules of the reference, byte for byte.
     Reference,
 }
 
@@ -69,7 +81,7 @@ pub struct BodyConfig {
     pub paths: Paths,
     /// Where the model is.
     pub model: PathId,
-    /// Where a request refers to state that only the credential of its conversation has.
+    /// Where a request refers to state that only the credential of its session has.
     pub state: Vec<PathId>,
 }
 
@@ -80,8 +92,8 @@ pub struct Routing {
     pub strategy: Strategy,
     /// Whether sessions keep their credential.
     pub session_affinity: bool,
-    /// Milliseconds after its last use at which a binding ends. At least 1, default one hour.
-    pub ttl: u64,
+    /// The time after its last use at which a binding ends. At least 1 ms, default one hour.
+    pub ttl: Duration,
     /// The most cursors of round-robin, in the profile `reference`, where all start over beyond it.
     /// Default 4096.
     pub max_rotations: u32,
@@ -91,21 +103,27 @@ pub struct Routing {
     pub filter_state: String,
 }
 
-/// The section `cooldown`, and `disable_cooling`. Times are in milliseconds.
+/// The section `cooldown`, and `disable_cooling`.
 #[derive(Clone, Debug)]
 pub struct CooldownConfig {
-    /// Whether errors block nothing, but for a model that an account does not have.
-    pub disabled: bool,
-    /// The longest block that a provider's wish or the back-off makes. Default 30 minutes.
-    pub max: u64,
-    /// The block after an overload or a connection that failed. Default one minute.
-    pub transient: u64,
-    /// The block after a refused key. Default 30 minutes.
-    pub denied: u64,
-    /// The block of a model that is not there. Default 12 hours.
-    pub not_found: u64,
-    /// The class of statuses that are to be seen otherwise.
+    /// Whether errors start no cooldown, except when an account lacks the model.
+    pub cooling_disabled: bool,
+    /// The longest cooldown of a rate limit whose end was not announced, and the time between
+    /// probes of one whose end was. Default 30 minutes.
+    pub max: Duration,
+    /// The longest cooldown that a provider may announce. Default 7 days.
+    pub max_told: Duration,
+    /// The longest cooldown after overloads, server errors and failed connections. Default one
+    /// minute.
+    pub transient: Duration,
+    /// The longest cooldown after a refused key. Default 30 minutes.
+    pub denied: Duration,
+    /// The longest cooldown of a model that is missing. Default 12 hours.
+    pub not_found: Duration,
+    /// Statuses that have another class than usual.
     pub statuses: Vec<(u16, Class)>,
+    /// Responses that mean something else than usual.
+    pub rules: Vec<Rule>,
 }
 
 /// The section `failover`.
@@ -115,6 +133,19 @@ pub struct FailoverConfig {
     pub max_attempts: usize,
     /// When a session that has a substitute goes back to its home.
     pub returns: Return,
+    /// A failure that comes later than this after the request is passed on. Default two minutes.
+    pub give_up_after: Duration,
+    /// How long a stream may be held until its first event with content.
+    pub first_event: FirstEventConfig,
+}
+
+/// The section `failover.first_event`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstEventConfig {
+    /// The longest time for which a stream is held. Default 3 seconds.
+    pub wait: Duration,
+    /// The most bytes that are held; with 0 nothing is. 0 to 65,536, default 16,384.
+    pub bytes: usize,
 }
 
 /// When a session that has a substitute goes back to its home, once that is ready again.
@@ -168,7 +199,7 @@ impl Config {
                 return Err(problems);
             }
         };
-        if problems.lines().is_empty() { Ok(config) } else { Err(problems) }
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
     fn read(
@@ -220,20 +251,32 @@ impl FailoverConfig {
                 "in the profile reference a session that has moved never returns",
             );
         }
+        let give_up_after = fields.duration("give_up_after").unwrap_or(Duration::from_mins(2));
+        let mut first_event = fields.object("first_event");
+        let wait = first_event.duration("wait").unwrap_or(Duration::from_secs(3));
+        let bytes = first_event.integer_within("bytes", 0, 1 << 16).unwrap_or(16 << 10) as usize;
+        first_event.finish();
         fields.finish();
+        let first_event = FirstEventConfig { wait, bytes };
         let returns = match profile {
             Profile::Recommended => returns.unwrap_or(Return::WhileWarm),
             Profile::Reference => Return::Never,
         };
-        Self { max_attempts, returns }
+        Self { max_attempts, returns, give_up_after, first_event }
     }
 }
 
 impl BodyConfig {
+    /// Whether a request refers to state that only the credential of its session has.
+    pub fn refers_to_state(&self, body: &Body<'_>) -> bool {
+        self.state.iter().any(|&path| body.get(path).is_some())
+            || memchr::memmem::find(body.bytes(), br#""encrypted_content""#).is_some()
+    }
+
     fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {
         let max_bytes = fields.integer_within("max_bytes", 1, 1 << 30).unwrap_or(8 << 20) as usize;
         let always_read = fields.one_of("read", &[("needed", false), ("always", true)]);
-        // In the reference the model is always part of the key, and it stands in the body.
+        // In the reference the model, which is in the body, is always part of the key.
         let always_read = always_read.unwrap_or(profile == Profile::Reference);
         fields.finish();
         let model = paths.add(["model"]);
@@ -243,16 +286,16 @@ impl BodyConfig {
 }
 
 impl CooldownConfig {
-    fn read(mut fields: Fields<'_>, disabled: bool) -> Self {
-        let mut duration = |name: &str, default: u64| fields.duration(name).unwrap_or(default);
-        let max = duration("max", 1_800_000);
-        let transient = duration("transient", 60_000);
-        let denied = duration("denied", 1_800_000);
-        let not_found = duration("not_found", 43_200_000);
+    fn read(mut fields: Fields<'_>, cooling_disabled: bool) -> Self {
+        let max = fields.duration("max").unwrap_or(Duration::from_mins(30));
+        let max_told = fields.duration("max_told").unwrap_or(Duration::from_hours(7 * 24));
+        let transient = fields.duration("transient").unwrap_or(Duration::from_mins(1));
+        let denied = fields.duration("denied").unwrap_or(Duration::from_mins(30));
+        let not_found = fields.duration("not_found").unwrap_or(Duration::from_hours(12));
         let mut by_status = fields.object("statuses");
         let mut statuses = Vec::new();
         for name in by_status.names() {
-            let class = by_status.one_of(&name, &Class::WORDS);
+            let class = by_status.one_of(&name, &rule::classes());
             match name.parse() {
                 Ok(status @ (0 | 100..=599)) => statuses.extend(class.map(|class| (status, class))),
                 _ => by_status.problem(
@@ -262,8 +305,14 @@ impl CooldownConfig {
             }
         }
         by_status.finish();
+        let rules = rule::read_all(&mut fields);
         fields.finish();
-        Self { disabled, max, transient, denied, not_found, statuses }
+        Self { cooling_disabled, max, max_told, transient, denied, not_found, statuses, rules }
+    }
+
+    /// The class that is configured for a status.
+    pub fn class_of_status(&self, status: u16) -> Option<Class> {
+        self.statuses.iter().find(|(other, _)| *other == status).map(|(_, class)| *class)
     }
 }
 
@@ -304,7 +353,7 @@ impl Routing {
                 (None, None) => profile == Profile::Recommended,
                 (affinity, deprecated) => affinity.unwrap_or(false) || deprecated.unwrap_or(false),
             },
-            ttl: ttl.unwrap_or(3_600_000),
+            ttl: ttl.unwrap_or(Duration::from_hours(1)),
             max_rotations,
             header: header.unwrap_or_else(|| "x-session-affinity-cluster".to_owned()),
             filter_state: filter_state.unwrap_or_else(|| "session_affinity.cluster".to_owned()),

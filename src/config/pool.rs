@@ -1,10 +1,16 @@
 //! Pools: which requests they serve, and the credentials they serve them with.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::Setting;
-use super::credential::{Credential, fingerprint};
+use super::credential::{Credential, CredentialId, fingerprint};
 use super::fields::{Fields, Problems};
+
+/// Identifies a pool in plans of failover: a hash of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolId(pub u64);
 
 /// Credentials that serve the same requests.
 #[derive(Debug)]
@@ -18,11 +24,11 @@ pub struct Pool {
     pub matches: Match,
     /// Whether its sessions are served by their home or not at all.
     pub strict: bool,
-    /// Milliseconds for which its provider keeps a prompt cached after the last use; `None`: as the
+    /// For how long its provider keeps a prompt cached after the last use; `None`: as the
     /// provider's documentation says.
-    pub cache_lifetime: Option<u64>,
+    pub cache_lifetime: Option<Duration>,
     /// What plans of failover call it.
-    pub fingerprint: u64,
+    pub fingerprint: PoolId,
     /// The request headers that carry its credentials: what clients send under these names goes no
     /// further.
     pub key_headers: Vec<String>,
@@ -38,7 +44,7 @@ pub struct Pool {
 pub struct Match {
     /// Beginnings of the path.
     pub path_prefixes: Vec<String>,
-    /// Hosts, without a port; `*.example.com` stands for every name below.
+    /// Hosts, without a port; `*.example.com` matches every name below.
     pub hosts: Vec<String>,
     /// Request headers, with the value they must have, or only present.
     pub headers: Vec<(String, Option<String>)>,
@@ -95,12 +101,12 @@ impl Pool {
         session.finish();
         let cache_lifetime = fields.duration("cache_lifetime");
         fields.finish();
-        let headers = || credentials.iter().flat_map(|credential| &credential.headers);
-        let key_headers = distinct(headers().map(|header| header.name.as_str()));
-        let source_headers = distinct(headers().filter_map(|header| header.value.source()));
-        credentials.sort_by(|left, right| left.id.cmp(&right.id));
+        let headers: Vec<_> = credentials.iter().flat_map(|it| &it.headers).collect();
+        let key_headers = distinct(headers.iter().map(|header| header.name.as_str()));
+        let source_headers = distinct(headers.iter().filter_map(|header| header.value.source()));
+        credentials.sort_unstable_by(|left, right| left.id.cmp(&right.id));
         Self {
-            fingerprint: fingerprint(&[&name]),
+            fingerprint: PoolId(fingerprint(&[&name])),
             name,
             provider,
             matches,
@@ -113,8 +119,31 @@ impl Pool {
     }
 
     /// The credential that bindings and plans know by this fingerprint.
-    pub fn credential(&self, fingerprint: u64) -> Option<&Credential> {
-        self.credentials.iter().find(|credential| credential.fingerprint == fingerprint)
+    pub fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.fingerprint == id)
+    }
+}
+
+impl Pool {
+    /// Whether the filter puts keys into requests.
+    pub fn injects_keys(&self) -> bool {
+        !self.key_headers.is_empty()
+    }
+
+    /// Whether a credential is reached as another one of the pool is: what fails below the
+    /// credentials is not theirs.
+    pub fn shares_endpoint(&self, credential: &Credential) -> bool {
+        self.credentials.iter().any(|other| {
+            other.fingerprint != credential.fingerprint
+                && other.cluster == credential.cluster
+                && other.endpoint == credential.endpoint
+        })
+    }
+
+    /// The credential that is a cluster by itself; `None` if several share it, or it is another's.
+    pub fn only_credential_of(&self, cluster: &str) -> Option<&Credential> {
+        let mut members = self.credentials.iter().filter(|it| it.cluster == cluster);
+        members.next().filter(|_| members.next().is_none())
     }
 }
 
@@ -146,7 +175,7 @@ fn distinct<'t>(names: impl Iterator<Item = &'t str>) -> Vec<String> {
     distinct
 }
 
-/// A text in which `*` stands for any text, also an empty one.
+/// A text in which `*` matches any text, also an empty one.
 #[derive(Debug)]
 pub struct Pattern(String);
 

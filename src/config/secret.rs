@@ -24,7 +24,7 @@ impl Secret {
             ));
         }
         if value.bytes().any(|byte| !(byte == b' ' || byte.is_ascii_graphic())) {
-            return Err(format!("{variable} holds what cannot stand in a header"));
+            return Err(format!("{variable} holds bytes that no header value may have"));
         }
         Ok(Self(format!("{prefix}{value}")))
     }

@@ -1,4 +1,4 @@
-//! The section `session`: where conversations are named, and what keeps those of different tenants
+//! The section `session`: where clients name their sessions, and what keeps those of different tenants
 //! apart.
 
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Profile;
 use super::fields::{Fields, Problems};
 use crate::body::Paths;
-use crate::session::{Place, Rules, Source, Sources};
+use crate::session::{Rules, Source, SourceLocation, Sources};
 
 /// The deepest path that may be asked for.
 const DEEPEST_PATH: usize = 16;
@@ -23,7 +23,7 @@ pub struct SessionConfig {
     /// The most bindings that are kept; the least recently used of a row gives way. 16 to
     /// 16,777,216, default 65,536.
     pub max_bindings: u32,
-    /// Where conversations are named.
+    /// Where sessions are named.
     pub sources: Sources,
     /// What is mixed into the key of bindings, so that tenants share none.
     pub scope: Vec<ScopePart>,
@@ -53,10 +53,10 @@ impl SessionConfig {
             (true, Profile::Recommended) => Sources::recommended(paths),
             (true, Profile::Reference) => Sources::reference(paths),
             (false, _) => {
-                let read = |(path, value): (String, Value)| {
-                    read_source(&path, value, fields.problems(), paths)
-                };
-                let list = given.into_iter().flat_map(read).collect();
+                let list = given
+                    .into_iter()
+                    .flat_map(|(path, value)| read_source(&path, value, fields.problems(), paths))
+                    .collect();
                 Sources::new(list, rules, paths)
             }
         };
@@ -110,10 +110,10 @@ fn read_custom_source(
         }
     });
     let place = match (header, body) {
-        (Some(header), None) => Some(Place::Header(Cow::Owned(header))),
-        (None, Some(body)) => {
-            Some(Place::Body(paths.add(fields.path("body", &body).iter().map(String::as_str))))
-        }
+        (Some(header), None) => Some(SourceLocation::Header(Cow::Owned(header))),
+        (None, Some(body)) => Some(SourceLocation::Body(
+            paths.add(fields.path("body", &body).iter().map(String::as_str)),
+        )),
         _ => fields.wrong("", "expected either `header` or `body`"),
     };
     fields.finish();
@@ -147,7 +147,7 @@ impl Fields<'_> {
             }
         }
         if names.iter().any(String::is_empty) || names.len() > DEEPEST_PATH {
-            self.problem(field, format!("expected 1 to {DEEPEST_PATH} names, parted by dots"));
+            self.problem(field, format!("expected 1 to {DEEPEST_PATH} names, separated by dots"));
         }
         names
     }

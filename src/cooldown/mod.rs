@@ -1,264 +1,458 @@
-//! Cooldowns: what answers teach about credentials, and which credentials are blocked by it.
+//! Cooldowns: times in which a credential is not used, because of what its responses proved.
 //!
-//! An answer is put into a class ([`Class`]), and the class says what changes: a rate limit blocks
-//! for as long as the provider says or by a back-off that doubles, a refused key for half an hour,
-//! an overload for a minute, a success ends it all. What is known is kept for a credential and a
-//! model, because providers limit by model; where the model is not known, or the limit is the
-//! account's, for the credential as a whole.
+//! A failure is evidence about a credential only as far as something else was ruled out. So a
+//! cooldown rests on [`Grounds`]:
+//!
+//! | grounds | what was seen | how long |
+//! |---|---|---|
+//! | [`Grounds::Proof`] | the provider announced the end of a limit, or named the key or account in a code | as announced, up to `cooldown.max_told`; else `cooldown.denied` |
+//! | [`Grounds::SecondOpinion`] | another credential served the same request | from a second (a refused key: a minute), doubling up to the longest of its class; a model that a code says is missing: `cooldown.not_found` |
+//! | [`Grounds::Alone`] | no other credential was asked | from a second, doubling only with failures of *other* sessions |
+//! | [`Grounds::Everywhere`] | every credential that was asked failed alike | nothing; a second where the status itself says overload |
+//!
+//! Only an announced end makes the filter refuse a request by itself. A guess makes a credential the
+//! last choice, and a success of any session ends it. An announced limit is probed with one request
+//! every `cooldown.max`, because providers lift limits early.
+//!
+//! Cooldowns are kept with their class, grounds and beginning, so that what is configured now
+//! applies to the ones that exist.
 
-mod classify;
-mod hint;
-mod state;
+mod record;
+mod reference;
 
-pub use classify::{Class, depends_on_message};
-pub use hint::{is_for_the_whole_credential, wait};
-pub use state::{Block, MODELS, State, States, WHOLE};
+use std::time::Duration;
 
-use crate::config::{CooldownConfig, Credential, Profile};
+pub use record::{Basis, COOLDOWNS, Cooldown, Record, WHOLE};
+pub use reference::{
+    Observation, ReferenceCooldowns, ReferenceState, ReferenceStates, depends_on_message,
+};
+
+use crate::config::{CooldownConfig, Credential};
 use crate::hash::{KeyHash, Seed};
+use crate::operation::Operation;
 use crate::shared::{self, SharedData, Updated};
+use crate::signals::{Class, Scope, families};
+use crate::time::Timestamp;
 
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
+/// The first and shortest cooldown, which is also the time between probes of a guess.
+pub const FIRST: Duration = Duration::from_secs(1);
 
-/// The longest window of the back-off.
-const LONGEST_BACKOFF: u64 = 30 * MINUTE;
+/// The first cooldown of a key that is refused, or of a model that is missing, where only prose or a
+/// status says so.
+const FIRST_OF_REFUSALS: Duration = Duration::from_mins(1);
 
-/// The first window of the back-off; each further one is twice as long.
-const FIRST_BACKOFF: u64 = SECOND;
+/// A rate limit without an announced end, so soon after the credential has served another request,
+/// means too many requests at once: it never doubles.
+const CONCURRENT: Duration = Duration::from_secs(10);
 
-/// What came of an attempt to serve a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Observation<'a> {
-    /// The status of the answer; 0 if there was none.
+/// How exactly it is kept when a credential has served last: a write at most this often.
+const SERVED_EXACTNESS: Duration = Duration::from_secs(1);
+
+/// A cooldown that seems to have begun this much later than now is from before the clock was set
+/// back, and does not count.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
+
+/// What a cooldown may cover: the model and the operation of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The model without a suffix in parentheses; empty if it is not known.
+    pub model: &'a str,
+    pub operation: Operation,
+}
+
+/// What a failure rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grounds {
+    /// The provider's own word about the credential.
+    Proof,
+    /// Another credential served the same request.
+    SecondOpinion,
+    /// No other credential was asked.
+    Alone,
+    /// Every credential that was asked failed in the same way: the request or the provider is at
+    /// fault.
+    Everywhere,
+}
+
+/// A failure of a credential, as far as a cooldown depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub class: Class,
+    /// What a cooldown would cover.
+    pub key: KeyHash,
+    /// The status; 0 without a response.
     pub status: u16,
-    /// The beginning of the answer's body, where [`depends_on_message`] says that it counts.
-    pub message: &'a str,
-    /// How long the provider wants to be left alone, in milliseconds.
-    pub wait: Option<u64>,
-    /// Whether a limit of the whole credential was hit.
-    pub whole: bool,
-    /// When the request was sent on its way. A success that set out before a block began does not
-    /// end it.
-    pub sent: u64,
+    /// How long the provider wants to be left alone.
+    pub wait: Option<Duration>,
+    /// Whether a code justifies a long cooldown.
+    pub long: bool,
+    /// The provider's code, for logs.
+    pub code: String,
 }
 
-/// An answer, and what it is measured by.
-struct Lesson<'a> {
-    model: &'a str,
-    class: Class,
-    observation: &'a Observation<'a>,
-    /// Whether errors block nothing here.
-    frozen: bool,
-    now: u64,
+/// Why a credential may not be used now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// The provider announced the end of a limit.
+    RateLimited {
+        class: Class,
+        until: Timestamp,
+        /// When the next request may be sent: at the end, or earlier as a probe.
+        retry_at: Timestamp,
+    },
+    /// It failed: it is used only if there is no better credential.
+    Failing { class: Class, until: Timestamp },
+    /// The configuration, or an operator, says so.
+    Disabled,
 }
 
-/// The cooldowns of all credentials.
+impl Block {
+    /// When it ends by itself; `None` if it does not.
+    pub fn until(self) -> Option<Timestamp> {
+        match self {
+            Self::RateLimited { until, .. } | Self::Failing { until, .. } => Some(until),
+            Self::Disabled => None,
+        }
+    }
+
+    /// When a request may be sent again; `None` if that is not known.
+    pub fn retry_at(self) -> Option<Timestamp> {
+        match self {
+            Self::RateLimited { retry_at, .. } => Some(retry_at),
+            Self::Failing { until, .. } => Some(until),
+            Self::Disabled => None,
+        }
+    }
+
+    /// Whether a probe of the limit is due.
+    pub fn is_due(self, now: Timestamp) -> bool {
+        matches!(self, Self::RateLimited { retry_at, .. } if retry_at <= now)
+    }
+}
+
+/// A cooldown that began or ended, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub class: Class,
+    /// Whether all models are covered.
+    pub is_whole: bool,
+    /// The status that caused it; 0 without a response.
+    pub status: u16,
+    /// The provider's code, if there was one.
+    pub code: String,
+    /// For how long it will last; `None` if it has ended.
+    pub length: Option<Duration>,
+}
+
+/// The cooldowns of all credentials in the profile `recommended`.
 #[derive(Clone, Copy)]
 pub struct Cooldowns<'c> {
-    /// Whose rules.
-    pub profile: Profile,
-    /// The section `cooldown`.
     pub config: &'c CooldownConfig,
     /// What keys the hashes of models.
     pub seed: Seed,
 }
 
 impl Cooldowns<'_> {
-    /// Why a credential may not be used for a model now; `None` if it may.
+    /// Why a credential may not be used for a subject now; `None` if it may.
     pub fn block(
         &self,
         shared: &impl SharedData,
         credential: &Credential,
-        model: &str,
-        now: u64,
+        subject: Subject<'_>,
+        now: Timestamp,
     ) -> Option<Block> {
-        let states = States::decode(&shared.get(&credential.cooldown_key).value);
-        match self.profile {
-            Profile::Recommended => self.block_recommended(&states, model, now),
-            Profile::Reference => self.block_reference(&states, model, now),
+        let value = shared.get(&credential.cooldown_key).value;
+        if value.is_empty() {
+            return None;
         }
+        let record = Record::decode(&value, credential.entry);
+        let keys = self.keys(subject);
+        record
+            .iter()
+            .filter(|cooldown| keys.contains(&Some(cooldown.key)))
+            .filter_map(|cooldown| self.block_of(cooldown, credential, now))
+            .reduce(stronger)
     }
 
-    /// Learns from an answer; gives its class, and whether what changed, if anything did, was
-    /// written.
+    /// Applies a fault. Returns the cooldown that began by it, if one did, and whether what changed
+    /// was written.
     pub fn learn(
         &self,
         shared: &impl SharedData,
         credential: &Credential,
-        model: &str,
-        observation: &Observation<'_>,
-        now: u64,
-    ) -> Updated<Class> {
-        let class = self.class_of(observation);
-        let frozen = credential.disable_cooling.unwrap_or(self.config.disabled);
-        let lesson = Lesson { model, class, observation, frozen, now };
+        fault: &Fault,
+        grounds: Grounds,
+        session: u32,
+        now: Timestamp,
+    ) -> Updated<Option<Change>> {
         shared::update(shared, &credential.cooldown_key, |value| {
-            let mut states = States::decode(value);
-            let before = states.clone();
-            match self.profile {
-                Profile::Recommended => self.learn_recommended(&mut states, &lesson),
-                Profile::Reference => self.learn_reference(&mut states, &lesson),
-            }
-            ((states != before).then(|| states.encode()), class)
+            let mut record = Record::decode(value, credential.entry);
+            let Some(cooldown) = self.cooldown(&record, credential, fault, grounds, session, now)
+            else {
+                return (None, None);
+            };
+            record.set(cooldown, now);
+            let change = Change {
+                class: fault.class,
+                is_whole: fault.key == WHOLE,
+                status: fault.status,
+                code: fault.code.clone(),
+                length: Some(cooldown.until.since(now)),
+            };
+            // A failure that is only remembered, in case another session fails too, is no change.
+            let change = (cooldown.until > now).then_some(change);
+            (Some(record.encode(credential.entry)), change)
         })
     }
 
-    /// The class of an answer: as configured for its status, else as the profile has it.
-    fn class_of(&self, observation: &Observation<'_>) -> Class {
-        let configured =
-            self.config.statuses.iter().find(|(status, _)| *status == observation.status);
-        match (configured, self.profile) {
-            (Some((_, class)), _) => *class,
-            (None, Profile::Recommended) => Class::of(observation.status, observation.message),
-            (None, Profile::Reference) => {
-                Class::of_reference(observation.status, observation.message)
+    /// Applies a success of a request that was sent at `sent`: it ends every guess about its subject,
+    /// and everything else that began before it was sent.
+    pub fn succeed(
+        &self,
+        shared: &impl SharedData,
+        credential: &Credential,
+        subject: Subject<'_>,
+        sent: Timestamp,
+        now: Timestamp,
+    ) -> Updated<Vec<Change>> {
+        let keys = self.keys(subject);
+        shared::update(shared, &credential.cooldown_key, |value| {
+            let mut record = Record::decode(value, credential.entry);
+            let over = record.remove(|cooldown| {
+                keys.contains(&Some(cooldown.key))
+                    && (cooldown.basis == Basis::Guessed || cooldown.began <= sent)
+            });
+            let is_new = now.since(record.served) >= SERVED_EXACTNESS || now < record.served;
+            if over.is_empty() && !is_new {
+                return (None, Vec::new());
             }
+            record.served = now;
+            let was_open = over.iter().filter(|it| self.block_of(it, credential, now).is_some());
+            let changes = was_open.map(Change::of_end).collect();
+            (Some(record.encode(credential.entry)), changes)
+        })
+    }
+
+    /// Claims the right to send a request in spite of a block. Of requests that come together one
+    /// gets it; it comes back after [`FIRST`], or after `cooldown.max` for an announced limit.
+    pub fn claim_probe(
+        &self,
+        shared: &impl SharedData,
+        credential: &Credential,
+        subject: Subject<'_>,
+        now: Timestamp,
+    ) -> bool {
+        let keys = self.keys(subject);
+        let claimed = shared::update(shared, &credential.cooldown_key, |value| {
+            let mut record = Record::decode(value, credential.entry);
+            let mut is_claimed = false;
+            for key in keys.into_iter().flatten() {
+                if let Some(cooldown) = record.get_mut(key)
+                    && now.since(cooldown.probed) >= FIRST
+                {
+                    cooldown.probed = now;
+                    is_claimed = true;
+                }
+            }
+            (is_claimed.then(|| record.encode(credential.entry)), is_claimed)
+        });
+        claimed.result && claimed.written
+    }
+
+    /// What a fault of this scope covers. Only a generation can show that a credential as a whole
+    /// fails.
+    pub fn key(&self, scope: Scope, subject: Subject<'_>, is_proof: bool) -> KeyHash {
+        match scope {
+            Scope::Credential if is_proof || subject.operation == Operation::Generate => WHOLE,
+            Scope::Family(family) => self.seed.hash(&[b"family", family.as_bytes()]),
+            Scope::Credential | Scope::Model => self.model_key(subject),
         }
     }
 
-    /// The hash under which the state for a model is kept.
-    pub fn model_key(&self, model: &str) -> KeyHash {
-        if model.is_empty() { WHOLE } else { self.seed.hash(&[model.as_bytes()]) }
+    fn model_key(&self, subject: Subject<'_>) -> KeyHash {
+        self.seed.hash(&[subject.model.as_bytes(), subject.operation.tag()])
     }
 
-    fn block_recommended(&self, states: &States, model: &str, now: u64) -> Option<Block> {
-        let of = |key: KeyHash| states.get(key).and_then(|state| state.block(now));
-        let until = |block: &Block| block.until().unwrap_or(u64::MAX);
-        [of(WHOLE), of(self.model_key(canonical(model)))].into_iter().flatten().max_by_key(until)
+    /// The keys of all cooldowns that cover a subject.
+    fn keys(&self, subject: Subject<'_>) -> [Option<KeyHash>; 3] {
+        let family = families::of(subject.model);
+        let family = family.map(|family| self.seed.hash(&[b"family", family.as_bytes()]));
+        [Some(WHOLE), Some(self.model_key(subject)), family]
     }
 
-    /// With a model only its own state counts, else that of the model without suffix; without a
-    /// model only the credential's.
-    fn block_reference(&self, states: &States, model: &str, now: u64) -> Option<Block> {
-        let exact = states.get(self.model_key(model));
-        let base = || states.get(self.model_key(canonical(model))).filter(|_| !model.is_empty());
-        exact.or_else(base)?.block(now)
-    }
-
-    fn learn_recommended(&self, states: &mut States, lesson: &Lesson<'_>) {
-        let &Lesson { model, class, observation, frozen, now } = lesson;
-        let of_model = self.model_key(canonical(model));
-        let (key, length) = match class {
-            Class::Success => {
-                states.forget(of_model, observation.sent);
-                return states.forget(WHOLE, observation.sent);
+    fn block_of(
+        &self,
+        cooldown: &Cooldown,
+        credential: &Credential,
+        now: Timestamp,
+    ) -> Option<Block> {
+        let until = self.end(cooldown, credential, now);
+        let class = cooldown.class;
+        match cooldown.basis {
+            _ if until <= now => None,
+            Basis::Announced => {
+                let last = cooldown.began.max(cooldown.probed);
+                let retry_at = until.min(last + self.config.max);
+                Some(Block::RateLimited { class, until, retry_at })
             }
-            Class::RequestFault | Class::Unclear => return,
-            // Without a model nobody knows what was not found.
-            Class::NotSupported | Class::NotFound if of_model == WHOLE => return,
-            Class::NotSupported => (of_model, Some(self.config.not_found)),
-            _ if frozen => return,
-            Class::NotFound => (of_model, Some(self.config.not_found)),
-            // A key that is refused is refused for every model.
-            Class::Denied => (WHOLE, Some(self.config.denied)),
-            Class::Transient => (of_model, Some(observation.wait.unwrap_or(self.config.transient))),
-            Class::RateLimit => {
-                (if observation.whole { WHOLE } else { of_model }, observation.wait)
-            }
-        };
-        let mut state = states.get(key).unwrap_or_default();
-        let is_open = state.block(now).is_some();
-        let length = match length {
-            Some(length) if matches!(class, Class::RateLimit | Class::Transient) => {
-                length.min(self.config.max)
-            }
-            Some(length) => length,
-            // The back-off rises once a window, however many requests were on their way when it
-            // opened.
-            None if is_open => return,
-            None => backoff(&mut state.level).min(self.config.max),
-        };
-        let until = now.saturating_add(length);
-        if !is_open || state.retry_at < Some(until) {
-            state.unavailable = true;
-            state.retry_at = Some(until);
-            state.exceeded = class == Class::RateLimit;
+            Basis::Proven | Basis::Guessed => Some(Block::Failing { class, until }),
         }
-        states.set(key, state, now);
     }
 
-    fn learn_reference(&self, states: &mut States, lesson: &Lesson<'_>) {
-        let &Lesson { model, class, observation, frozen, now } = lesson;
-        let key = self.model_key(model);
-        let mut state = states.get(key).unwrap_or_default();
-        let block_for = |length: u64| (!frozen).then(|| now.saturating_add(length));
+    /// When a cooldown ends by what is configured now.
+    fn end(&self, cooldown: &Cooldown, credential: &Credential, now: Timestamp) -> Timestamp {
+        let is_ignored = self.ignores(cooldown.class, credential)
+            || self
+                .config
+                .class_of_status(cooldown.status)
+                .is_some_and(|class| !class.cools_down());
+        if is_ignored || cooldown.began > now + CLOCK_TOLERANCE {
+            return Timestamp::EPOCH;
+        }
+        let longest = match cooldown.basis {
+            Basis::Announced => self.config.max_told,
+            Basis::Proven | Basis::Guessed => self.longest(cooldown.class),
+        };
+        cooldown.until.min(cooldown.began + longest)
+    }
+
+    /// Whether cooling is disabled; a model that a credential does not have cools down all the same.
+    fn ignores(&self, class: Class, credential: &Credential) -> bool {
+        let cooling_disabled = credential.disable_cooling.unwrap_or(self.config.cooling_disabled);
+        cooling_disabled && class != Class::NotSupported
+    }
+
+    /// The cooldown that a fault leads to; `None` if what there is stays as it is.
+    fn cooldown(
+        &self,
+        record: &Record,
+        credential: &Credential,
+        fault: &Fault,
+        grounds: Grounds,
+        session: u32,
+        now: Timestamp,
+    ) -> Option<Cooldown> {
+        if self.ignores(fault.class, credential) || !fault.class.cools_down() {
+            return None;
+        }
+        let old = record.get(fault.key).filter(|old| old.began <= now + CLOCK_TOLERANCE);
+        let open = old.filter(|old| self.end(old, credential, now) > now);
+        let (basis, length, level) = match (grounds, fault.wait) {
+            (Grounds::Proof, Some(wait)) => {
+                (Basis::Announced, wait.clamp(FIRST, self.config.max_told), 0)
+            }
+            (Grounds::Proof, None) => (Basis::Proven, self.longest(fault.class), 0),
+            (_, wait) => {
+                // The length grows once a window, however many requests were under way when it
+                // opened.
+                if open.is_some_and(|open| open.class == fault.class) {
+                    return None;
+                }
+                let level = self.level(old, fault, session, now);
+                let length =
+                    self.guess(fault, grounds, record.served, old.is_some(), level, now)?;
+                let wait = wait.unwrap_or_default().min(self.longest(fault.class));
+                (Basis::Guessed, length.max(wait), level)
+            }
+        };
+        let until = now + length;
+        if open.is_some_and(|open| self.end(open, credential, now) >= until) {
+            return None;
+        }
+        Some(Cooldown {
+            key: fault.key,
+            class: fault.class,
+            basis,
+            status: fault.status,
+            level,
+            began: now,
+            until,
+            probed: old.map_or(Timestamp::EPOCH, |old| old.probed),
+            session,
+        })
+    }
+
+    /// How often the length is doubled: once more for every session that fails while the last
+    /// failure is not forgotten.
+    fn level(&self, old: Option<&Cooldown>, fault: &Fault, session: u32, now: Timestamp) -> u8 {
+        match old {
+            Some(old) if old.class != fault.class => 0,
+            Some(old) if now.since(old.until) > self.longest(fault.class) => 0,
+            Some(old) if old.session == session => old.level,
+            Some(old) => old.level.saturating_add(1),
+            None => 0,
+        }
+    }
+
+    /// How long a credential is left alone after a fault that proves nothing by itself.
+    fn guess(
+        &self,
+        fault: &Fault,
+        grounds: Grounds,
+        served: Timestamp,
+        has_failed_before: bool,
+        level: u8,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let is_refusal =
+            matches!(fault.class, Class::Denied | Class::NotFound | Class::NotSupported);
+        let first = match grounds {
+            Grounds::Everywhere => {
+                let is_overload = matches!(fault.class, Class::Overloaded | Class::RateLimit);
+                return is_overload.then_some(FIRST);
+            }
+            // A client that is slow to upload causes this as well: it takes two.
+            Grounds::Alone if fault.status == 408 && !has_failed_before => Duration::ZERO,
+            Grounds::SecondOpinion if is_refusal && fault.long && fault.class != Class::Denied => {
+                return Some(self.config.not_found);
+            }
+            Grounds::SecondOpinion if is_refusal => FIRST_OF_REFUSALS,
+            _ if fault.class == Class::RateLimit && now.since(served) < CONCURRENT => {
+                return Some(FIRST);
+            }
+            _ => FIRST,
+        };
+        let doubled = first.saturating_mul(2_u32.saturating_pow(u32::from(level)));
+        Some(doubled.min(self.longest(fault.class)))
+    }
+
+    /// The longest cooldown that is not announced.
+    fn longest(&self, class: Class) -> Duration {
         match class {
-            Class::Success => state = State::default(),
-            Class::RequestFault => return,
-            Class::NotSupported => state.retry_at = Some(now.saturating_add(12 * HOUR)),
-            Class::NotFound => state.retry_at = block_for(12 * HOUR),
-            Class::Denied => state.retry_at = block_for(30 * MINUTE),
-            Class::Transient => state.retry_at = block_for(MINUTE),
-            Class::Unclear => state.retry_at = None,
-            Class::RateLimit => {
-                let length = |level: &mut u8| observation.wait.unwrap_or_else(|| backoff(level));
-                state.retry_at =
-                    if frozen { None } else { Some(now.saturating_add(length(&mut state.level))) };
-                state.exceeded = true;
-                state.recover_at = state.retry_at;
-            }
-        }
-        state.unavailable = class != Class::Success;
-        states.set(key, state, now);
-        if key != WHOLE {
-            aggregate(states, now);
+            Class::Denied => self.config.denied,
+            Class::NotFound | Class::NotSupported => self.config.not_found,
+            Class::Transient | Class::Overloaded => self.config.transient,
+            _ => self.config.max,
         }
     }
 }
 
-/// The next window of the back-off; the level rises until the longest window is reached.
-fn backoff(level: &mut u8) -> u64 {
-    let length = 2_u64.saturating_pow(u32::from(*level)).saturating_mul(FIRST_BACKOFF);
-    if length >= LONGEST_BACKOFF {
-        return LONGEST_BACKOFF;
-    }
-    *level += 1;
-    length
-}
-
-/// In the reference a credential as a whole is what its models are: blocked if all of them are,
-/// until the first recovers. Blocks that are over are cleared on the way.
-fn aggregate(states: &mut States, now: u64) {
-    let mut whole = State { unavailable: true, ..State::default() };
-    for state in states.models_mut() {
-        let is_over = state.retry_at.is_some_and(|retry_at| retry_at <= now);
-        if state.unavailable && !state.disabled && is_over {
-            state.unavailable = false;
-            state.retry_at = None;
+/// Of two blocks that hold together: an announced limit counts as such, and the later end.
+fn stronger(one: Block, other: Block) -> Block {
+    let (later, earlier) = if one.until() >= other.until() { (one, other) } else { (other, one) };
+    match (later, earlier) {
+        (Block::RateLimited { class, until, retry_at }, _) => {
+            let other = match earlier {
+                Block::RateLimited { retry_at, .. } => retry_at,
+                other => other.until().unwrap_or_default(),
+            };
+            Block::RateLimited { class, until, retry_at: retry_at.max(other) }
         }
-        let blocks = state.disabled || (state.unavailable && state.retry_at.is_some());
-        whole.unavailable &= blocks;
-        whole.retry_at =
-            earliest(whole.retry_at, state.retry_at.filter(|_| blocks && !state.disabled));
-        if state.exceeded {
-            whole.exceeded = true;
-            whole.recover_at = earliest(whole.recover_at, state.recover_at);
-            whole.level = whole.level.max(state.level);
+        (Block::Failing { until, .. }, Block::RateLimited { class, .. }) => {
+            Block::RateLimited { class, until, retry_at: until }
         }
-    }
-    if !whole.unavailable {
-        whole.retry_at = None;
-    }
-    states.set(WHOLE, whole, now);
-}
-
-fn earliest(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
+        (later, _) => later,
     }
 }
 
-/// A model without a suffix in parentheses: `m(high)` and `m(16384)` are the model `m` with other
-/// settings, on the same quota and the same prompt cache.
-pub fn canonical(model: &str) -> &str {
-    let model = model.trim();
-    match model.strip_suffix(')').and_then(|rest| rest.rfind('(')) {
-        Some(suffix) => {
-            model.get(..suffix).map(str::trim).filter(|base| !base.is_empty()).unwrap_or(model)
+impl Change {
+    fn of_end(cooldown: &Cooldown) -> Self {
+        Self {
+            class: cooldown.class,
+            is_whole: cooldown.key == WHOLE,
+            status: cooldown.status,
+            code: String::new(),
+            length: None,
         }
-        None => model,
     }
 }

@@ -1,15 +1,17 @@
-//! What the filter asks of Envoy, with each answer turned into a plain value.
+//! What the filter needs of Envoy, with each result turned into a plain value.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
-use crate::outcome::{Failover, Learnt, Outcome};
+use crate::outcome::{Failover, Observed, Outcome};
 use crate::reply::LocalReply;
-use crate::shared::{Cas, Refused, SharedData, Stored};
+use crate::response::Failure;
+use crate::shared::{Cas, CasMismatch, SharedData, Stored};
+use crate::time::Timestamp;
 
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
 pub(super) struct Host;
@@ -22,22 +24,22 @@ impl SharedData for Host {
         }
     }
 
-    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), Refused> {
-        hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| Refused)
+    fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
+        hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| CasMismatch)
     }
 }
 
-/// Milliseconds since the epoch.
-pub(super) fn now() -> u64 {
+/// Now, by Envoy's clock.
+pub(super) fn now() -> Timestamp {
     let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+    Timestamp::EPOCH + time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Bytes that nobody can guess, from the random keys that the standard library draws for its hash
+/// Bytes that cannot be guessed, from the random keys that the standard library draws for its hash
 /// maps.
 pub(super) fn random_bytes() -> [u8; 16] {
-    let draw = || RandomState::new().build_hasher().finish();
-    ((u128::from(draw()) << 64) | u128::from(draw())).to_le_bytes()
+    let [high, low] = [(), ()].map(|()| RandomState::new().build_hasher().finish());
+    ((u128::from(high) << 64) | u128::from(low)).to_le_bytes()
 }
 
 /// What the plugin is in Envoy's configuration: by its `root_id` the filter knows its role.
@@ -61,11 +63,12 @@ pub(super) fn property(path: &[String]) -> Vec<u8> {
     hostcalls::get_property(path).ok().flatten().unwrap_or_default()
 }
 
-/// Answers in place of an upstream. The callback that does so has to return `Action::Pause`.
-pub(super) fn answer(reply: &LocalReply) {
+/// Responds in place of an upstream. The callback that does so has to return `Action::Pause`.
+pub(super) fn respond(reply: &LocalReply) {
     let retry_after = reply.retry_after.map(|seconds| seconds.to_string());
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
+    headers.extend(reply.retry_is_useless.then_some(("x-should-retry", "false")));
     let sent = hostcalls::send_http_response(
         u32::from(reply.status),
         headers,
@@ -91,33 +94,88 @@ pub(super) fn response_body(length: usize) -> Vec<u8> {
         .unwrap_or_default()
 }
 
+/// The name of the cluster on which this filter runs.
+pub(super) fn cluster_name() -> String {
+    String::from_utf8(attribute(&["xds", "cluster_name"])).unwrap_or_default()
+}
+
+/// Whether an attempt has a connection already, as its headers pass: then it uses one that was kept.
+pub(super) fn has_connection() -> bool {
+    !attribute(&["upstream", "local_address"]).is_empty()
+}
+
+/// An attempt that takes no longer to break than this, on a connection that was kept, met one that
+/// the provider had closed.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why an attempt that began at `sent` ended without a response; `None` if the client has left.
+pub(super) fn failure_of_attempt(sent: Timestamp, is_kept: bool) -> Option<Failure> {
+    let details = attribute(&["response", "code_details"]);
+    if details.starts_with(b"downstream") {
+        return None;
+    }
+    let reason = attribute(&["upstream", "transport_failure_reason"]);
+    Some(if reason.starts_with(b"TLS_error") {
+        Failure::Tls
+    } else if !has_connection() {
+        Failure::Connect
+    } else if contains(&details, b"timeout") || now().since(sent) >= TIMEOUT_AFTER {
+        Failure::Timeout
+    } else if is_kept && now().since(sent) < STALE_WITHIN {
+        Failure::Stale
+    } else {
+        Failure::Reset
+    })
+}
+
+/// An attempt that ends after so long without a response has most likely run into a timeout of the
+/// route. Only words depend on it.
+const TIMEOUT_AFTER: Duration = Duration::from_secs(10);
+
 /// Who made a response.
 pub(super) enum Origin {
     /// The credential's upstream.
     Upstream,
-    /// Envoy, because the upstream could not be reached or broke off.
-    FailedConnection,
+    /// Envoy, because there was no response.
+    Failed(Failure),
     /// Envoy or a filter, for reasons of their own.
     Envoy,
 }
 
 /// Who made the response that is passing, from Envoy's response code details.
 pub(super) fn origin_of_response() -> Origin {
-    let details = hostcalls::get_property(vec!["response", "code_details"])
-        .ok()
-        .flatten()
-        .unwrap_or_default();
-    match details.as_slice() {
+    let details = attribute(&["response", "code_details"]);
+    let details = details.as_slice();
+    match details {
         b"via_upstream" => Origin::Upstream,
-        // A circuit breaker of Envoy's own.
-        details if details.ends_with(b"{overflow}") => Origin::Envoy,
-        details
-            if details.starts_with(b"upstream_") || details.starts_with(b"no_healthy_upstream") =>
-        {
-            Origin::FailedConnection
+        b"no_healthy_upstream" | b"cluster_not_found" => Origin::Failed(Failure::NoHost),
+        b"response_timeout" | b"upstream_per_try_timeout" | b"upstream_per_try_idle_timeout" => {
+            Origin::Failed(Failure::Timeout)
         }
-        _ => Origin::Envoy,
+        // A circuit breaker of Envoy's own.
+        _ if details.ends_with(b"{overflow}") => Origin::Envoy,
+        _ if !details.starts_with(b"upstream_") => Origin::Envoy,
+        _ if contains(details, b"TLS_error") => Origin::Failed(Failure::Tls),
+        _ if contains(details, b"connection_failure")
+            || contains(details, b"connection_timeout") =>
+        {
+            Origin::Failed(Failure::Connect)
+        }
+        _ => Origin::Failed(Failure::Reset),
     }
+}
+
+/// Whether the stream ended because its upstream broke off in the middle of the response.
+pub(super) fn was_cut_off() -> bool {
+    attribute(&["response", "code_details"]).starts_with(b"upstream_reset_after_response_started")
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window == word)
+}
+
+fn attribute(path: &[&str]) -> Vec<u8> {
+    hostcalls::get_property(path.to_vec()).ok().flatten().unwrap_or_default()
 }
 
 /// Sets the address that a cluster of the type ORIGINAL_DST sends to. It is a filter state of
@@ -157,12 +215,12 @@ pub(super) fn clear_route_cache() {
     }
 }
 
-/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for everything
-/// that an answer can teach, `session_affinity.answer.<word>.responses`; one for every end of a
-/// failover, `session_affinity.failover.<word>.requests`.
+/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for every class of
+/// response, `session_affinity.answer.<word>.responses`; one for every end of a failover,
+/// `session_affinity.failover.<word>.requests`.
 pub(super) struct Counters {
     outcomes: Vec<(Outcome, u32)>,
-    answers: Vec<(Learnt, u32)>,
+    responses: Vec<(Observed, u32)>,
     failovers: Vec<(Failover, u32)>,
 }
 
@@ -173,8 +231,8 @@ impl Counters {
             outcomes: define(Outcome::ALL, |outcome| {
                 format!("session_affinity.outcome.{}.requests", outcome.as_str())
             }),
-            answers: define(Learnt::all(), |learnt| {
-                format!("session_affinity.answer.{learnt}.responses")
+            responses: define(Observed::all(), |observed| {
+                format!("session_affinity.answer.{observed}.responses")
             }),
             failovers: define(Failover::ALL, |end| {
                 format!("session_affinity.failover.{end}.requests")
@@ -186,8 +244,8 @@ impl Counters {
         increment(&self.outcomes, outcome);
     }
 
-    pub(super) fn count_answer(&self, learnt: Learnt) {
-        increment(&self.answers, learnt);
+    pub(super) fn count_response(&self, observed: Observed) {
+        increment(&self.responses, observed);
     }
 
     pub(super) fn count_failover(&self, end: Failover) {

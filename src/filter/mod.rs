@@ -1,35 +1,46 @@
 //! The filter as Envoy sees it: the only part that speaks Proxy-Wasm.
 //!
 //! It carries data in and out and decides nothing. The root context reads the configuration and
-//! refuses a bad one. In the listener a stream context holds a request as long as its body is
-//! needed, asks the router, and tells Envoy the answer. On a cluster, where Envoy runs the same
-//! module once for every attempt, an attempt context carries the credential in and hears the
-//! answer.
+//! refuses a bad one. In the listener a [`StreamContext`] holds a request as long as its body is
+//! needed, asks the router, and passes the decision on to Envoy. On a cluster, where Envoy runs the
+//! same module once for every attempt, an [`AttemptContext`] injects the credential and observes the
+//! response.
 
-mod attempt;
-mod hand_over;
-mod hearing;
+mod attempt_context;
+mod filter_state;
+mod held;
 mod host;
-mod stream;
+mod hygiene;
+mod pending;
+mod stream_context;
 #[cfg(feature = "trap")]
 mod trap;
+mod watch;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::config::{Config, Credential};
+use crate::config::{Config, Credential, Profile};
+use crate::cooldown::Change;
 use crate::hash::Seed;
-use crate::outcome::Learnt;
-use crate::route::Router;
+use crate::request::Headers;
+use crate::router::{Plan, Router, Verdict, short};
+use crate::time::Timestamp;
 
-use attempt::Attempt;
+use attempt_context::AttemptContext;
+use held::{Held, HeldStreams};
 use host::{Counters, Host};
-use stream::Stream;
+use stream_context::StreamContext;
+use watch::Watch;
 
-/// The `root_id` by which a filter on a cluster is told from one in a listener.
+/// The `root_id` by which a filter on a cluster is distinguished from one in a listener.
 const UPSTREAM_ROOT_ID: &[u8] = b"session_affinity_upstream";
+
+/// How often streams that are held are looked after.
+const TICK: Duration = Duration::from_millis(100);
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Debug);
@@ -41,14 +52,40 @@ struct Running {
     router: Router,
     counters: Counters,
     role: Role,
-    /// Whether the filter on a cluster may hold an error until its body tells what it means.
-    holds_errors: bool,
+    version: Version,
+    held: HeldStreams,
+}
+
+/// What depends on Envoy's version; measured on the versions named.
+struct Version {
+    /// Whether a response that was held until its body was there may be retried. Before 1.37 Envoy
+    /// crashes, or writes the held bytes into the retry's response.
+    may_retry_held: bool,
+    /// Whether a stream of which some of the body is held may be released on a tick. On 1.37 Envoy
+    /// loses the next piece.
+    may_release_body: bool,
+}
+
+/// Where Envoy runs the filter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// In a listener, once for every request.
+    Listener,
+    /// On a cluster, once for every attempt.
+    Cluster,
+}
+
+impl Version {
+    fn of_host() -> Self {
+        let version = host::version();
+        Self { may_retry_held: version >= (1, 37), may_release_body: version >= (1, 39) }
+    }
 }
 
 impl Running {
-    /// Tells the router where to go: the cluster by filter state, and for a credential that is an
+    /// Shows the router where to go: the cluster by filter state, and for a credential that is an
     /// endpoint, its address.
-    fn lead_to(&self, credential: &Credential) {
+    fn select_cluster(&self, credential: &Credential) {
         host::set_filter_state(
             &self.router.config().routing.filter_state,
             credential.cluster.as_bytes(),
@@ -58,24 +95,50 @@ impl Running {
         }
     }
 
-    /// Tells what an answer taught.
-    fn tell(&self, learnt: Learnt) {
-        log::debug!("learnt {learnt}");
-        self.counters.count_answer(learnt);
+    /// Counts what was observed, and logs the cooldowns that began or ended.
+    fn record(&self, verdict: &Verdict<'_>, plan: &Plan) {
+        log::debug!("observed {}", verdict.observed);
+        self.counters.count_response(verdict.observed);
+        self.log_changes(&verdict.changes, plan);
     }
-}
 
-/// Since this version Envoy may be asked to retry an answer whose headers were held until its body
-/// was there. Before, it crashes (measured on 1.36.4).
-const HOLDS_ERRORS_SINCE: (u64, u64) = (1, 37);
+    fn log_changes(&self, changes: &[(&Credential, Change)], plan: &Plan) {
+        let pool = self.router.pool_of(plan).map_or("", |pool| pool.name.as_str());
+        for (credential, change) in changes {
+            let scope = if change.is_whole { "credential" } else { "model" };
+            let (id, class) = (&credential.id, change.class.as_str());
+            match change.length {
+                Some(length) => log::info!(
+                    "cooldown begins: pool={pool} credential={id} class={class} scope={scope} \
+                     status={} code={} length={}",
+                    change.status,
+                    change.code,
+                    short(length)
+                ),
+                None => log::info!(
+                    "cooldown ends: pool={pool} credential={id} class={class} scope={scope}"
+                ),
+            }
+        }
+    }
 
-/// Where Envoy runs the filter.
-#[derive(Clone, Copy)]
-enum Role {
-    /// In a listener, once for every request.
-    Listener,
-    /// On a cluster, once for every attempt.
-    Cluster,
+    /// Watches the beginning of a response that was accepted, if it may turn into an error.
+    fn watch(&self, status: u16, headers: &Headers) -> Option<Watch> {
+        let config = self.router.config();
+        let reads = config.profile == Profile::Recommended && config.failover.first_event.bytes > 0;
+        if reads { Watch::of(status, headers.clone()) } else { None }
+    }
+
+    /// Whether streams are held until their first event.
+    fn holds_streams(&self) -> bool {
+        self.version.may_retry_held
+    }
+
+    /// Holds the stream of a context.
+    fn hold(&self, context_id: u32, now: Timestamp) -> Held {
+        let wait = self.router.config().failover.first_event.wait;
+        self.held.add(context_id, now + wait)
+    }
 }
 
 struct Root {
@@ -90,11 +153,7 @@ impl RootContext for Root {
         let config = match Config::parse_with(&json, &|variable| std::env::var(variable).ok()) {
             Ok(config) => config,
             Err(problems) => {
-                let count = problems.lines().len();
-                log::error!(
-                    "the configuration has {count} problem(s):\n{}",
-                    problems.lines().join("\n")
-                );
+                log::error!("the configuration has {} problem(s):\n{problems}", problems.len());
                 return false;
             }
         };
@@ -103,21 +162,30 @@ impl RootContext for Root {
         }
         let router = Router::new(config, Seed::agree(&Host, host::random_bytes()));
         let role = if host::root_id() == UPSTREAM_ROOT_ID { Role::Cluster } else { Role::Listener };
-        let holds_errors = host::version() >= HOLDS_ERRORS_SINCE;
-        self.running =
-            Some(Rc::new(Running { router, counters: Counters::define(), role, holds_errors }));
+        let version = Version::of_host();
+        if role == Role::Cluster && version.may_retry_held {
+            self.set_tick_period(TICK);
+        }
+        let (counters, held) = (Counters::define(), HeldStreams::default());
+        self.running = Some(Rc::new(Running { router, counters, role, version, held }));
         true
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(running) = &self.running {
+            running.held.release(running.version.may_release_body);
+        }
     }
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let running = self.running.clone()?;
         Some(match running.role {
-            Role::Listener => Box::new(Stream::new(running)),
-            Role::Cluster => Box::new(Attempt::new(running)),
+            Role::Listener => Box::new(StreamContext::new(running)),
+            Role::Cluster => Box::new(AttemptContext::new(running, context_id)),
         })
     }
 }

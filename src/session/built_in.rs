@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use regex::bytes::Regex;
 
-use super::source::{Place, Source};
+use super::source::{Source, SourceLocation};
 use crate::body::Paths;
 
 /// A named group of sources, tried in order.
@@ -116,6 +116,12 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
             vendor("x-coder-chat-id"),
             vendor("x-cagent-session-id"),
             vendor("x-deepseek-harness-session-id"),
+            vendor("x-session-key"),
+            vendor("x-codex-session-id"),
+            vendor("x-thread-id"),
+            vendor("x-http-session-id"),
+            vendor("x-slot-session-id"),
+            vendor("x-grok-conv-group-id"),
         ],
     },
     // The thread of Codex, the session of pi; of every other client a new id for each request.
@@ -191,11 +197,11 @@ impl BuiltIn {
             let path = |path: &'static str, paths: &mut Paths| paths.add(path.split('.'));
             let place = match entry.at {
                 At::Header(name) | At::HeaderOf(name, _) | At::HeaderJson(name, _) => {
-                    Place::Header(Cow::Borrowed(name))
+                    SourceLocation::Header(Cow::Borrowed(name))
                 }
-                At::Body(name) | At::BodyPart(name, _) => Place::Body(path(name, paths)),
-                At::Claude => Place::Claude(path("metadata.user_id", paths)),
-                At::MessageHash => Place::MessageHash,
+                At::Body(name) | At::BodyPart(name, _) => SourceLocation::Body(path(name, paths)),
+                At::Claude => SourceLocation::Claude(path("metadata.user_id", paths)),
+                At::MessageHash => SourceLocation::MessageHash,
             };
             let mut source = Source::new(entry.prefix, place);
             match entry.at {

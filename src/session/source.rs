@@ -1,4 +1,4 @@
-//! One place where clients name their conversation, and how an id is taken from it.
+//! One place where clients name their session, and how an id is taken from it.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub struct Source {
     /// places apart.
     pub name: Cow<'static, str>,
     /// Where it is.
-    pub place: Place,
+    pub location: SourceLocation,
     /// Only for clients whose `originator` or `user-agent` begins so; all if empty.
     pub clients: &'static [&'static str],
     /// The text is JSON, and the id a string at this path in it; empty if the text is the id.
@@ -27,7 +27,7 @@ pub struct Source {
 
 /// Where a source looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SourceLocation {
     /// A request header (lower case).
     Header(Cow<'static, str>),
     /// A string in the body.
@@ -50,8 +50,8 @@ pub enum Rules {
 
 impl Source {
     /// A source that takes the text of a place as it is.
-    pub fn new(name: impl Into<Cow<'static, str>>, place: Place) -> Self {
-        Self { name: name.into(), place, clients: &[], json: Vec::new(), pattern: None }
+    pub fn new(name: impl Into<Cow<'static, str>>, location: SourceLocation) -> Self {
+        Self { name: name.into(), location, clients: &[], json: Vec::new(), pattern: None }
     }
 
     /// The id that a request has here. The message hash is no id of a client's, so it is not found
@@ -60,30 +60,30 @@ impl Source {
         if !self.is_for_client(request) {
             return None;
         }
-        match &self.place {
-            Place::Header(name) => {
+        match &self.location {
+            SourceLocation::Header(name) => {
                 let values = request.headers.all(name);
                 let most = if rules == Rules::Reference { 1 } else { usize::MAX };
                 values.take(most).find_map(|value| self.refined(value, rules))
             }
-            Place::Body(path) => self.refined(&string_at(request, *path, rules)?, rules),
-            Place::Claude(path) => {
+            SourceLocation::Body(path) => self.refined(&string_at(request, *path, rules)?, rules),
+            SourceLocation::Claude(path) => {
                 let user_id = string_at(request, *path, rules)?;
                 match rules {
                     Rules::Reference => claude::reference_session(&user_id),
                     Rules::Recommended => accepted(&claude::session(&user_id)?, rules),
                 }
             }
-            Place::MessageHash => None,
+            SourceLocation::MessageHash => None,
         }
     }
 
     fn is_for_client(&self, request: &Request<'_>) -> bool {
-        let names = || ["originator", "user-agent"].map(|name| request.headers.text(name));
         self.clients.is_empty()
-            || names()
-                .iter()
-                .any(|name| self.clients.iter().any(|client| names_client(name, client)))
+            || ["originator", "user-agent"].iter().any(|header| {
+                let name = request.headers.text(header);
+                self.clients.iter().any(|client| names_client(name, client))
+            })
     }
 
     fn refined(&self, text: &[u8], rules: Rules) -> Option<Vec<u8>> {

@@ -246,7 +246,8 @@ async fn a_property_that_does_not_exist_is_an_empty_scope() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn behind_the_decompressor_of_the_readme_a_compressed_body_is_read() -> Result<()> {
-    let readme = std::fs::read_to_string(envoy_harness::project_root().join("README.md"))?;
+    let readme =
+        std::fs::read_to_string(envoy_harness::project_root().join("docs/sessions-and-bodies.md"))?;
     let filter =
         readme.split("\n```yaml\n").nth(1).and_then(|rest| rest.split("\n```").next()).unwrap();
     let decompressor: Value = serde_saphyr::from_str(filter)?;

@@ -2,29 +2,32 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
+use std::time::Duration;
+
 use serde_json::Value;
 use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Route, Router};
+use session_affinity::response::{Failure, Response};
+use session_affinity::router::{Decision, Route, Router};
 use session_affinity::shared::InMemory;
+use session_affinity::time::Timestamp;
 
-pub(crate) const SECOND: u64 = 1_000;
-pub(crate) const MINUTE: u64 = 60 * SECOND;
-pub(crate) const HOUR: u64 = 60 * MINUTE;
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) shared: InMemory,
-    /// Milliseconds since the epoch.
-    pub(crate) now: u64,
+    pub(crate) now: Timestamp,
 }
 
 impl World {
     pub(crate) fn of(config: &Value) -> Self {
         let shared = InMemory::default();
-        Self { router: router(config, &shared), shared, now: 1_000_000_000 }
+        Self { router: router(config, &shared), shared, now: Timestamp::from_secs(1_000_000) }
     }
 
     /// The same shared data under another configuration, as after an update of the listener.
@@ -36,11 +39,7 @@ impl World {
         let headers: Headers = headers.iter().copied().collect();
         let body = body.to_string();
         let body = self.router.read_body(body.as_bytes());
-        self.router.route(
-            &Request { headers: &headers, body, tried: &[], properties: &[] },
-            &self.shared,
-            self.now,
-        )
+        self.router.route(&Request::new(&headers, body), &self.shared, self.now)
     }
 
     /// Decides a request on Anthropic's API.
@@ -63,13 +62,11 @@ impl World {
         let headers: Headers = headers.iter().copied().collect();
         let verdict = self.router.observe(
             &mut plan,
-            status,
-            &headers,
-            message.as_bytes(),
+            &received(status, &headers, message),
             &self.shared,
             self.now,
         );
-        verdict.learnt.to_string()
+        verdict.observed.to_string()
     }
 }
 
@@ -77,6 +74,14 @@ fn router(config: &Value, shared: &InMemory) -> Router {
     let config = Config::parse(config.to_string().as_bytes())
         .unwrap_or_else(|problems| panic!("{problems:#?}"));
     Router::new(config, Seed::agree(shared, [7; 16]))
+}
+
+/// A response; the status 0 is a connection that failed.
+pub(crate) fn received<'a>(status: u16, headers: &'a Headers, body: &'a str) -> Response<'a> {
+    match status {
+        0 => Response::Failed(Failure::Reset),
+        _ => Response::Received { status, headers, body: body.as_bytes() },
+    }
 }
 
 /// A decision that must be a route.
@@ -91,7 +96,7 @@ pub(crate) fn routed<'a, 'c>(decision: &'a Decision<'c>) -> &'a Route<'c> {
 pub(crate) fn said(decision: &Decision<'_>) -> (String, Outcome) {
     let target = match decision {
         Decision::Route(route) => route.credential.id.clone(),
-        Decision::Reply(_, reply) => reply.status.to_string(),
+        Decision::Reply(refusal) => refusal.reply.status.to_string(),
         Decision::Pass => "pass".to_owned(),
     };
     (target, decision.outcome())

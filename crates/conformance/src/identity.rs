@@ -39,7 +39,7 @@ pub(super) fn identify(
     headers: &Headers,
     body: &[u8],
 ) -> (String, String) {
-    let request = Request { headers, body: Body::read(paths, body), tried: &[], properties: &[] };
+    let request = Request::new(headers, Body::read(paths, body));
     // Ids are bytes; the recorded ones are JSON, in which what is no UTF-8 became U+FFFD.
     let readable = |id: Vec<u8>| String::from_utf8_lossy(&id).into_owned();
     match sources.identify(&request) {

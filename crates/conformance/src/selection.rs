@@ -4,19 +4,24 @@
 //! router of its own, made from the pool as it is then, over the same shared data: as after an
 //! update of the configuration.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use session_affinity::availability::Unready;
+use session_affinity::binding::Binding;
 use session_affinity::config::{Config, Credential};
-use session_affinity::cooldown::{Observation, State, States, WHOLE};
+use session_affinity::cooldown::{Observation, ReferenceState, ReferenceStates, WHOLE};
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::route::{Decision, Router};
+use session_affinity::router::{Decision, Router};
 use session_affinity::shared::{Cas, InMemory, SharedData};
+use session_affinity::table::Entry;
+use session_affinity::time::Timestamp;
 
 use super::case;
 
-/// When virtual time begins, in milliseconds.
-const BEGIN: u64 = 1_000_000_000;
+/// When virtual time begins.
+const BEGIN: Timestamp = Timestamp::from_secs(1_000_000);
 
 /// Plays a scenario: its results must be those expected, or one of the lists that are.
 pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
@@ -55,7 +60,7 @@ fn compare(case: &Value, results: &[Value]) -> Result<(), String> {
     Err(format!("step {at}: expected {}, got {}", show(first), show(results)))
 }
 
-/// Whether a result is as expected. States are compared by what is expected of them, but for
+/// Whether a result is as expected. ReferenceStates are compared by what is expected of them, but for
 /// `status`, a word of the reference that nothing follows from.
 fn is_as(expected: &Value, result: &Value) -> bool {
     let of_state = |name: &str| {
@@ -68,6 +73,10 @@ fn is_as(expected: &Value, result: &Value) -> bool {
     }
 }
 
+fn contains(list: &Value, id: &str) -> bool {
+    elements(list).iter().any(|listed| listed == id)
+}
+
 fn elements(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -76,7 +85,7 @@ struct World {
     config: Value,
     auths: Vec<Value>,
     shared: InMemory,
-    now: u64,
+    now: Timestamp,
 }
 
 impl World {
@@ -89,18 +98,23 @@ impl World {
         match case::text(step, "op") {
             "pick" => return self.pick(step),
             "result" => return self.result(step),
-            "advance" => self.now += step["ms"].as_u64().ok_or("advance without ms")?,
+            "advance" => {
+                self.now += Duration::from_millis(step["ms"].as_u64().ok_or("advance without ms")?);
+            }
             "add_auth" => self.add(&step["auth"])?,
             "set_auth" => self.set(&step["auth"])?,
             "remove_auth" => self.auths.retain(|auth| auth["id"] != id),
             "invalidate_auth" => {
                 let router = self.router("")?;
                 if let Some(credential) = find(&router, id) {
-                    router.bindings().release(&self.shared, credential.fingerprint);
+                    let id = credential.fingerprint;
+                    self.retain(&router, |binding| binding.home.credential != id);
                 }
             }
             "cleanup" => {
-                let left = self.router("")?.bindings().sweep(&self.shared, self.now);
+                let router = self.router("")?;
+                let ttl = router.config().routing.ttl;
+                let left = self.retain(&router, |binding| self.now <= binding.used + ttl);
                 return Ok(json!({"cache_entries": left}));
             }
             other => return Err(format!("unknown step {other:?}")),
@@ -109,24 +123,11 @@ impl World {
     }
 
     fn pick(&self, step: &Value) -> Result<Value, String> {
-        let router = self.router(case::text(step, "provider"))?;
-        let credentials = &router.config().pools[0].credentials;
-        let among = |list: &Value, id: &str| elements(list).iter().any(|listed| listed == id);
-        let is_out = |id: &str| {
-            among(&step["exclude"], id) || (step["only"].is_array() && !among(&step["only"], id))
-        };
-        let is_candidate = |id: &str| {
-            self.auths.iter().any(|auth| {
-                let known = case::text(auth, "id");
-                id_of(known) == id && !is_out(known)
-            })
-        };
-        let tried: Vec<_> = credentials
-            .iter()
-            .filter(|it| !is_candidate(&it.id))
-            .map(|it| it.fingerprint)
-            .collect();
-
+        // Credentials that are no candidates are left out of the configuration of this step.
+        let router = self.router_of(case::text(step, "provider"), |id| {
+            !contains(&step["exclude"], id)
+                && (!step["only"].is_array() || contains(&step["only"], id))
+        })?;
         let mut headers: Vec<(String, Vec<u8>)> =
             vec![(":path".into(), path_for(case::text(step, "model")).into())];
         headers.extend(
@@ -137,11 +138,11 @@ impl World {
         }
         let headers: Headers = headers.into_iter().collect();
         let body = router.read_body(case::text(step, "body").as_bytes());
-        let request = Request { headers: &headers, body, tried: &tried, properties: &[] };
+        let request = Request::new(&headers, body);
         let decision = router.route(&request, &self.shared, self.now);
         let mut result = match &decision {
             Decision::Route(route) => json!({"auth": self.auth_of(&route.credential.id)}),
-            Decision::Reply(unready, reply) => json!({"error": error(*unready, reply)}),
+            Decision::Reply(refusal) => json!({"error": error(refusal.unready, &refusal.reply)}),
             Decision::Pass => return Err("no pool serves the request".to_owned()),
         };
         if self.config["session_affinity"] == true {
@@ -165,23 +166,41 @@ impl World {
             if step["success"] == true { 200 } else { step["status"].as_u64().unwrap_or(0) as u16 };
         let observation = Observation {
             status,
-            message: case::text(step, "message"),
-            wait: step["retry_after_ms"].as_u64(),
-            whole: false,
-            sent: self.now,
+            message: case::text(step, "message").to_owned(),
+            wait: step["retry_after_ms"].as_u64().map(Duration::from_millis),
         };
-        router.cooldowns().learn(&self.shared, credential, model, &observation, self.now);
-        let states = States::decode(&self.shared.get(&credential.cooldown_key).value);
-        let of_model =
-            if model.is_empty() { None } else { states.get(router.cooldowns().model_key(model)) };
+        router.reference_cooldowns().learn(&self.shared, credential, model, &observation, self.now);
+        let states = ReferenceStates::decode(&self.shared.get(&credential.cooldown_key).value);
+        let of_model = if model.is_empty() {
+            None
+        } else {
+            states.get(router.reference_cooldowns().model_key(model))
+        };
         let of_auth = states.get(WHOLE).unwrap_or_default();
         Ok(
             json!({"model_state": of_model.map(|state| self.shown(state)), "auth_state": self.shown(of_auth)}),
         )
     }
 
-    fn shown(&self, state: State) -> Value {
-        let from_now = |time: Option<u64>| time.map(|time| time as i64 - self.now as i64);
+    /// Drops the bindings that are not to be kept, and counts the others. The filter itself never
+    /// walks its table: entries expire when they are read.
+    fn retain(&self, router: &Router, keep: impl Fn(&Binding) -> bool) -> usize {
+        let mut left = 0;
+        for key in router.bindings().keys() {
+            let stored = self.shared.get(&key);
+            let mut entries = Entry::decode_row(&stored.value);
+            entries.retain(|entry| keep(&Binding::from(*entry)));
+            left += entries.len();
+            if !stored.value.is_empty() {
+                let _alone = self.shared.set(&key, &Entry::encode_row(&entries), stored.cas);
+            }
+        }
+        left
+    }
+
+    fn shown(&self, state: ReferenceState) -> Value {
+        let millis = |time: Timestamp| time.as_millis().cast_signed();
+        let from_now = |time: Option<Timestamp>| time.map(|time| millis(time) - millis(self.now));
         json!({
             "unavailable": state.unavailable,
             "retry_in_ms": from_now(state.retry_at),
@@ -199,7 +218,7 @@ impl World {
     fn add(&mut self, auth: &Value) -> Result<(), String> {
         self.auths.retain(|known| known["id"] != auth["id"]);
         self.auths.push(auth.clone());
-        self.write_states(auth, States::default())
+        self.write_states(auth, ReferenceStates::default())
     }
 
     fn set(&mut self, changed: &Value) -> Result<(), String> {
@@ -212,27 +231,33 @@ impl World {
             known[name] = value.clone();
         }
         let key = self.cooldown_key(case::text(changed, "id"))?;
-        self.write_states(changed, States::decode(&self.shared.get(&key).value))
+        self.write_states(changed, ReferenceStates::decode(&self.shared.get(&key).value))
     }
 
     /// Writes what a credential's description says of its state.
-    fn write_states(&self, auth: &Value, mut states: States) -> Result<(), String> {
+    fn write_states(&self, auth: &Value, mut states: ReferenceStates) -> Result<(), String> {
         let router = self.router("")?;
         if ["unavailable", "retry_in_ms", "quota"].iter().any(|name| !auth[name].is_null()) {
             states.set(WHOLE, self.state_of(auth), self.now);
         }
         for (model, state) in auth["model_states"].as_object().into_iter().flatten() {
-            states.set(router.cooldowns().model_key(model), self.state_of(state), self.now);
+            states.set(
+                router.reference_cooldowns().model_key(model),
+                self.state_of(state),
+                self.now,
+            );
         }
         let key = self.cooldown_key(case::text(auth, "id"))?;
         self.shared.set(&key, &states.encode(), Cas(0)).map_err(|refused| format!("{refused:?}"))
     }
 
-    fn state_of(&self, value: &Value) -> State {
-        let at =
-            |value: &Value| value.as_i64().map(|from_now| self.now.saturating_add_signed(from_now));
+    fn state_of(&self, value: &Value) -> ReferenceState {
+        let at = |value: &Value| {
+            let millis = self.now.as_millis().saturating_add_signed(value.as_i64()?);
+            Some(Timestamp::from_millis(millis))
+        };
         let quota = &value["quota"];
-        State {
+        ReferenceState {
             unavailable: value["unavailable"] == true,
             disabled: value["status"] == "disabled",
             retry_at: at(&value["retry_in_ms"]),
@@ -248,10 +273,20 @@ impl World {
     }
 
     fn router(&self, provider: &str) -> Result<Router, String> {
-        let mut credentials: Vec<_> = self.auths.iter().map(credential).collect();
-        if credentials.is_empty() {
-            // A pool without a credential is no configuration. This one is not known, so it counts
-            // as tried.
+        self.router_of(provider, |_| true)
+    }
+
+    /// A router whose pool has the credentials with these ids.
+    fn router_of(
+        &self,
+        provider: &str,
+        is_member: impl Fn(&str) -> bool,
+    ) -> Result<Router, String> {
+        let members = self.auths.iter().filter(|auth| is_member(case::text(auth, "id")));
+        let mut credentials: Vec<_> = members.map(credential).collect();
+        let is_empty = credentials.is_empty();
+        if is_empty {
+            // A pool without a credential is no configuration, so this one is taken out again.
             credentials.push(json!({"id": "nobody", "cluster": "nobody"}));
         }
         let mut routing = json!({
@@ -272,6 +307,9 @@ impl World {
         });
         let mut config = Config::parse(config.to_string().as_bytes())
             .map_err(|problems| format!("{problems:?}"))?;
+        if is_empty {
+            config.pools[0].credentials.clear();
+        }
         // The reference's providers may be empty, which no configuration may.
         config.pools[0].provider = Some(provider.to_owned());
         // The model is the step's, whatever the body says.
@@ -340,7 +378,7 @@ fn flag(value: &Value) -> Option<bool> {
 
 fn error(unready: Unready, reply: &session_affinity::reply::LocalReply) -> Value {
     match unready {
-        Unready::Cooldown(_) => json!({
+        Unready::RateLimited(_) => json!({
             "code": "model_cooldown",
             "http_status": reply.status,
             "retry_after": reply.retry_after.unwrap_or(0).to_string(),

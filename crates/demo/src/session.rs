@@ -164,8 +164,9 @@ mod tests {
     use session_affinity::config::Config;
     use session_affinity::hash::Seed;
     use session_affinity::request::{self, Headers};
-    use session_affinity::route::Router;
+    use session_affinity::router::Router;
     use session_affinity::shared::InMemory;
+    use session_affinity::time::Timestamp;
 
     use super::*;
     use crate::wire::Api;
@@ -196,8 +197,9 @@ mod tests {
             let headers: Headers = session.headers().chain([(":path", session.path())]).collect();
             let body = session.body().to_string();
             let body = self.router.read_body(body.as_bytes());
-            let request = request::Request { headers: &headers, body, tried: &[], properties: &[] };
-            let decision = self.router.route(&request, &self.shared, 1_000_000).to_string();
+            let request = request::Request::new(&headers, body);
+            let decision =
+                self.router.route(&request, &self.shared, Timestamp::from_secs(1_000)).to_string();
             let mut words = decision.split(' ').filter_map(|word| word.split_once('='));
             words.find(|(name, _)| *name == word).unwrap().1.to_owned()
         }

@@ -113,13 +113,15 @@ fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Opti
         Ok(config) => return Some(config),
         Err(found) => found,
     };
-    let lines = found.lines().iter().map(|line| match line.split_once(": ") {
-        // It is made from an id or the name of a pool, which has the same problem.
-        Some((path, _)) if path.ends_with(".cluster") => None,
-        Some((path, _)) if path.starts_with("pools") => Some(line.clone()),
-        _ => Some(format!("filter.{line}")),
-    });
-    problems.extend(lines.flatten());
+    for problem in found.iter() {
+        let path = problem.path.as_str();
+        // A cluster is made from an id or the name of a pool, which has the same problem.
+        if path.ends_with(".cluster") {
+            continue;
+        }
+        let prefix = if path.starts_with("pools") { "" } else { "filter." };
+        problems.push(format!("{prefix}{problem}"));
+    }
     None
 }
 

@@ -1,0 +1,366 @@
+//! One request on its way through the filter.
+//!
+//! Headers can only be changed while they are held: once a stream was continued they are out of
+//! reach, and touching them traps. So a stream goes through stages, is decided once, in whichever
+//! callback comes first with enough to decide on, and its response is observed once, as soon as it
+//! is clear what it means. Responses pass untouched, with two exceptions: where there was none, the
+//! client gets the cause in its own dialect; and a last 429 gets an earlier `retry-after` if another
+//! credential recovers sooner.
+
+use std::mem;
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use super::attempt_context::RETRY;
+use super::host::{self, Host, Origin};
+use super::pending::PendingError;
+use super::watch::Watch;
+use super::{Running, filter_state, hygiene};
+use crate::api::Api;
+use crate::reply;
+use crate::request::{Headers, Request};
+use crate::response::{Failure, Response};
+use crate::router::{BodyNeed, Decision, Plan, Route};
+use crate::signals::Reading;
+use crate::signals::stream::FirstEvent;
+
+/// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no
+/// further.
+const MAX_RETRIES: &str = "x-envoy-max-retries";
+
+/// Bytes of a body that are read where only its beginning is needed. Clients whose headers settle
+/// the session name the model within them.
+const BEGINNING: usize = 2 << 10;
+
+pub(super) struct StreamContext {
+    running: Rc<Running>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nothing was seen yet.
+    New,
+    /// The headers are held until as much of the body is there as is needed.
+    Reading(Headers, BodyNeed),
+    /// The request is on its way to a credential, whose response will be observed.
+    Sent(Plan),
+    /// An error whose meaning depends on its body.
+    PassingError(PendingError),
+    /// A stream or a WebSocket whose beginning is read.
+    PassingStream(Plan, Watch),
+    /// The response has begun, and filters on the clusters observe it.
+    Passing(Plan),
+    /// Nothing is left to do.
+    Done,
+}
+
+impl StreamContext {
+    pub(super) fn new(running: Rc<Running>) -> Self {
+        Self { running, stage: Stage::New }
+    }
+
+    /// Decides the held request with at most `body_bytes` of its body.
+    fn decide_held(&mut self, body_bytes: usize) -> Action {
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Reading(headers, need) => {
+                let most = match need {
+                    BodyNeed::Beginning => BEGINNING,
+                    _ => self.running.router.config().body.max_bytes,
+                };
+                let body = self.get_http_request_body(0, body_bytes.min(most)).unwrap_or_default();
+                self.decide(&headers, &body, need)
+            }
+            stage => {
+                self.stage = stage;
+                Action::Continue
+            }
+        }
+    }
+
+    fn decide(&mut self, headers: &Headers, body: &[u8], need: BodyNeed) -> Action {
+        let running = Rc::clone(&self.running);
+        let router = &running.router;
+        let properties: Vec<_> = router.properties().map(host::property).collect();
+        let body = match need {
+            BodyNeed::Beginning => router.read_beginning(body),
+            BodyNeed::None | BodyNeed::Whole => router.read_body(body),
+        };
+        let request = Request { headers, body, properties: &properties };
+        let now = host::now();
+        let decision = router.route(&request, &Host, now);
+
+        let words = decision.to_string();
+        log::debug!("{words}");
+        running.counters.count(decision.outcome());
+        filter_state::set_decision(&words);
+        match decision {
+            Decision::Route(route) => {
+                let plan = router.plan(&route, now);
+                self.send_to(&route, &plan, headers);
+                self.stage = Stage::Sent(plan);
+                Action::Continue
+            }
+            Decision::Reply(refusal) => {
+                self.stage = Stage::Done;
+                host::respond(&refusal.reply);
+                Action::Pause
+            }
+            Decision::Pass => {
+                self.stage = Stage::Done;
+                Action::Continue
+            }
+        }
+    }
+
+    fn send_to(&self, route: &Route<'_>, plan: &Plan, headers: &Headers) {
+        let routing = &self.running.router.config().routing;
+        self.set_http_request_header_bytes(
+            &routing.header,
+            Some(route.credential.cluster.as_bytes()),
+        );
+        // One more for a connection that turns out to be stale.
+        let retries = plan.max_attempts.to_string();
+        self.set_http_request_header_bytes(MAX_RETRIES, Some(retries.as_bytes()));
+        if route.api == Api::Gemini
+            && let Some(path) = hygiene::without_keys(headers.text(":path"))
+        {
+            self.set_http_request_header_bytes(":path", Some(path.as_bytes()));
+        }
+        self.running.select_cluster(route.credential);
+        filter_state::set_plan(plan);
+        host::clear_route_cache();
+    }
+
+    /// What is left to do where filters on the clusters have observed every response.
+    fn end(&mut self, mut plan: Plan) -> Action {
+        let running = Rc::clone(&self.running);
+        let mut failure = None;
+        if let Origin::Failed(why) = host::origin_of_response() {
+            failure = Some(why);
+            // A cluster of which Envoy finds no host runs no filter: its attempt is unheard of.
+            if why == Failure::NoHost
+                && let Some(next) = plan.next.take()
+            {
+                plan.current = Some(next);
+                plan.result = None;
+            }
+            if plan.is_pending() {
+                self.observe(&mut plan, &Response::Failed(why));
+            }
+        }
+        let end = plan.end();
+        if let Some(end) = end {
+            running.counters.count_failover(end);
+            filter_state::extend_decision(&format!(" failover={end}"));
+        }
+        if plan.next.is_some() {
+            self.set_http_response_header_bytes(RETRY, None);
+            let changes = running.router.abandon(&mut plan, &Host, host::now());
+            running.log_changes(&changes, &plan);
+        }
+        let action = self.finish(&plan, failure);
+        self.stage = Stage::Passing(plan);
+        action
+    }
+
+    /// Observes the headers of a response where no filter on the cluster does, or finds that its
+    /// body must be read.
+    fn observe_headers(&mut self, mut plan: Plan, end_of_stream: bool) -> Action {
+        match host::origin_of_response() {
+            Origin::Upstream => {
+                let status = host::response_status();
+                let headers: Headers = self.get_http_response_headers_bytes().into_iter().collect();
+                if status < 400 {
+                    self.observe_success(plan, status, headers, end_of_stream);
+                    return Action::Continue;
+                }
+                let mut pending = PendingError::new(plan, status, headers);
+                if self.running.router.reads_body_of(status) && !end_of_stream {
+                    self.stage = Stage::PassingError(pending);
+                    return Action::Continue;
+                }
+                pending.observe(|plan, response| self.observe(plan, response));
+                self.finish(&pending.plan, None)
+            }
+            Origin::Failed(failure) => {
+                self.observe(&mut plan, &Response::Failed(failure));
+                self.finish(&plan, Some(failure))
+            }
+            Origin::Envoy => Action::Continue,
+        }
+    }
+
+    fn observe_success(
+        &mut self,
+        mut plan: Plan,
+        status: u16,
+        headers: Headers,
+        end_of_stream: bool,
+    ) {
+        match self.running.watch(status, &headers).filter(|_| !end_of_stream) {
+            Some(watch) => self.stage = Stage::PassingStream(plan, watch),
+            None => {
+                let headers = Headers::default();
+                let response = Response::Received { status, headers: &headers, body: b"" };
+                self.observe(&mut plan, &response);
+                self.stage = Stage::Passing(plan);
+            }
+        }
+    }
+
+    /// The last response passes, unless there was none, or the client should come back earlier than
+    /// it says.
+    fn finish(&self, plan: &Plan, failure: Option<Failure>) -> Action {
+        let router = &self.running.router;
+        if let Some((failure, pool)) = failure.zip(router.pool_of(plan)) {
+            host::respond(&router.no_response(plan, pool, failure));
+            return Action::Pause;
+        }
+        if host::response_status() == 429
+            && let Some(earlier) = router.earlier_recovery(plan, &Host, host::now())
+        {
+            let seconds = reply::seconds(earlier).to_string();
+            self.set_http_response_header_bytes("retry-after", Some(seconds.as_bytes()));
+            self.set_http_response_header_bytes("retry-after-ms", None);
+        }
+        Action::Continue
+    }
+
+    fn observe(&self, plan: &mut Plan, response: &Response<'_>) {
+        let verdict = self.running.router.observe(plan, response, &Host, host::now());
+        self.running.record(&verdict, plan);
+    }
+
+    /// Observes an error with as much of its body as was read.
+    fn observe_error(&mut self) {
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::PassingError(mut pending) => {
+                pending.observe(|plan, response| self.observe(plan, response));
+            }
+            stage => self.stage = stage,
+        }
+    }
+
+    /// Observes what the beginning of a stream shows.
+    fn observe_stream(&mut self, size: usize, end_of_stream: bool) {
+        let (mut plan, mut watch) = match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::PassingStream(plan, watch) => (plan, watch),
+            stage => {
+                self.stage = stage;
+                return;
+            }
+        };
+        let headers = Headers::default();
+        match watch.read_piece(size, end_of_stream, &plan) {
+            FirstEvent::More => {
+                self.stage = Stage::PassingStream(plan, watch);
+                return;
+            }
+            FirstEvent::Content => {
+                let response = Response::Received { status: 200, headers: &headers, body: b"" };
+                self.observe(&mut plan, &response);
+            }
+            FirstEvent::Error(reading) => {
+                self.observe(&mut plan, &Response::ErrorEvent(reading));
+            }
+            FirstEvent::Ended => {
+                self.observe(&mut plan, &Response::ErrorEvent(Reading::EMPTY_STREAM));
+            }
+        }
+        self.stage = Stage::Passing(plan);
+    }
+}
+
+impl Context for StreamContext {}
+
+impl HttpContext for StreamContext {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        let headers: Headers = self.get_http_request_headers_bytes().into_iter().collect();
+        #[cfg(feature = "trap")]
+        super::trap::trap_on_demand(&headers);
+        let routing_header = &self.running.router.config().routing.header;
+        if headers.first(routing_header).is_some() {
+            // A client must not choose its cluster, on no path.
+            self.set_http_request_header_bytes(routing_header, None);
+        }
+        hygiene::remove_controls(self, headers.iter().map(|(name, _)| name));
+        match self.running.router.needs_body(&headers, end_of_stream) {
+            BodyNeed::None => self.decide(&headers, b"", BodyNeed::None),
+            need => {
+                self.stage = Stage::Reading(headers, need);
+                Action::Pause
+            }
+        }
+    }
+
+    /// While headers are held, `size` is that of the whole body so far.
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let Stage::Reading(_, need) = &self.stage else {
+            return Action::Continue;
+        };
+        let enough = match need {
+            BodyNeed::Beginning => BEGINNING,
+            _ => self.running.router.config().body.max_bytes,
+        };
+        // The beginning is there with the first piece, however small clients make the others.
+        let has_beginning = *need == BodyNeed::Beginning && size > 0;
+        if !end_of_stream && size < enough && !has_beginning {
+            return Action::Pause;
+        }
+        self.decide_held(size)
+    }
+
+    /// With trailers no body callback ever says that the stream ends.
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.decide_held(usize::MAX)
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Sent(sent) => match filter_state::plan().filter(|newest| newest.attempts > 0) {
+                Some(newest) => self.end(newest),
+                None => self.observe_headers(sent, end_of_stream),
+            },
+            stage => {
+                self.stage = stage;
+                Action::Continue
+            }
+        }
+    }
+
+    /// Nothing is held here, so `size` is that of the piece that passes.
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let Stage::PassingError(pending) = &mut self.stage
+            && pending.read_piece(size, end_of_stream)
+        {
+            self.observe_error();
+        }
+        self.observe_stream(size, end_of_stream);
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.observe_error();
+        Action::Continue
+    }
+
+    /// The end of the stream, also of one that was cut off.
+    fn on_log(&mut self) {
+        self.observe_error();
+        match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Passing(plan) if host::was_cut_off() => {
+                let changes = self.running.router.observe_cut(&plan, &Host, host::now());
+                self.running.log_changes(&changes, &plan);
+            }
+            // A WebSocket on which the provider has said nothing.
+            Stage::PassingStream(mut plan, watch) if !watch.is_stream() => {
+                let headers = Headers::default();
+                let response = Response::Received { status: 101, headers: &headers, body: b"" };
+                self.observe(&mut plan, &response);
+            }
+            _ => {}
+        }
+    }
+}

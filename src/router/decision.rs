@@ -1,0 +1,158 @@
+//! What the decisions of the router come to, as plain data.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::api::Api;
+use crate::availability::Unready;
+use crate::config::{Credential, Pool};
+use crate::cooldown::{Block, Change};
+use crate::hash::KeyHash;
+use crate::operation::Operation;
+use crate::outcome::{Observed, Outcome};
+use crate::reply::LocalReply;
+use crate::time::Timestamp;
+
+/// The decision for a request.
+#[derive(Clone, Debug)]
+pub enum Decision<'c> {
+    /// It goes to a credential.
+    Route(Route<'c>),
+    /// The filter responds itself, because no credential may serve it.
+    Reply(Refusal<'c>),
+    /// No pool serves it: the rest of Envoy's configuration decides.
+    Pass,
+}
+
+/// A request on its way to a credential.
+#[derive(Clone, Debug)]
+pub struct Route<'c> {
+    /// The pool that serves it.
+    pub pool: &'c Pool,
+    /// The credential that was chosen.
+    pub credential: &'c Credential,
+    /// The credentials to try if it fails, in order.
+    pub others: Vec<&'c Credential>,
+    /// The API that the client speaks.
+    pub api: Api,
+    /// What is asked for.
+    pub operation: Operation,
+    /// The model as the client wrote it; empty if it is not known.
+    pub model: String,
+    /// How the credential was selected.
+    pub outcome: Outcome,
+    /// Where the session was found, and the hash it is bound under.
+    pub session: Option<(&'c str, KeyHash)>,
+    /// The credentials that were found blocked.
+    pub blocked: Vec<(&'c Credential, Block)>,
+    /// When the decision was made.
+    pub decided: Timestamp,
+}
+
+/// A request to which the filter responds itself.
+#[derive(Clone, Debug)]
+pub struct Refusal<'c> {
+    /// Why no credential may serve it.
+    pub unready: Unready,
+    /// The pool that would serve it.
+    pub pool: &'c Pool,
+    /// The response.
+    pub reply: LocalReply,
+    /// The credentials that were found blocked.
+    pub blocked: Vec<(&'c Credential, Block)>,
+    /// When the decision was made.
+    pub decided: Timestamp,
+}
+
+/// What a response means.
+#[derive(Clone, Debug)]
+pub struct Verdict<'c> {
+    /// What was observed.
+    pub observed: Observed,
+    /// The credential to retry on, in place of this response.
+    pub next: Option<&'c Credential>,
+    /// The cooldowns that began or ended, for the log.
+    pub changes: Vec<(&'c Credential, Change)>,
+}
+
+impl Decision<'_> {
+    /// Label for metrics and logs.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Route(route) => route.outcome,
+            Self::Reply(Refusal { unready: Unready::RateLimited(_), .. }) => Outcome::ModelCooldown,
+            Self::Reply(_) => Outcome::AuthUnavailable,
+            Self::Pass => Outcome::Unmatched,
+        }
+    }
+}
+
+/// What access logs and the debug log show: `outcome=substitute source=header pool=openai
+/// credential=openai-b session=1f9c03b7 out=openai-a:rate_limit:12s`. A session is shown by a few
+/// digits of its hash only.
+impl fmt::Display for Decision<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "outcome={}", self.outcome().as_str())?;
+        match self {
+            Self::Route(route) => {
+                if let Some((source, _)) = route.session {
+                    write!(formatter, " source={source}")?;
+                }
+                write!(formatter, " pool={} credential={}", route.pool.name, route.credential.id)?;
+                if let Some((_, key)) = route.session {
+                    write!(formatter, " session={:08x}", key.tag())?;
+                }
+                write_blocked(formatter, &route.blocked, route.decided)
+            }
+            Self::Reply(refusal) => {
+                write!(formatter, " pool={}", refusal.pool.name)?;
+                write_blocked(formatter, &refusal.blocked, refusal.decided)
+            }
+            Self::Pass => Ok(()),
+        }
+    }
+}
+
+fn write_blocked(
+    formatter: &mut fmt::Formatter<'_>,
+    blocked: &[(&Credential, Block)],
+    now: Timestamp,
+) -> fmt::Result {
+    for (at, (credential, block)) in blocked.iter().enumerate() {
+        let separator = if at == 0 { " out=" } else { "," };
+        write!(formatter, "{separator}{}", credential.id)?;
+        match block {
+            Block::RateLimited { class, until, .. } | Block::Failing { class, until } => {
+                write!(formatter, ":{}:{}", class.as_str(), short(until.since(now)))?;
+            }
+            Block::Disabled => formatter.write_str(":disabled")?,
+        }
+    }
+    Ok(())
+}
+
+/// A duration in its largest whole unit, rounded up: `12s`, `29m`, `3h`, `6d`.
+pub fn short(duration: Duration) -> String {
+    let seconds = duration.as_millis().div_ceil(1000);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds.div_ceil(60)),
+        7_200..172_800 => format!("{}h", seconds.div_ceil(3_600)),
+        _ => format!("{}d", seconds.div_ceil(86_400)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        for (seconds, expected) in
+            [(0, "0s"), (12, "12s"), (119, "119s"), (1_740, "29m"), (7_300, "3h"), (604_800, "7d")]
+        {
+            assert_eq!(short(Duration::from_secs(seconds)), expected);
+        }
+        assert_eq!(short(Duration::from_millis(1)), "1s");
+    }
+}

@@ -1,0 +1,149 @@
+//! Failover within a request: what an attempt does, and which credential is next.
+
+use std::time::Duration;
+
+use super::{Plan, Router};
+use crate::availability::{Candidates, Unready};
+use crate::config::{Credential, Pool, Profile};
+use crate::cooldown::{Block, FIRST};
+use crate::reply::{self, LocalReply};
+use crate::response::Failure;
+use crate::shared::SharedData;
+use crate::time::Timestamp;
+
+/// The last 429 of a provider is given an earlier `retry-after` only where another credential
+/// recovers at least this much sooner, and in less than half the time.
+const GOOD_DEAL_SOONER: Duration = Duration::from_secs(30);
+
+/// What an attempt is to do.
+#[derive(Clone, Debug)]
+pub enum NextStep<'c> {
+    /// Go to a credential.
+    Send { pool: &'c Pool, credential: &'c Credential },
+    /// Respond: no credential is left to be tried.
+    Reply(LocalReply),
+}
+
+impl Router {
+    /// Begins an attempt on a cluster (empty if its name is not known). `None` if the attempt is not
+    /// managed by this filter: its pool or credential is not configured here, because the listener
+    /// was updated before the cluster.
+    ///
+    /// Which credential an attempt uses follows from where it runs, never from a choice made after
+    /// Envoy's router chose: it is the one that the plan named before, and where that is another
+    /// cluster's, the one of this cluster.
+    pub fn attempt(
+        &self,
+        plan: &mut Plan,
+        cluster: &str,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<NextStep<'_>> {
+        let Some(pool) = self.pool_of(plan) else {
+            return self.unknown(plan.next.is_some());
+        };
+        let Some(next) = plan.next.take() else {
+            return Some(NextStep::Reply(self.no_response(plan, pool, Failure::Reset)));
+        };
+        let named = pool.credential(next).filter(|it| cluster.is_empty() || it.cluster == cluster);
+        let credential = match named {
+            Some(named) => named,
+            None if pool.injects_keys() => match self.take_next(pool, plan, shared, now) {
+                Some(other) if other.cluster == cluster || cluster.is_empty() => other,
+                _ => return self.unknown(true),
+            },
+            None => pool.only_credential_of(cluster)?,
+        };
+        plan.current = Some(credential.fingerprint);
+        plan.result = None;
+        plan.sent = now;
+        plan.attempts = plan.attempts.saturating_add(1);
+        plan.rest.retain(|other| *other != credential.fingerprint);
+        if self.config.profile == Profile::Reference
+            && plan.attempts > 1
+            && let Some(key) = plan.binding
+        {
+            // The reference binds the credential that it picks, also when it picks again.
+            self.bindings.confirm(shared, key, credential.fingerprint, &[], false, now);
+        }
+        Some(NextStep::Send { pool, credential })
+    }
+
+    /// An attempt of which this configuration knows nothing. Where the filter injects keys it must
+    /// not go out without one.
+    fn unknown(&self, is_attempt: bool) -> Option<NextStep<'_>> {
+        let injects_keys = self.config.pools.iter().any(Pool::injects_keys);
+        (injects_keys && is_attempt).then(|| NextStep::Reply(LocalReply::not_ready()))
+    }
+
+    /// Takes the next credential after a failure: the first of the rest that is ready. If none is,
+    /// the one whose block ends first among those that wait for no announced end.
+    pub(super) fn take_next<'c>(
+        &self,
+        pool: &'c Pool,
+        plan: &mut Plan,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<&'c Credential> {
+        let mut last_resort: Option<(&Credential, Timestamp)> = None;
+        let mut chosen = None;
+        for id in &plan.rest {
+            let Some(credential) = pool.credential(*id) else {
+                continue;
+            };
+            match self.cooldowns().block(shared, credential, plan.subject(), now) {
+                None => {
+                    chosen = Some(credential);
+                    break;
+                }
+                Some(Block::Failing { until, .. })
+                    if last_resort.is_none_or(|(_, earliest)| until < earliest) =>
+                {
+                    last_resort = Some((credential, until));
+                }
+                Some(_) => {}
+            }
+        }
+        let taken = chosen.or(last_resort.map(|(credential, _)| credential))?;
+        plan.rest.retain(|other| *other != taken.fingerprint);
+        Some(taken)
+    }
+
+    /// The reply where the last attempt ended without a response.
+    pub fn no_response(&self, plan: &Plan, pool: &Pool, failure: Failure) -> LocalReply {
+        match self.config.profile {
+            Profile::Recommended => reply::no_response(&plan.target(pool), failure, FIRST),
+            Profile::Reference => {
+                let unready = Unready::Unavailable(None);
+                reply::no_credential(&plan.target(pool), unready, plan.sent)
+            }
+        }
+    }
+
+    /// The `retry-after` for the last 429 of a provider, if all credentials wait for announced ends
+    /// and another one may be tried a good deal sooner. The rest of the response is passed on. A
+    /// session that has no substitute gets what its home said.
+    pub fn earlier_recovery(
+        &self,
+        plan: &Plan,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let pool = self.pool_of(plan)?;
+        if pool.strict || self.config.profile == Profile::Reference {
+            return None;
+        }
+        let current = pool.credential(plan.current?)?;
+        let block = self.cooldowns().block(shared, current, plan.subject(), now)?;
+        let last = block.until()?.since(now);
+        let candidates =
+            Candidates::of(pool, |it| self.cooldowns().block(shared, it, plan.subject(), now));
+        let first = candidates.announced()?.since(now);
+        (first * 2 < last && first + GOOD_DEAL_SOONER <= last).then_some(first)
+    }
+
+    /// The pool of a plan, if it is configured here.
+    pub fn pool_of(&self, plan: &Plan) -> Option<&Pool> {
+        self.config.pools.iter().find(|pool| pool.fingerprint == plan.pool)
+    }
+}

@@ -1,0 +1,206 @@
+//! The two decisions: which credential serves a request, and what follows from its
+//! response.
+//!
+//! Data in, data out: the request, the shared data and the time are arguments, so every case can be
+//! tested without a proxy. The steps of a decision are in the module `selection`.
+
+mod decision;
+mod failover;
+mod observe;
+mod placement;
+mod plan;
+mod reference;
+mod selection;
+
+pub use decision::{Decision, Refusal, Route, Verdict, short};
+pub use failover::NextStep;
+pub use plan::{AttemptResult, FailedAttempt, Plan};
+
+use crate::api::{Api, model_in_path};
+use crate::balance::{self, Cursors};
+use crate::binding::Bindings;
+use crate::body::Body;
+use crate::config::{Config, Profile, ScopePart};
+use crate::cooldown::{Cooldowns, depends_on_message};
+use crate::hash::{SEED_KEY, Seed};
+use crate::outcome::Observed;
+use crate::request::{Headers, Request};
+use crate::response::Response;
+use crate::shared::SharedData;
+use crate::signals::Class;
+use crate::target::{Knowledge, Target};
+use crate::time::Timestamp;
+use selection::Selection;
+
+/// How much of a body must be there before a request is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyNeed {
+    /// Nothing: headers decide.
+    None,
+    /// The first bytes, for the model.
+    Beginning,
+    /// All of it, up to `body.max_bytes`.
+    Whole,
+}
+
+/// A configuration at work.
+pub struct Router {
+    pub(crate) config: Config,
+    pub(crate) seed: Seed,
+    pub(crate) bindings: Bindings,
+    pub(crate) cursors: Cursors,
+}
+
+impl Router {
+    /// Puts a configuration to work.
+    pub fn new(config: Config, seed: Seed) -> Self {
+        let bindings = Bindings::new(config.session.max_bindings, config.routing.ttl);
+        let cap = (config.profile == Profile::Reference).then_some(config.routing.max_rotations);
+        Self { config, seed, bindings, cursors: Cursors::new(cap) }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Every key of shared data that this configuration ever uses.
+    pub fn shared_keys(&self) -> impl Iterator<Item = String> + '_ {
+        let credentials = self.config.pools.iter().flat_map(|pool| &pool.credentials);
+        let cooldowns = credentials.map(|credential| credential.cooldown_key.clone());
+        let seed = [SEED_KEY.to_owned()].into_iter();
+        seed.chain(self.bindings.keys()).chain(balance::keys(&self.cursors)).chain(cooldowns)
+    }
+
+    /// The attributes of Envoy that a request has to bring along, in this order.
+    pub fn properties(&self) -> impl Iterator<Item = &[String]> {
+        self.config.session.scope.iter().filter_map(|part| match part {
+            ScopePart::Property(path) => Some(path.as_slice()),
+            ScopePart::Header(_) => None,
+        })
+    }
+
+    /// How much of the body must be there before a request with these headers is decided.
+    ///
+    /// Where headers settle the session, only the model is wanted, for cooldowns: it is in the first
+    /// bytes of the bodies of the clients that send such headers.
+    pub fn needs_body(&self, headers: &Headers, end_of_stream: bool) -> BodyNeed {
+        let Config { routing, session, body, pools, profile, .. } = &self.config;
+        let knowledge = Knowledge::of(headers, pools);
+        if knowledge == Knowledge::NoPool || !headers.announce_json(end_of_stream) {
+            return BodyNeed::None;
+        }
+        let api = Api::of(headers.path(), &headers.host());
+        let is_settled = !body.always_read
+            && routing.session_affinity
+            && session.sources.are_settled_by(headers, api);
+        match knowledge {
+            Knowledge::Pool if is_settled && model_in_path(headers.path()).is_some() => {
+                BodyNeed::None
+            }
+            Knowledge::Pool if is_settled && *profile == Profile::Recommended => {
+                BodyNeed::Beginning
+            }
+            Knowledge::Pool if is_settled => BodyNeed::None,
+            _ => BodyNeed::Whole,
+        }
+    }
+
+    /// Reads a body, whole or cut off at any byte.
+    pub fn read_body<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
+        Body::read(&self.config.body.paths, bytes)
+    }
+
+    /// Reads the first bytes of a body of which no more is needed.
+    pub fn read_beginning<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
+        Body::read_beginning(&self.config.body.paths, bytes)
+    }
+
+    /// Decides a request at a time given in milliseconds since the epoch.
+    pub fn route(
+        &self,
+        request: &Request<'_>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Decision<'_> {
+        let Some(target) = Target::of(request, &self.config.pools, self.config.body.model) else {
+            return Decision::Pass;
+        };
+        Selection::new(self, request, target, shared, now).decide()
+    }
+
+    /// What has to be kept of a route until its response comes.
+    pub fn plan(&self, route: &Route<'_>, now: Timestamp) -> Plan {
+        let max_attempts = self.config.failover.max_attempts.min(1 + route.others.len());
+        Plan {
+            pool: route.pool.fingerprint,
+            api: route.api,
+            operation: route.operation,
+            model: route.model.clone(),
+            binding: route.session.map(|(_, key)| key),
+            max_attempts: max_attempts as u8,
+            attempts: 0,
+            began: now,
+            sent: now,
+            current: None,
+            result: None,
+            next: Some(route.credential.fingerprint),
+            is_repeated: false,
+            rest: route.others.iter().map(|other| other.fingerprint).collect(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Learns from how the current attempt of a routed request ended. Where no cluster runs the
+    /// filter, that is the attempt on the first credential of the plan.
+    pub fn observe(
+        &self,
+        plan: &mut Plan,
+        response: &Response<'_>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Verdict<'_> {
+        let current = plan.current.or_else(|| plan.next.take());
+        plan.current = current;
+        let pool = self.pool_of(plan);
+        let Some((pool, credential)) =
+            pool.zip(current).and_then(|(pool, id)| Some((pool, pool.credential(id)?)))
+        else {
+            let observed = Observed::Class(Class::Unclear);
+            return Verdict { observed, next: None, changes: Vec::new() };
+        };
+        match self.config.profile {
+            Profile::Recommended => {
+                self.observe_recommended(plan, pool, credential, response, shared, now)
+            }
+            Profile::Reference => {
+                self.observe_as_the_reference(plan, credential, response, shared, now)
+            }
+        }
+    }
+
+    /// Whether the body of a response with this status shows what it means.
+    pub fn reads_body_of(&self, status: u16) -> bool {
+        match self.config.profile {
+            Profile::Recommended => {
+                matches!(status, 400..=405 | 408 | 409 | 413 | 422 | 424 | 429 | 500..)
+            }
+            Profile::Reference => depends_on_message(status),
+        }
+    }
+
+    /// Whether a response with this status means nothing certain without its body.
+    pub fn needs_body_of(&self, status: u16) -> bool {
+        matches!(status, 400 | 404 | 422)
+    }
+
+    /// The bindings, for tools that look at them.
+    pub fn bindings(&self) -> &Bindings {
+        &self.bindings
+    }
+
+    /// The cooldowns of the profile `recommended`.
+    pub fn cooldowns(&self) -> Cooldowns<'_> {
+        Cooldowns { config: &self.config.cooldown, seed: self.seed }
+    }
+}

@@ -1,0 +1,350 @@
+//! The decision about one request, step by step.
+//!
+//! The steps (session, binding, availability, balance, reply) are modules that do not call each
+//! other; here they are put together.
+
+use super::placement::Placed;
+use super::{Decision, Refusal, Route, Router};
+use crate::availability::{self, Candidates, Unready};
+use crate::balance::{Order, Rotation};
+use crate::config::{Credential, CredentialId, Profile, Strategy};
+use crate::cooldown::Block;
+use crate::hash::KeyHash;
+use crate::outcome::Outcome;
+use crate::reply::{self, LocalReply};
+use crate::request::Request;
+use crate::session::{Session, tenant_scope};
+use crate::shared::{CAS_RETRIES, SharedData};
+use crate::target::Target;
+use crate::time::Timestamp;
+
+/// One request to be decided.
+pub(super) struct Selection<'a, 'c, S> {
+    pub(super) router: &'c Router,
+    pub(super) request: &'a Request<'a>,
+    pub(super) target: Target<'c>,
+    pub(super) tenant_scope: Option<KeyHash>,
+    pub(super) shared: &'a S,
+    pub(super) now: Timestamp,
+    /// What was chosen. The strategy is consulted once, however often another worker makes us look
+    /// again: a turn that was taken is used.
+    chosen: Option<Result<Choice<'c>, Unready>>,
+    /// The blocks that were met on the way, for the words of the decision.
+    blocked: Vec<(&'c Credential, Block)>,
+    /// Credentials whose announced limit is due for a probe.
+    due: Vec<CredentialId>,
+    /// Whether something could not be written, because other workers wrote it in every try.
+    contended: bool,
+}
+
+/// A credential that was chosen.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'c> {
+    pub(super) credential: &'c Credential,
+    /// Whether it is the last resort: no credential is ready.
+    pub(super) is_probe: bool,
+}
+
+impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
+    pub(super) fn new(
+        router: &'c Router,
+        request: &'a Request<'a>,
+        target: Target<'c>,
+        shared: &'a S,
+        now: Timestamp,
+    ) -> Self {
+        let tenant_scope = tenant_scope(&router.config.session.scope, request);
+        Self {
+            router,
+            request,
+            target,
+            tenant_scope,
+            shared,
+            now,
+            chosen: None,
+            blocked: Vec::new(),
+            due: Vec::new(),
+            contended: false,
+        }
+    }
+
+    /// Which credential serves the request.
+    pub(super) fn decide(mut self) -> Decision<'c> {
+        let route = match self.session() {
+            Some(session) => self.settle(&session),
+            None => self.choose(None, None).map(|Choice { credential, is_probe }| {
+                let others = self.others(credential, None, None);
+                let outcome = if is_probe { Outcome::Probe } else { Outcome::None };
+                self.route(credential, outcome, None, others)
+            }),
+        };
+        match route {
+            Ok(route) => Decision::Route(route),
+            Err(unready) => Decision::Reply(Refusal {
+                unready,
+                pool: self.target.pool,
+                reply: self.reply(unready),
+                blocked: self.blocked,
+                decided: self.now,
+            }),
+        }
+    }
+
+    fn session(&self) -> Option<Session<'c>> {
+        let config = &self.router.config;
+        if config.routing.session_affinity {
+            config.session.sources.identify(self.request)
+        } else {
+            None
+        }
+    }
+
+    /// Settles where a session goes: reads its binding, places it, and writes the new binding if
+    /// there is one. If another worker wrote first, the session is placed again with what that one
+    /// left; so of two workers that bind one session at once, both follow the first.
+    fn settle(&mut self, session: &Session<'c>) -> Result<Route<'c>, Unready> {
+        let key = self.binding_key(&session.primary);
+        for _ in 0..CAS_RETRIES {
+            let slot = self.router.bindings.slot(self.shared, key, self.now);
+            let placed = match self.router.config.profile {
+                Profile::Recommended => self.place(session, slot.binding())?,
+                Profile::Reference => self.place_as_the_reference(session, slot.binding())?,
+            };
+            let written = placed.binding.map_or(Ok(()), |binding| slot.write(binding, self.now));
+            if written.is_ok() {
+                return Ok(self.route_of(session, key, placed));
+            }
+        }
+        self.contended = true;
+        let choice = self.choose(Some(session), None)?;
+        let placed = Placed::at_new_home(choice, Outcome::Contended, self.now);
+        Ok(self.route_of(session, key, placed))
+    }
+
+    fn route_of(&mut self, session: &Session<'c>, key: KeyHash, placed: Placed<'c>) -> Route<'c> {
+        let Placed { credential, outcome, second, has_others, .. } = placed;
+        let others = if has_others {
+            self.others(credential, second, Some((&session.primary, key)))
+        } else {
+            Vec::new()
+        };
+        self.route(credential, outcome, Some((session.source, key)), others)
+    }
+
+    fn reply(&self, unready: Unready) -> LocalReply {
+        let reply = reply::no_credential(&self.target, unready, self.now);
+        match (self.router.config.profile, unready) {
+            // The reference names a time only where all wait for a quota.
+            (Profile::Reference, Unready::Unavailable(_)) => {
+                LocalReply { retry_after: None, ..reply }
+            }
+            _ => reply,
+        }
+    }
+
+    /// The credential that a new session gets, or a request without one. `avoided` gets it only if
+    /// there is no other.
+    pub(super) fn choose(
+        &mut self,
+        session: Option<&Session<'_>>,
+        avoided: Option<CredentialId>,
+    ) -> Result<Choice<'c>, Unready> {
+        if let Some(chosen) = self.chosen {
+            return chosen;
+        }
+        let id = session.map(|session| self.with_tenant_scope(&session.primary));
+        let chosen = match self.router.config.profile {
+            Profile::Recommended => self.choose_or_probe(id.as_deref(), avoided),
+            Profile::Reference => self.candidates().ready().and_then(|ready| {
+                let credential = self.consult_strategy(ready, id.as_deref())?;
+                Ok(Choice { credential, is_probe: false })
+            }),
+        };
+        self.chosen = Some(chosen);
+        chosen
+    }
+
+    /// A ready credential, or else the last resort: a request is refused only where every candidate
+    /// waits for an end that a provider announced. Of requests that come together one probes the
+    /// credential whose block ends first; the others follow the strategy.
+    fn choose_or_probe(
+        &mut self,
+        session: Option<&[u8]>,
+        avoided: Option<CredentialId>,
+    ) -> Result<Choice<'c>, Unready> {
+        let candidates = self.candidates();
+        let unready = match candidates.ready() {
+            Ok(mut ready) => {
+                if ready.len() > 1 {
+                    ready.retain(|credential| Some(credential.fingerprint) != avoided);
+                }
+                let credential = self.consult_strategy(ready, session)?;
+                return Ok(Choice { credential, is_probe: false });
+            }
+            Err(unready) => unready,
+        };
+        let failing = candidates.last_resort();
+        let Some((first, _)) = failing.iter().min_by_key(|(_, until)| *until) else {
+            return Err(candidates.announced().map_or(unready, Unready::RateLimited));
+        };
+        let subject = self.target.subject();
+        let credential =
+            if self.router.cooldowns().claim_probe(self.shared, first, subject, self.now) {
+                first
+            } else {
+                let failing = failing.iter().map(|(credential, _)| *credential).collect();
+                self.consult_strategy(availability::highest(failing), session)?
+            };
+        Ok(Choice { credential, is_probe: true })
+    }
+
+    fn consult_strategy(
+        &mut self,
+        mut candidates: Vec<&'c Credential>,
+        session: Option<&[u8]>,
+    ) -> Result<&'c Credential, Unready> {
+        if self.prefers_websockets() {
+            candidates = availability::prefer_websockets(candidates);
+        }
+        let Target { pool, provider, .. } = &self.target;
+        let model = self.bound_model();
+        let mut rotation = Rotation {
+            cursors: &self.router.cursors,
+            shared: self.shared,
+            seed: self.router.seed,
+            rotation_key: [pool.name.as_bytes(), provider.as_bytes(), model.as_bytes()],
+            now: self.now,
+            contended: false,
+        };
+        let strategy = self.router.config.routing.strategy;
+        let chosen = rotation.choose(strategy, &candidates, session);
+        self.contended |= rotation.contended;
+        chosen.ok_or(Unready::NotFound)
+    }
+
+    /// The credentials to try after the first one, in order. Whether they are ready is checked when
+    /// they are needed.
+    fn others(
+        &self,
+        first: &Credential,
+        second: Option<CredentialId>,
+        session: Option<(&[u8], KeyHash)>,
+    ) -> Vec<&'c Credential> {
+        if self.router.config.failover.max_attempts < 2 {
+            return Vec::new();
+        }
+        let others: Vec<_> = (self.target.pool.credentials.iter())
+            .filter(|other| availability::takes_new_sessions(other))
+            .filter(|other| other.fingerprint != first.fingerprint)
+            .collect();
+        let strategy = self.router.config.routing.strategy;
+        let id = match session {
+            Some((id, _)) if strategy == Strategy::Consistent => self.with_tenant_scope(id),
+            _ => Vec::new(),
+        };
+        let order = Order {
+            strategy,
+            first,
+            session: session.map(|(_, key)| (id.as_slice(), key)),
+            second,
+            prefers_websockets: self.prefers_websockets(),
+        };
+        order.sort(&others)
+    }
+
+    /// What `consistent` goes by: a session's id, and the hash of its tenants if there is one.
+    fn with_tenant_scope(&self, id: &[u8]) -> Vec<u8> {
+        match self.tenant_scope {
+            Some(scope) => [id, &scope.0.to_le_bytes()].concat(),
+            None => id.to_vec(),
+        }
+    }
+
+    pub(super) fn candidates(&mut self) -> Candidates<'c> {
+        Candidates::of(self.target.pool, |credential| self.block(credential))
+    }
+
+    /// Why a credential may not be used now. An announced limit that is due for a probe is no reason.
+    pub(super) fn block(&mut self, credential: &'c Credential) -> Option<Block> {
+        let Target { model, .. } = &self.target;
+        let (shared, now) = (self.shared, self.now);
+        let block = match self.router.config.profile {
+            Profile::Recommended => {
+                self.router.cooldowns().block(shared, credential, self.target.subject(), now)
+            }
+            Profile::Reference => {
+                self.router.reference_cooldowns().block(shared, credential, model, now)
+            }
+        }?;
+        if block.is_due(now) {
+            self.due.push(credential.fingerprint);
+            return None;
+        }
+        if self.blocked.iter().all(|(other, _)| other.fingerprint != credential.fingerprint) {
+            self.blocked.push((credential, block));
+        }
+        Some(block)
+    }
+
+    fn prefers_websockets(&self) -> bool {
+        self.request.headers.ask_for_websocket()
+            && (self.router.config.profile == Profile::Recommended
+                || self.target.provider.trim().eq_ignore_ascii_case("codex"))
+    }
+
+    /// The model as far as bindings and rotations depend on it. Where headers settle the session, a
+    /// binding is for all its models: whether the model was found must not matter.
+    fn bound_model(&self) -> &str {
+        if self.request.body.is_beginning() { "" } else { &self.target.canonical_model }
+    }
+
+    /// The key that a session is bound under.
+    pub(super) fn binding_key(&self, session_id: &[u8]) -> KeyHash {
+        let Target { pool, provider, model, .. } = &self.target;
+        let scope = self.tenant_scope.map_or([0; 16], |scope| scope.0.to_le_bytes());
+        let seed = self.router.seed;
+        match self.router.config.profile {
+            Profile::Recommended => seed.hash(&[
+                pool.name.as_bytes(),
+                &scope,
+                provider.as_bytes(),
+                session_id,
+                self.bound_model().as_bytes(),
+            ]),
+            // The reference separates them by colons only, so ids that contain colons can collide:
+            // that, too, is recorded.
+            Profile::Reference => {
+                let id = [provider.as_bytes(), session_id, model.as_bytes()].join(&b"::"[..]);
+                seed.hash(&[pool.name.as_bytes(), &scope, &id, b"", b""])
+            }
+        }
+    }
+
+    fn route(
+        &mut self,
+        credential: &'c Credential,
+        outcome: Outcome,
+        session: Option<(&'c str, KeyHash)>,
+        others: Vec<&'c Credential>,
+    ) -> Route<'c> {
+        let subject = self.target.subject();
+        if self.due.contains(&credential.fingerprint) {
+            // Whether this request or another one got the claim: the next one waits its turn.
+            self.router.cooldowns().claim_probe(self.shared, credential, subject, self.now);
+        }
+        let outcome = if self.contended { Outcome::Contended } else { outcome };
+        let Target { pool, api, operation, model, .. } = &self.target;
+        Route {
+            pool,
+            credential,
+            others,
+            api: *api,
+            operation: *operation,
+            model: model.clone(),
+            outcome,
+            session,
+            blocked: std::mem::take(&mut self.blocked),
+            decided: self.now,
+        }
+    }
+}
