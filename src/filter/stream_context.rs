@@ -384,8 +384,7 @@ impl HttpContext for StreamContext {
         self.observe_error();
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Passing(plan) if host::was_cut_off() => {
-                let changes = self.running.router.observe_cut(&plan, &Host, host::now());
-                self.running.log_changes(&changes, &plan);
+                self.running.router.observe_cut(&plan, &Host, host::now());
             }
             Stage::Reading(..) => self.running.warn_of_missing_body(),
             // A WebSocket on which the provider has said nothing.

@@ -31,6 +31,7 @@ use crate::shared::SharedData;
 use crate::signals::Class;
 use crate::target::{Knowledge, Target};
 use crate::time::Timestamp;
+use observe::Observer;
 use selection::Selection;
 
 /// How much of a body must be there before a request is decided.
@@ -175,7 +176,7 @@ impl Router {
         };
         match self.config.profile {
             Profile::Recommended => {
-                self.observe_recommended(plan, pool, credential, response, shared, now)
+                Observer::new(self, pool, plan, shared, now).observe(credential, response)
             }
             Profile::Reference => {
                 self.observe_as_the_reference(plan, credential, response, shared, now)
