@@ -27,7 +27,6 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::config::{Config, Credential, Profile};
 use crate::cooldown::Change;
 use crate::hash::Seed;
-use crate::request::Headers;
 use crate::router::{Plan, Router, Verdict, short};
 use crate::time::Timestamp;
 
@@ -35,7 +34,6 @@ use attempt_context::AttemptContext;
 use held::{Held, HeldStreams};
 use host::{Counters, Host};
 use stream_context::StreamContext;
-use watch::Watch;
 
 /// The `root_id` by which a filter on a cluster is distinguished from one in a listener.
 const UPSTREAM_ROOT_ID: &[u8] = b"session_affinity_upstream";
@@ -150,11 +148,14 @@ impl Running {
         }
     }
 
-    /// Watches the beginning of a response that was accepted, if it may turn into an error.
-    fn watch(&self, status: u16, headers: &Headers) -> Option<Watch> {
+    /// What kind of response with this status passes, if it may turn into an error.
+    fn watches(&self, status: u16) -> Option<watch::Kind> {
         let config = self.router.config();
         let reads = config.profile == Profile::Recommended && config.failover.first_event.bytes > 0;
-        if reads { Watch::of(status, headers.clone()) } else { None }
+        if !reads || !matches!(status, 101 | 200) {
+            return None;
+        }
+        watch::Kind::of(status, &host::response_header("content-type"))
     }
 
     /// Whether streams are held until their first event.

@@ -218,8 +218,10 @@ impl StreamContext {
         headers: Headers,
         end_of_stream: bool,
     ) {
-        match self.running.watch(status, &headers).filter(|_| !end_of_stream) {
-            Some(watch) => self.stage = Stage::PassingStream(plan, watch),
+        match self.running.watches(status).filter(|_| !end_of_stream) {
+            Some(kind) => {
+                self.stage = Stage::PassingStream(plan, Watch::new(kind, headers));
+            }
             None => {
                 let headers = Headers::default();
                 let response = Response::Received { status, headers: &headers, body: b"" };
@@ -388,7 +390,7 @@ impl HttpContext for StreamContext {
             }
             Stage::Reading(..) => self.running.warn_of_missing_body(),
             // A WebSocket on which the provider has said nothing.
-            Stage::PassingStream(mut plan, watch) if !watch.is_stream() => {
+            Stage::PassingStream(mut plan, watch) if watch.is_websocket() => {
                 let headers = Headers::default();
                 let response = Response::Received { status: 101, headers: &headers, body: b"" };
                 self.observe(&mut plan, &response);
