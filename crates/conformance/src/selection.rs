@@ -203,15 +203,15 @@ impl World {
     fn shown(&self, state: ReferenceState) -> Value {
         json!({
             "unavailable": state.unavailable,
-            "retry_in_ms": state.retry_at.map(|time| self.from_now(time)),
+            "retry_in_ms": state.retry_at.map(|time| self.until(time)),
             "quota_exceeded": state.exceeded,
-            "quota_recover_in_ms": state.recover_at.map(|time| self.from_now(time)),
+            "quota_recover_in_ms": state.recover_at.map(|time| self.until(time)),
             "backoff_level": state.level,
         })
     }
 
     /// The milliseconds until a time, negative if it has passed.
-    fn from_now(&self, time: Timestamp) -> i64 {
+    fn until(&self, time: Timestamp) -> i64 {
         time.as_millis().cast_signed() - self.now.as_millis().cast_signed()
     }
 
