@@ -20,12 +20,13 @@ use crate::api::{Api, model_in_path};
 use crate::balance::{self, Cursors};
 use crate::binding::Bindings;
 use crate::body::Body;
-use crate::config::{Config, Profile, ScopePart};
+use crate::config::{Config, Profile, ScopeSource};
 use crate::cooldown::{Cooldowns, depends_on_message};
 use crate::hash::{SEED_KEY, Seed};
 use crate::outcome::Observed;
 use crate::request::{Headers, Request};
 use crate::response::Response;
+use crate::session::lacks_required;
 use crate::shared::SharedData;
 use crate::signals::Class;
 use crate::target::{Knowledge, Target};
@@ -74,9 +75,9 @@ impl Router {
 
     /// The attributes of Envoy that a request has to bring along, in this order.
     pub fn properties(&self) -> impl Iterator<Item = &[String]> {
-        self.config.session.scope.iter().filter_map(|part| match part {
-            ScopePart::Property(path) => Some(path.as_slice()),
-            ScopePart::Header(_) => None,
+        self.config.session.scope.iter().filter_map(|part| match &part.source {
+            ScopeSource::Property(path) => Some(path.as_slice()),
+            ScopeSource::Header(_) => None,
         })
     }
 
@@ -123,9 +124,12 @@ impl Router {
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Decision<'_> {
-        let Some(target) = Target::of(request, &self.config.pools, self.config.body.model) else {
+        let Some(target) = Target::of(request, &self.config) else {
             return Decision::Pass;
         };
+        if lacks_required(&self.config.session.scope, request) {
+            return Decision::Reply(Refusal::without_tenant(&target, now));
+        }
         Selection::new(self, request, target, shared, now).decide()
     }
 
