@@ -112,7 +112,7 @@ impl World {
 
     /// Sends a request. The named credentials respond with their fates, in turn if one is named
     /// again, and with the last one from then on; all others serve.
-    pub(crate) fn send(&self, decision: &Decision<'_>, fates: &[(&str, Fate<'_>)]) -> Sent {
+    pub(crate) fn play(&self, decision: &Decision<'_>, fates: &[(&str, Fate<'_>)]) -> Sent {
         let mut plan = self.router.plan(routed(decision), self.now);
         let (mut to, mut changes) = (Vec::new(), Vec::new());
         loop {
