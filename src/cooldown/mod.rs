@@ -427,19 +427,15 @@ impl Cooldowns<'_> {
     }
 }
 
-/// Of two blocks that hold together: an announced limit counts as such, and the later end.
+/// Of two blocks that hold together: an announced limit, which a guess may delay a probe of but
+/// never prolong; else the one that ends later.
 fn stronger(one: Block, other: Block) -> Block {
     let (later, earlier) = if one.until() >= other.until() { (one, other) } else { (other, one) };
     match (later, earlier) {
-        (Block::RateLimited { class, until, retry_at }, _) => {
-            let other = match earlier {
-                Block::RateLimited { retry_at, .. } => retry_at,
-                other => other.until().unwrap_or_default(),
-            };
-            Block::RateLimited { class, until, retry_at: retry_at.max(other) }
-        }
-        (Block::Failing { until, .. }, Block::RateLimited { class, .. }) => {
-            Block::RateLimited { class, until, retry_at: until }
+        (Block::RateLimited { class, until, retry_at }, other)
+        | (other, Block::RateLimited { class, until, retry_at }) => {
+            let next = other.retry_at().unwrap_or_default().min(until);
+            Block::RateLimited { class, until, retry_at: retry_at.max(next) }
         }
         (later, _) => later,
     }
