@@ -176,9 +176,13 @@ impl Router {
             is_written &= learned;
         }
         let pool = self.pool_of(plan);
-        let is_below = matches!(response, Response::Failed(_))
-            && pool.is_some_and(|pool| pool.shares_endpoint(credential));
-        if !is_below {
+        // Every provider closes connections that are kept for long.
+        let is_innocent = match response {
+            Response::Failed(Failure::Stale) => true,
+            Response::Failed(_) => pool.is_some_and(|pool| pool.shares_endpoint(credential)),
+            _ => false,
+        };
+        if !is_innocent {
             plan.add_failure(FailedAttempt {
                 credential: credential.fingerprint,
                 fault,
