@@ -13,6 +13,7 @@ use super::{AttemptResult, Plan, Router, Verdict};
 use crate::binding::FAILURES_TO_MOVE;
 use crate::config::{Credential, CredentialId, Pool, Return};
 use crate::cooldown::{Change, Fault, Grounds};
+use crate::operation::Operation;
 use crate::outcome::Observed;
 use crate::response::{Failure, Response};
 use crate::shared::SharedData;
@@ -255,7 +256,7 @@ impl Router {
             }
         }
         if let Some(key) = plan.binding {
-            let failed: Vec<_> = plan.failures.iter().map(weight).collect();
+            let failed = weights(plan);
             let returns = self.config.failover.returns != Return::Never;
             let id = credential.fingerprint;
             lesson.is_written &= self.bindings.confirm(shared, key, id, &failed, returns, now);
@@ -280,7 +281,7 @@ impl Router {
             }
         }
         if let Some(key) = plan.binding.filter(|_| !is_alike) {
-            let failed: Vec<_> = plan.failures.iter().map(weight).collect();
+            let failed = weights(plan);
             let avoid_until = now + AVOIDANCE;
             lesson.is_written &= self.bindings.fail(shared, key, &failed, avoid_until, now);
         }
@@ -321,14 +322,17 @@ fn is_alike(failures: &[FailedAttempt]) -> bool {
         && failures.iter().all(|failed| !failed.is_learned)
 }
 
-/// How much a failure counts against the home of a session. A limit is no reason to leave for good.
-fn weight(failed: &FailedAttempt) -> (CredentialId, u8) {
-    let count = match failed.fault.class {
-        Class::RateLimit | Class::Overloaded => 0,
-        Class::Transient | Class::Unclear => 1,
-        _ => FAILURES_TO_MOVE,
-    };
-    (failed.credential, count)
+/// How much the failures of a request count against the home of its session. A limit is no reason to
+/// leave for good, and a home that cannot count tokens has the session's prompts cached all the same.
+fn weights(plan: &Plan) -> Vec<(CredentialId, u8)> {
+    let counts = plan.operation != Operation::CountTokens;
+    let failures = plan.failures.iter().filter(|_| counts);
+    let weights = failures.map(|failed| match failed.fault.class {
+        Class::RateLimit | Class::Overloaded => (failed.credential, 0),
+        Class::Transient | Class::Unclear => (failed.credential, 1),
+        _ => (failed.credential, FAILURES_TO_MOVE),
+    });
+    weights.collect()
 }
 
 /// Whether another credential could do better.
