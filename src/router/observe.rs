@@ -106,7 +106,7 @@ impl Router {
         now: Timestamp,
     ) -> Vec<(&Credential, Change)> {
         if let Some((key, current)) = plan.binding.zip(plan.current) {
-            self.bindings.fail(shared, key, &[(current, 1)], Timestamp::EPOCH, now);
+            self.bindings.cut(shared, key, current, now);
         }
         Vec::new()
     }
