@@ -80,9 +80,9 @@ impl World {
         self.play(&self.ask(session, "m"), fates).to
     }
 
-    /// What is out for a new session.
-    fn out(&self, session: &str) -> String {
-        out(&self.ask(session, "m"))
+    /// What is out for a request that no session has sent.
+    fn out(&self) -> String {
+        self.out_for("m")
     }
 
     /// What a request on another path meets.
@@ -107,7 +107,7 @@ fn an_attempt_belongs_to_the_cluster_on_which_it_runs() {
     let Some(NextStep::Send { credential, .. }) = step else { panic!("{step:?}") };
     assert_eq!(credential.id, "b", "though the plan names a");
     world.end(&mut plan, limited(&[("retry-after", "60")]));
-    assert_eq!(world.out("2"), "b:rate_limit:60s", "a was never sent anything");
+    assert_eq!(world.out(), "b:rate_limit:60s", "a was never sent anything");
     assert_eq!(world.attempt(&mut plan), "c", "b is not tried again");
     world.end(&mut plan, Fate::Status(200));
     assert_eq!(
@@ -116,7 +116,7 @@ fn an_attempt_belongs_to_the_cluster_on_which_it_runs() {
         "it is bound where it was served"
     );
     world.goes("3", &[("a", limited(&[("retry-after", "60")]))]);
-    assert_eq!(world.out("4"), "a:rate_limit:60s,b:rate_limit:60s");
+    assert_eq!(world.out(), "a:rate_limit:60s,b:rate_limit:60s");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn proof_counts_at_once() {
         let mut plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
         world.attempt(&mut plan);
         world.end(&mut plan, fate);
-        assert_eq!(world.out("2"), expected, "the request itself is still under way");
+        assert_eq!(world.out(), expected, "the request itself is still under way");
     }
 }
 
@@ -181,10 +181,10 @@ fn a_suspicion_counts_when_another_credential_has_served_the_same_request() {
         let mut plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
         world.attempt(&mut plan);
         world.end(&mut plan, fate);
-        assert_eq!(world.out("2"), "", "{fate:?}: nothing is known yet");
+        assert_eq!(world.out(), "", "{fate:?}: nothing is known yet");
         assert_eq!(world.attempt(&mut plan), "b");
         world.end(&mut plan, Fate::Status(200));
-        assert_eq!(world.out("3"), expected, "{fate:?}");
+        assert_eq!(world.out(), expected, "{fate:?}");
         assert_eq!(plan.end(), Some(Failover::Served));
     }
 }
@@ -217,19 +217,17 @@ fn what_every_credential_refuses_alike_blames_none() {
                 let everywhere = if max_attempts == 2 { "a b" } else { "a b c" };
                 assert_eq!(sent.to, everywhere, "{fate:?}");
                 assert_eq!(sent.plan.end(), Some(Failover::Exhausted));
-                let decision = world.ask("new", "m");
-                for (_, block) in &routed(&decision).blocked {
-                    assert!(block.until() <= Some(world.now + longest), "{fate:?}: {decision}");
+                for (id, block) in world.blocks("m") {
+                    assert!(block.until() <= Some(world.now + longest), "{fate:?}: {id} {block:?}");
                 }
                 world.now += 2 * SECOND;
-                assert_eq!(world.out("new"), "", "{fate:?}");
+                assert_eq!(world.out(), "", "{fate:?}");
             }
             let sent = world.goes("other", &[("a", fate)]);
             assert_eq!(sent, "a b");
-            let decision = world.ask("another", "m");
-            for (_, block) in &routed(&decision).blocked {
+            for (id, block) in world.blocks("m") {
                 let most = world.now + MINUTE;
-                assert!(block.until() <= Some(most), "no doubling was saved up: {decision}");
+                assert!(block.until() <= Some(most), "no doubling was saved up: {id} {block:?}");
             }
         }
     }
@@ -244,7 +242,7 @@ fn an_overload_everywhere_does_not_add_up() {
         world.now += SECOND;
     }
     assert_eq!(world.goes("x", &[("a", Fate::Status(429))]), "a b");
-    assert!(["a:rate_limit:1s", "a:rate_limit:2s"].contains(&world.out("y").as_str()));
+    assert!(["a:rate_limit:1s", "a:rate_limit:2s"].contains(&world.out().as_str()));
 }
 
 #[test]
@@ -262,33 +260,33 @@ fn a_success_of_any_session_ends_a_guess_and_leaves_proof_that_is_newer() {
     let early = world.router.plan(routed(&world.ask("1", "m")), world.now);
     world.now += MS;
     world.goes("2", &[("a", Fate::Status(500))]);
-    assert_eq!(world.out("3"), "a:transient:1s");
+    assert_eq!(world.out(), "a:transient:1s");
     let mut plan = early.clone();
     world.attempt(&mut plan);
     plan.sent = early.sent;
     let verdict = world.end(&mut plan, Fate::Status(200));
     assert_eq!(verdict.changes.len(), 1, "the end of a cooldown is reported");
-    assert_eq!(world.out("3"), "");
+    assert_eq!(world.out(), "");
 
     world.goes("4", &[("a", DEAD_KEY)]);
     let mut plan = early.clone();
     world.attempt(&mut plan);
     plan.sent = early.sent;
     world.end(&mut plan, Fate::Status(200));
-    assert_eq!(world.out("5"), "a:denied:30m", "it was sent before the key died");
+    assert_eq!(world.out(), "a:denied:30m", "it was sent before the key died");
     world.now += MS;
     world.goes("6", &[]);
-    assert_eq!(world.out("7"), "", "a later request was served");
+    assert_eq!(world.out(), "", "a later request was served");
 }
 
 #[test]
 fn a_slow_upload_is_the_clients_until_another_request_fails_so() {
     let mut world = alone();
     world.goes("1", &[("a", Fate::Status(408))]);
-    assert_eq!(world.out("2"), "");
+    assert_eq!(world.out(), "");
     world.now += SECOND;
     world.goes("2", &[("a", Fate::Status(408))]);
-    assert_eq!(world.out("3"), "a:transient:2s");
+    assert_eq!(world.out(), "a:transient:2s");
 }
 
 #[test]
@@ -317,7 +315,7 @@ fn an_announced_limit_holds_to_its_end_and_is_probed_by_one_request_at_a_time() 
         }
     }
     assert_eq!(probes, 3 * 48 - 1);
-    assert_eq!(world.out("7"), "", "it is over when the provider said");
+    assert_eq!(world.out(), "", "it is over when the provider said");
 }
 
 #[test]
@@ -327,7 +325,7 @@ fn a_probe_that_is_served_lifts_an_announced_limit() {
     world.now += 30 * MINUTE;
     let probe = world.ask("2", "m");
     assert_eq!(world.play(&probe, &[]).changes, ["-a:rate_limit"]);
-    assert_eq!(world.out("3"), "");
+    assert_eq!(world.out(), "");
 }
 
 #[test]
@@ -387,7 +385,7 @@ fn where_no_credential_is_ready_one_request_probes_and_the_others_follow_the_str
 fn within_a_request_a_credential_that_only_failed_is_the_last_resort() {
     let world = world(json!({"credentials": clusters(3)}));
     world.goes("1", &[("b", Fate::Status(500)), ("a", Fate::Status(500))]);
-    assert_eq!(world.out("2"), "a:transient:1s,b:transient:1s");
+    assert_eq!(world.out(), "a:transient:1s,b:transient:1s");
     assert_eq!(world.goes("2", &[("c", limited(&[("retry-after", "60")]))]), "c a");
     let hint = [("retry-after", "60")];
     world.goes("3", &[("a", limited(&hint))]);
@@ -443,9 +441,8 @@ fn a_rate_limit_while_others_are_served_is_concurrency_and_never_doubles() {
             _ => &[("a", Fate::Status(429)), ("b", Fate::Status(429))],
         };
         world.goes(&session, fates);
-        let decision = world.ask("new", "m");
-        for (_, block) in &routed(&decision).blocked {
-            assert!(block.until() <= Some(world.now + SECOND), "step {step}: {decision}");
+        for (id, block) in world.blocks("m") {
+            assert!(block.until() <= Some(world.now + SECOND), "step {step}: {id} {block:?}");
         }
         world.now += 300 * MS;
     }
@@ -457,12 +454,12 @@ fn concurrency_leaves_no_doubling_behind() {
     world.goes("0", &[]);
     for session in 1..10 {
         world.goes(&session.to_string(), &[("a", Fate::Status(429))]);
-        assert_eq!(world.out("new"), "a:rate_limit:1s");
+        assert_eq!(world.out(), "a:rate_limit:1s");
         world.now += SECOND;
     }
     world.now += SECOND;
     world.goes("10", &[("a", Fate::Status(429))]);
-    let out = world.out("new");
+    let out = world.out();
     assert!(["a:rate_limit:1s", "a:rate_limit:2s"].contains(&out.as_str()), "{out}");
 }
 
@@ -471,12 +468,12 @@ fn a_stale_connection_is_repeated_once_on_the_same_credential_and_costs_nothing(
     let world = world(json!({}));
     let stale = Fate::Failed(Failure::Stale);
     assert_eq!(world.goes("1", &[("a", stale), ("a", Fate::Status(200))]), "a a");
-    assert_eq!(world.out("2"), "");
+    assert_eq!(world.out(), "");
     assert_eq!(world.goes("2", &[("a", stale)]), "a a b", "once");
-    assert_eq!(world.out("3"), "");
+    assert_eq!(world.out(), "");
     let all = [("a", stale), ("b", stale)];
     let sent = world.play(&world.ask("3", "m"), &all);
-    assert_eq!((sent.to.as_str(), world.out("4")), ("a a b", String::new()));
+    assert_eq!((sent.to.as_str(), world.out()), ("a a b", String::new()));
     assert_eq!(world.goes("1", &[]), "a", "the session stays at home");
 }
 
@@ -502,14 +499,14 @@ fn what_fails_below_credentials_that_share_an_endpoint_blames_none_of_them() {
         for session in 0..5 {
             let sent = world.play(&world.ask(&session.to_string(), "m"), &fates);
             assert!(sent.to.starts_with("a a") || sent.to.starts_with("a b"), "{}", sent.to);
-            assert_eq!((world.out("new"), sent.changes), (String::new(), vec![]), "{failure:?}");
+            assert_eq!((world.out(), sent.changes), (String::new(), vec![]), "{failure:?}");
         }
         assert_eq!(world.goes("1", &[]), "a", "{failure:?}: it is back at once");
     }
     // A failure of the credential itself counts as ever.
     let world = world(json!({"credentials": keys()}));
     assert_eq!(world.goes("1", &[("a", Fate::Status(401))]), "a b");
-    assert_eq!(world.out("2"), "a:denied:60s");
+    assert_eq!(world.out(), "a:denied:60s");
 }
 
 #[test]
@@ -517,7 +514,7 @@ fn a_cluster_without_a_host_adds_up_whatever_the_session() {
     let mut world = alone();
     for seconds in [1, 2, 4, 8] {
         world.goes("1", &[("a", Fate::Failed(Failure::NoHost))]);
-        assert_eq!(world.out("1"), format!("a:transient:{seconds}s"));
+        assert_eq!(world.out(), format!("a:transient:{seconds}s"));
         world.now += Duration::from_secs(seconds);
     }
 }
@@ -530,7 +527,7 @@ fn a_session_that_its_home_refuses_moves_to_the_credential_that_serves_it() {
         world.now += SECOND;
         assert_eq!(world.goes("1", &[("a", Fate::Status(status))]), "a b", "{status}");
         world.now += 2 * MINUTE;
-        assert_eq!(world.out("2"), "", "{status}");
+        assert_eq!(world.out(), "", "{status}");
         assert_eq!(said(&world.ask("1", "m")), is("b", Outcome::Hit), "{status}: for good");
     }
 }
@@ -597,7 +594,7 @@ fn a_stream_that_its_home_cuts_off_again_and_again_moves_its_session() {
         world.now += 5 * SECOND;
     }
     assert_eq!(world.goes("1", &[]), "b");
-    assert_eq!(world.out("2"), "", "it proves nothing about a");
+    assert_eq!(world.out(), "", "it proves nothing about a");
 
     let mut world = self::world(json!({}));
     for _ in 0..5 {
@@ -676,7 +673,7 @@ fn failures_to_count_tokens_do_not_touch_generations() {
             for _ in 0..5 {
                 let counting = world.on("/v1/messages/count_tokens", "1");
                 world.play(&counting, &[&[("a", fate)][..], others].concat());
-                assert_eq!(world.out("new"), "", "{fate:?}");
+                assert_eq!(world.out(), "", "{fate:?}");
                 let (to, outcome) = said(&world.ask("1", "m"));
                 assert_eq!(to, "a", "{fate:?} {outcome:?}: the session keeps its home");
                 world.now += SECOND;
@@ -705,7 +702,7 @@ fn a_changed_configuration_applies_to_cooldowns_that_exist() {
         let world = world(json!({}));
         assert_eq!(world.goes("1", &[("a", fate)]), "a b");
         let world = world.reconfigured(&config(sections.clone()));
-        assert_eq!(world.out("2"), expected, "{fate:?} {sections}");
+        assert_eq!(world.out(), expected, "{fate:?} {sections}");
     }
 }
 
@@ -731,7 +728,7 @@ fn a_changed_entry_of_a_credential_starts_without_cooldowns() {
         let world = world(json!({"credentials": [before, rest]}));
         assert_eq!(world.goes("1", &[("a", DEAD_KEY)]), "a b");
         let world = world.reconfigured(&config(json!({"credentials": [after, rest]})));
-        assert_eq!(world.out("2"), expected, "{after}");
+        assert_eq!(world.out(), expected, "{after}");
     }
 }
 
@@ -746,7 +743,7 @@ fn a_clock_that_is_set_back_ends_what_began_in_the_future() {
             assert_eq!(!out(&decision).is_empty(), is_out, "{fate:?} {back:?}: {decision}");
             if !is_out {
                 world.goes("2", &[("a", Fate::Status(500))]);
-                assert_eq!(world.out("3"), "a:transient:1s", "{back:?}: and learning goes on");
+                assert_eq!(world.out(), "a:transient:1s", "{back:?}: and learning goes on");
             }
         }
     }
@@ -798,10 +795,10 @@ fn a_failover_that_envoy_did_not_carry_out_counts_as_without_a_second_opinion() 
     world.attempt(&mut plan);
     assert!(world.end(&mut plan, Fate::Status(500)).next.is_some());
     assert_eq!(plan.end(), Some(Failover::Abandoned));
-    assert_eq!(world.out("2"), "");
+    assert_eq!(world.out(), "");
     let changes = world.router.abandon(&mut plan, &world.shared, world.now);
     assert_eq!(changes.len(), 1);
-    assert_eq!(world.out("2"), "a:transient:1s");
+    assert_eq!(world.out(), "a:transient:1s");
     assert!(world.router.abandon(&mut plan, &world.shared, world.now).is_empty(), "once");
 }
 
@@ -814,7 +811,7 @@ fn where_no_cluster_runs_the_filter_the_last_response_counts() {
         let response = Response::Received { status, headers: &none, body: b"" };
         let verdict = world.router.observe(&mut plan, &response, &world.shared, world.now);
         assert!(verdict.next.is_none(), "there is nothing that could retry");
-        assert_eq!(world.out("new"), expected);
+        assert_eq!(world.out(), expected);
         let back = world.router.plan(routed(&world.ask("new", "m")), world.now);
         assert_eq!(back.attempts, 0);
         if status == 500 {
@@ -893,7 +890,7 @@ fn rules_of_the_operator_say_what_a_response_means() {
         let world = world(json!({"cooldown": {"rules": [rule]}}));
         let fate = Fate::Says(status, headers, body);
         let sent = world.play(&world.ask("1", "m"), &[("a", fate)]);
-        assert_eq!(world.out("2"), expected, "{rule} {status}");
+        assert_eq!(world.out(), expected, "{rule} {status}");
         let is_elsewhere = rule["class"] == "elsewhere";
         let to = if expected.is_empty() && !is_elsewhere { "a" } else { "a b" };
         assert_eq!(sent.to, to, "{rule} {status}");
@@ -914,7 +911,7 @@ fn rules_outrank_statuses_and_an_earlier_rule_a_later_one() {
     ] {
         let world = world(json!({"cooldown": cooldown}));
         assert_eq!(world.goes("1", &[("a", Fate::Says(status, &[], body))]), "a b", "{status}");
-        assert_eq!(world.out("2"), expected, "{status} {body}");
+        assert_eq!(world.out(), expected, "{status} {body}");
     }
 }
 
@@ -924,7 +921,7 @@ fn a_rule_may_cover_a_model_or_the_credential() {
         let rule = json!({"status": 418, "class": "denied", "scope": scope, "wait": "40s"});
         let world = world(json!({"cooldown": {"rules": [rule]}}));
         world.goes("1", &[("a", Fate::Status(418))]);
-        assert_eq!(world.out("2"), "a:denied:40s");
+        assert_eq!(world.out(), "a:denied:40s");
         assert_eq!(out(&world.ask("2", "other")), other_model, "{scope}");
     }
 }

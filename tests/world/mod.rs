@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use session_affinity::config::Config;
-use session_affinity::cooldown::Change;
+use session_affinity::cooldown::{Block, Change};
 use session_affinity::hash::Seed;
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
 use session_affinity::response::{Failure, Response};
 use session_affinity::router::{Decision, NextStep, Plan, Route, Router, Verdict, short};
-use session_affinity::shared::InMemory;
+use session_affinity::shared::{Cas, InMemory, SharedData};
 use session_affinity::signals;
 use session_affinity::time::Timestamp;
 
@@ -134,6 +134,29 @@ impl World {
         }
     }
 
+    /// The credentials that are out for a request without a session, with their blocks. Nothing
+    /// is bound, claimed or counted by it.
+    pub(crate) fn blocks(&self, model: &str) -> Vec<(String, Block)> {
+        let blocked = match self.glance(model) {
+            Decision::Route(route) => route.blocked,
+            Decision::Reply(refusal) => refusal.blocked,
+            Decision::Pass => Vec::new(),
+        };
+        blocked.into_iter().map(|(credential, block)| (credential.id.clone(), block)).collect()
+    }
+
+    /// The same in the words of the decision: `a:rate_limit:30s,b:denied:60s`.
+    pub(crate) fn out_for(&self, model: &str) -> String {
+        out(&self.glance(model))
+    }
+
+    fn glance(&self, model: &str) -> Decision<'_> {
+        let headers: Headers = [(":path", "/v1/messages")].into_iter().collect();
+        let body = serde_json::json!({"model": model}).to_string();
+        let body = self.router.read_body(body.as_bytes());
+        self.router.route(&Request::new(&headers, body), &copy_of(&self.shared), self.now)
+    }
+
     /// Answers a request; gives the class of the answer.
     pub(crate) fn answer(
         &self,
@@ -152,6 +175,15 @@ impl World {
         );
         verdict.observed.to_string()
     }
+}
+
+/// A copy of shared data.
+pub(crate) fn copy_of(shared: &InMemory) -> InMemory {
+    let copy = InMemory::default();
+    for key in shared.keys() {
+        copy.set(&key, &shared.get(&key).value, Cas(0)).unwrap();
+    }
+    copy
 }
 
 fn change_word(id: &str, change: &Change) -> String {
