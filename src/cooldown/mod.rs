@@ -32,6 +32,7 @@ use crate::hash::{KeyHash, Seed};
 use crate::operation::Operation;
 use crate::shared::{self, SharedData, Updated};
 use crate::signals::{Class, Scope, families};
+use crate::target::Subject;
 use crate::time::Timestamp;
 
 /// The first and shortest cooldown, which is also the time between probes of a guess.
@@ -51,14 +52,6 @@ const SERVED_EXACTNESS: Duration = Duration::from_secs(1);
 /// A cooldown that seems to have begun this much later than now is from before the clock was set
 /// back, and does not count.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
-
-/// What a cooldown may cover: the model and the operation of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// The model without a suffix in parentheses; empty if it is not known.
-    pub model: &'a str,
-    pub operation: Operation,
-}
 
 /// What a failure rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
