@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_affinity::config::Config;
-use session_affinity::cooldown::{Record, ReferenceStates};
+use session_affinity::cooldown::ReferenceStates;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
 use session_affinity::response::Response;
@@ -47,8 +47,8 @@ fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
     if let Some(mut plan) = Plan::decode(&plan) {
         assert_eq!(Plan::decode(&plan.encode()).as_ref(), Some(&plan));
         plan.pool = router.config().pools[0].fingerprint;
-        for status in [500, 200] {
-            router.attempt(&mut plan, &shared, now);
+        for (status, cluster) in [(500, "a"), (200, "")] {
+            router.attempt(&mut plan, cluster, &shared, now);
             let headers = Headers::default();
             let response = Response::Received { status, headers: &headers, body: b"" };
             router.observe(&mut plan, &response, &shared, now);

@@ -10,7 +10,7 @@
 //! it.
 
 mod clusters;
-mod command;
+pub mod command;
 mod input;
 mod socket_address;
 mod templates;
@@ -26,8 +26,6 @@ use envoy_harness::Mode;
 
 use input::Input;
 use wiring::Wiring;
-
-pub use command::{Arguments, Module};
 
 /// A configuration of Envoy.
 #[derive(Debug)]
