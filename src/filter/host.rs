@@ -86,6 +86,12 @@ pub(super) fn response_status() -> u16 {
     status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
 }
 
+/// A header of the response that is passing; empty if it is not there, or not UTF-8.
+pub(super) fn response_header(name: &str) -> String {
+    let value = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten();
+    value.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default()
+}
+
 /// The beginning of the piece of a response's body that is passing, or of all that is held.
 pub(super) fn response_body(length: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpResponseBody, 0, length)
