@@ -30,6 +30,7 @@ pub use reference::{
 use crate::config::{CooldownConfig, Credential};
 use crate::hash::{KeyHash, Seed};
 use crate::operation::Operation;
+use crate::response::Failure;
 use crate::shared::{self, SharedData, Updated};
 use crate::signals::{Class, Scope, families};
 use crate::target::Subject;
@@ -41,6 +42,10 @@ pub const FIRST: Duration = Duration::from_secs(1);
 /// The first cooldown of a key that is refused, or of a model that is missing, where only prose or a
 /// status says so.
 const FIRST_OF_REFUSALS: Duration = Duration::from_mins(1);
+
+/// The first cooldown of a cluster in which Envoy finds no host. Each try costs a client an error,
+/// because Envoy cannot fail over from it, and hosts take seconds to come back.
+const FIRST_WITHOUT_A_HOST: Duration = Duration::from_secs(15);
 
 /// A rate limit without an announced end, so soon after the credential has served another request,
 /// means too many requests at once: it never doubles.
@@ -407,6 +412,7 @@ impl Cooldowns<'_> {
                 return Some(self.config.not_found);
             }
             Grounds::SecondOpinion if is_refusal => FIRST_OF_REFUSALS,
+            _ if fault.code == Failure::NoHost.as_str() => FIRST_WITHOUT_A_HOST,
             _ => FIRST,
         };
         let doubled = first.saturating_mul(2_u32.saturating_pow(u32::from(level)));
