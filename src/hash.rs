@@ -25,6 +25,13 @@ impl KeyHash {
         (((self.0 >> 64) as u64 as u128 * u128::from(slots)) >> 64) as u32
     }
 
+    /// The same key in the part of all slots that `owner` has, one of sixteen: so whatever an owner
+    /// stores, it can evict no more than that part.
+    pub fn within(self, owner: Self) -> Self {
+        const PART: u128 = 0xf << 124;
+        Self((self.0 & !PART) | (owner.0 & PART))
+    }
+
     /// A few digits by which a log tells sessions apart. They lead back to no id.
     pub fn tag(self) -> u32 {
         self.0 as u32
@@ -38,6 +45,12 @@ pub struct Seed([u8; 16]);
 impl Seed {
     /// The seed of hashes that must be the same everywhere and always, so keyed by nothing.
     pub const STABLE: Self = Self([0; 16]);
+
+    /// A seed that is the same on every Envoy with the same secret and pool.
+    pub fn of_fleet(secret: &str, pool: &str) -> Self {
+        let hash = Self::STABLE.hash(&[b"fleet", secret.as_bytes(), pool.as_bytes()]);
+        Self(hash.0.to_le_bytes())
+    }
 
     /// The seed that all workers use: the one in shared data, or if there is none yet, the proposed
     /// one.

@@ -175,6 +175,9 @@ impl CredentialHeader {
         let mut fields = Fields::new(path, value, problems);
         let name = fields.required_header_name("name");
         let prefix = fields.string("prefix").unwrap_or_default();
+        if !prefix.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            fields.problem("prefix", "expected visible ASCII characters and spaces");
+        }
         let value = match (fields.string("environment"), fields.header_name("header")) {
             (Some(variable), None) => match Secret::read(&variable, &prefix, setting.environment) {
                 Ok(secret) => Some(HeaderValue::Secret(secret)),

@@ -42,8 +42,10 @@ pub struct Pool {
 /// several values is met by any of them.
 #[derive(Debug, Default)]
 pub struct Match {
-    /// Beginnings of the path.
+    /// Beginnings of the path, as whole segments.
     pub path_prefixes: Vec<String>,
+    /// Methods, in upper case. An upgrade to a WebSocket is served whatever its method.
+    pub methods: Vec<String>,
     /// Hosts, without a port; `*.example.com` matches every name below.
     pub hosts: Vec<String>,
     /// Request headers, with the value they must have, or only present.
@@ -150,6 +152,7 @@ impl Pool {
 impl Match {
     fn read(mut fields: Fields<'_>) -> Self {
         let path_prefixes = fields.strings("path_prefixes");
+        let methods = fields.strings("methods").iter().map(|it| it.to_ascii_uppercase()).collect();
         let hosts = fields.strings("hosts").iter().map(|host| host.to_ascii_lowercase()).collect();
         let headers = fields.array("headers").into_iter().map(|(path, value)| {
             let mut header = Fields::new(path, value, fields.problems());
@@ -161,7 +164,7 @@ impl Match {
         let headers = headers.collect();
         let models = fields.strings("models").into_iter().map(Pattern).collect();
         fields.finish();
-        Self { path_prefixes, hosts, headers, models }
+        Self { path_prefixes, methods, hosts, headers, models }
     }
 }
 

@@ -33,7 +33,15 @@ pub struct SessionConfig {
 
 /// Something that tells tenants apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScopePart {
+pub struct ScopePart {
+    pub source: ScopeSource,
+    /// Whether a request without it is refused.
+    pub required: bool,
+}
+
+/// Where a part of the scope is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopeSource {
     /// All values of a request header.
     Header(String),
     /// An attribute of Envoy, as the path to it: `["connection", "uri_san_peer_certificate"]`.
@@ -124,13 +132,14 @@ fn read_scope(path: String, value: Value, problems: &mut Problems) -> Option<Sco
     let mut fields = Fields::new(path, value, problems);
     let header = fields.header_name("header");
     let property = fields.strings("property");
-    let part = match (header, property.is_empty()) {
-        (Some(header), true) => Some(ScopePart::Header(header)),
-        (None, false) => Some(ScopePart::Property(property)),
+    let required = fields.boolean("required").unwrap_or(false);
+    let source = match (header, property.is_empty()) {
+        (Some(header), true) => Some(ScopeSource::Header(header)),
+        (None, false) => Some(ScopeSource::Property(property)),
         _ => fields.wrong("", "expected either `header` or `property` (an array of strings)"),
     };
     fields.finish();
-    part
+    Some(ScopePart { source: source?, required })
 }
 
 impl Fields<'_> {
