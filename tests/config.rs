@@ -326,7 +326,9 @@ fn keys_come_from_the_environment_and_are_never_printed() {
     assert_eq!(pool.source_headers, ["x-injected"]);
     assert!(!format!("{config:#?}").contains("sk-secret"));
 
-    for (key, problem) in [("", "is not set"), ("sk\u{7}", "holds bytes that no header value may have")] {
+    for (key, problem) in
+        [("", "is not set"), ("sk\u{7}", "holds bytes that no header value may have")]
+    {
         let problems = parse(key).unwrap_err();
         assert!(problems.lines().iter().any(|line| line.contains(problem)), "{problems:?}");
         assert!(!format!("{problems:?}").contains("sk"), "{problems:?}");
