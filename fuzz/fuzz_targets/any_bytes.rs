@@ -14,11 +14,8 @@ fuzz_target!(|bytes: &[u8]| {
     for (sources, validated) in
         [(Sources::recommended(&mut paths), true), (Sources::reference(&mut paths), false)]
     {
-        let request = Request {
-            headers: &headers,
-            body: Body::read(&paths, bytes),
-            properties: &[],
-        };
+        let request =
+            Request { headers: &headers, body: Body::read(&paths, bytes), properties: &[] };
         if let Some(session) = sources.identify(&request) {
             let id = session.primary.splitn(2, |&byte| byte == b':').nth(1).unwrap();
             assert!(!id.is_empty());

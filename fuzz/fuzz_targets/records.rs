@@ -4,10 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_affinity::config::Config;
-use session_affinity::cooldown::ReferenceStates;
+use session_affinity::cooldown::{COOLDOWNS, Record, ReferenceStates};
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
-use session_affinity::response::Response;
+use session_affinity::response::{Failure, Response};
 use session_affinity::router::{Decision, Plan, Router};
 use session_affinity::shared::{Cas, InMemory, SharedData};
 use session_affinity::time::Timestamp;
@@ -20,40 +20,78 @@ const CONFIG: &[u8] = br#"{
 }"#;
 
 fuzz_target!(|input: (u64, Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)| {
-    let (now, row, states, wheel, plan) = input;
+    let (now, row, record, wheel, plan) = input;
     let now = Timestamp::from_millis(now);
     let shared = InMemory::default();
     let seed = Seed::agree(&shared, [7; 16]);
     let router = Router::new(Config::parse(CONFIG).unwrap(), seed);
+    let pool = &router.config().pools[0];
+    let entry_of = |key: &str| {
+        let credential = pool.credentials.iter().find(|it| it.cooldown_key == key);
+        credential.map_or(0, |credential| credential.entry)
+    };
     for key in router.shared_keys().collect::<Vec<_>>() {
         let value = match key.split('/').nth(1) {
-            Some("binding" | "cursor") => &row,
-            Some("credential") => &states,
-            Some("wheel") => &wheel,
+            Some("binding" | "cursor") => row.clone(),
+            Some("credential") => of_this_layout(&record, entry_of(&key)),
+            Some("wheel") => wheel.clone(),
             _ => continue,
         };
-        shared.set(&key, value, Cas(0)).unwrap();
+        shared.set(&key, &value, Cas(0)).unwrap();
     }
-    let headers: Headers = [("x-session-id", "1")].into_iter().collect();
+    let headers: Headers = [(":path", "/v1/messages"), ("x-session-id", "1")].into_iter().collect();
     for status in [200, 429, 500] {
         let request = Request::new(&headers, Default::default());
         if let Decision::Route(route) = router.route(&request, &shared, now) {
-            let mut plan = router.plan(&route, now);
-            let headers = Headers::default();
-            let response = Response::Received { status, headers: &headers, body: b"" };
-            router.observe(&mut plan, &response, &shared, now);
+            send(&router, &shared, router.plan(&route, now), status, now);
         }
     }
     if let Some(mut plan) = Plan::decode(&plan) {
         assert_eq!(Plan::decode(&plan.encode()).as_ref(), Some(&plan));
-        plan.pool = router.config().pools[0].fingerprint;
-        for (status, cluster) in [(500, "a"), (200, "")] {
-            router.attempt(&mut plan, cluster, &shared, now);
-            let headers = Headers::default();
-            let response = Response::Received { status, headers: &headers, body: b"" };
-            router.observe(&mut plan, &response, &shared, now);
+        plan.pool = pool.fingerprint;
+        for status in [500, 200] {
+            send(&router, &shared, plan.clone(), status, now);
         }
+        router.abandon(&mut plan, &shared, now);
+        router.observe_cut(&plan, &shared, now);
+        router.earlier_recovery(&plan, &shared, now);
     }
-    let decoded = ReferenceStates::decode(&states);
+    for credential in &pool.credentials {
+        let value = shared.get(&credential.cooldown_key).value;
+        let decoded = Record::decode(&value, credential.entry);
+        assert!(decoded.iter().count() <= COOLDOWNS);
+        let encoded = decoded.encode(credential.entry);
+        assert_eq!(Record::decode(&encoded, credential.entry), decoded);
+    }
+    let decoded = ReferenceStates::decode(&record);
     assert_eq!(ReferenceStates::decode(&decoded.encode()), decoded);
 });
+
+/// A record behind the header of today's layout, so that more than the header is read.
+fn of_this_layout(record: &[u8], entry: u32) -> Vec<u8> {
+    match record.split_first() {
+        Some((first, rest)) if first % 2 == 0 => {
+            let mut value = Record::default().encode(entry);
+            value.extend_from_slice(rest);
+            value
+        }
+        _ => record.to_vec(),
+    }
+}
+
+/// Sends a request attempt after attempt, a bounded number of times.
+fn send(router: &Router, shared: &InMemory, mut plan: Plan, status: u16, now: Timestamp) {
+    let none = Headers::default();
+    for attempt in 0..20 {
+        router.attempt(&mut plan, "", shared, now);
+        let response = match attempt {
+            1 => Response::Failed(Failure::Stale),
+            _ => Response::Received { status, headers: &none, body: b"" },
+        };
+        if router.observe(&mut plan, &response, shared, now).next.is_none() {
+            break;
+        }
+        let decoded = Plan::decode(&plan.encode());
+        assert!(decoded.is_some(), "what is written is read");
+    }
+}
