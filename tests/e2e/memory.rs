@@ -112,13 +112,13 @@ async fn growth(max_bindings: u32, warm_up: u64, requests: u64) -> Result<Memory
 fn request(number: u64) -> Result<Request<Body>> {
     let model = format!("model-{number}");
     let (request, body) = match number % 16 {
-        0 => (Request::get(format!("/v1beta/models/{model}:generateContent")), client::empty()),
+        0 => (Request::post(format!("/v1beta/models/{model}:generateContent")), client::empty()),
         1 => (post("/v1/messages"), body(&json!({"model": model}))),
         2 => (
             post("/v1/messages").header("x-simulate", "status=429; retry-after=3600"),
             body(&json!({"model": model})),
         ),
-        _ => (Request::get("/v1/messages"), client::empty()),
+        _ => (Request::post("/v1/messages"), client::empty()),
     };
     Ok(request.header("x-session-id", format!("session-{number}")).body(body)?)
 }

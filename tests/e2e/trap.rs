@@ -83,7 +83,7 @@ fn trapping(fixture: Fixture) -> Result<Fixture> {
 }
 
 async fn trap(connection: &mut Connection) -> Result<()> {
-    let request = Request::get("/v1/messages").header("x-trap", "now").body(client::empty())?;
+    let request = Request::post("/v1/messages").header("x-trap", "now").body(client::empty())?;
     assert_eq!(connection.send(request).await?.status, StatusCode::SERVICE_UNAVAILABLE);
     Ok(())
 }
@@ -91,7 +91,7 @@ async fn trap(connection: &mut Connection) -> Result<()> {
 /// Without a body, because Envoy closes a connection on which it responds before the body was read.
 async fn request(connection: &mut Connection, session: &str) -> Result<Response> {
     connection
-        .send(Request::get("/v1/messages").header("x-session-id", session).body(client::empty())?)
+        .send(Request::post("/v1/messages").header("x-session-id", session).body(client::empty())?)
         .await
 }
 

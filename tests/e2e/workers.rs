@@ -30,7 +30,7 @@ async fn gateway(workers: u32, max_bindings: u32) -> Result<Gateway> {
 
 /// Without a body and on one path, so that all new sessions take their turns from one cursor.
 fn request(session: u64) -> Result<Request<Body>> {
-    Ok(Request::get("/v1/messages")
+    Ok(Request::post("/v1/messages")
         .header("x-session-id", session.to_string())
         .body(client::empty())?)
 }

@@ -7,8 +7,9 @@
 //! here, too, so that tests, demo and users have the same.
 //!
 //! A configuration is only printed when the filter has accepted its part, and a real Envoy all of
-//! it.
+//! it. Whoever merges its parts into another configuration lets [`check`] look for what is missing.
 
+pub mod check;
 mod clusters;
 pub mod command;
 mod input;
