@@ -3,9 +3,10 @@
 //! All dependencies count, also those of tests, tools and foreign platforms: a list with exceptions
 //! would have to be maintained.
 //!
-//! cargo-deny does this and more, but it would have to be compiled or downloaded for every run of CI,
-//! and this takes a second without a network. Advisories are another matter: they appear without a
-//! change here, so `.github/workflows/advisories.yml` lets cargo-deny look for them on a schedule.
+//! cargo-deny does this and more, but it would have to be compiled or downloaded for every run of
+//! CI, and this takes a second without a network. Advisories are another matter: they appear
+//! without a change here, so `.github/workflows/advisories.yml` lets cargo-deny look for them on a
+//! schedule.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

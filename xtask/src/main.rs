@@ -28,15 +28,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Plays conversations of real clients through a real Envoy, with affinity and without, then
-    /// with a credential at its limit
+    /// Plays sessions of real clients through a real Envoy, with affinity and without, then with a
+    /// credential at its limit
     Demo {
         #[command(flatten)]
         envoy: EnvoyChoice,
-        /// How many conversations, of ten kinds of clients in turn
-        #[arg(long, default_value_t = 20, value_parser = value_parser!(u16).range(1..=500))]
-        conversations: u16,
-        /// How many turns each conversation has
+        /// How many sessions, of ten kinds of clients in turn
+        #[arg(
+            long,
+            alias = "conversations",
+            default_value_t = 20,
+            value_parser = value_parser!(u16).range(1..=500)
+        )]
+        sessions: u16,
+        /// How many turns each session has
         #[arg(long, default_value_t = 6, value_parser = value_parser!(u16).range(1..=50))]
         turns: u16,
     },
@@ -92,8 +97,9 @@ impl EnvoyChoice {
 
 #[derive(clap::Args)]
 struct ComposeChoice {
-    /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages, and
-    /// stand-ins under the names of images that cannot be pulled. For machines of CI, as root
+    /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages,
+    /// and stand-ins under the names of images that cannot be pulled. For machines of CI, as
+    /// root
     #[arg(long)]
     provision: bool,
 }
@@ -111,9 +117,9 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<()> {
     match command {
-        Command::Demo { envoy, conversations, turns } => {
+        Command::Demo { envoy, sessions, turns } => {
             let envoy = prepare::envoy_and_module(envoy.version())?;
-            let size = Size { conversations: conversations.into(), turns: turns.into() };
+            let size = Size { sessions: sessions.into(), turns: turns.into() };
             block_on(demo::demo(&envoy, size))
         }
         Command::Run(arguments) => block_on(run::run(&arguments)),

@@ -48,8 +48,8 @@ pub(crate) fn module() -> Result<()> {
     print(&format!("{path}: {} bytes of at most {}\n", module.size, dist::MAX_SIZE))
 }
 
-/// All that [`test`](fn@test) does, on the pinned version of Envoy and on the oldest one; before it what
-/// needs no Envoy, and after it the docker-compose stack.
+/// All that [`test`](fn@test) does, on the pinned version of Envoy and on the oldest one; before it
+/// what needs no Envoy, and after it the docker-compose stack.
 ///
 /// Installs nothing on the machine but what belongs to the toolchain and to `target/`, unless
 /// `provision` allows it for the docker-compose stack.

@@ -1,8 +1,8 @@
-//! The clients whose conversations the demo holds.
+//! The clients of the demo.
 //!
 //! Headers, the names of the fields and their order are those of a request in
-//! `tests/vectors/client_requests.jsonl`, which was written after the real clients. What is changed
-//! of it stands here.
+//! `tests/vectors/client_requests.jsonl`, which follows the real clients. Here is what differs from
+//! it.
 
 use std::fs;
 
@@ -12,29 +12,29 @@ use serde_json::{Value, json};
 use super::wire::Api;
 use envoy_harness::project_root;
 
-/// One model for each provider, because turns are taken for every model apart: with few
-/// conversations of many models, all would begin at the same credential.
+/// One model for each provider, because every model has a rotation of its own: with few sessions of
+/// many models, all would begin at the same credential.
 const CLAUDE: &str = "claude-sonnet-5";
 const GPT: &str = "gpt-5.6";
 
 /// A kind of client.
 #[derive(Debug)]
 pub struct Client {
-    /// What people call it.
+    /// Its name in the report.
     pub name: &'static str,
-    /// What it speaks.
+    /// The API that it uses.
     pub api: Api,
     /// The name of its requests in the file.
     line: &'static str,
-    /// The id of the conversation in that request, wherever in it.
+    /// The id of the session in that request, wherever it is.
     pub(super) id: Option<&'static str>,
     /// The id of the turn.
     pub(super) turn_id: Option<&'static str>,
-    /// Tokens that its real system prompt has more than the one in the file.
+    /// The tokens that its real system prompt has beyond the one in the file.
     pub(super) system_tokens: usize,
     /// The same for the description of each of its tools.
     pub(super) tool_tokens: usize,
-    /// What this client does otherwise.
+    /// What this client does differently.
     change: fn(&mut Recorded),
 }
 
@@ -98,7 +98,7 @@ pub const CLIENTS: [Client; 10] = [
         change: |request| request.set_model(GPT),
     },
     Client {
-        name: "Chat application",
+        name: "Chat app",
         api: Api::ChatCompletions,
         line: "generic_conversation_id",
         id: Some("c-123"),
@@ -156,8 +156,7 @@ pub const CLIENTS: [Client; 10] = [
 ];
 
 impl Client {
-    /// The first request of this client's conversation with that number, still with the recorded
-    /// question.
+    /// The first request of the session with that number, still with the recorded question.
     pub(super) fn first_request(&self, number: usize) -> Result<Recorded> {
         let mut line = recorded(self.line)?;
         if let Some(id) = self.id {
@@ -176,14 +175,14 @@ impl Client {
     }
 }
 
-/// An id of the same form with another end.
+/// An id of the same form that ends with the number.
 pub(super) fn numbered(id: &str, number: usize) -> String {
     let number = format!("{number:03}");
     let kept = id.len().saturating_sub(number.len());
     format!("{}{number}", id.get(..kept).unwrap_or_default())
 }
 
-/// Replaces a text wherever it stands in a value.
+/// Replaces a text everywhere in a value.
 pub(super) fn replace_text(value: &mut Value, from: &str, to: &str) {
     match value {
         Value::String(text) if text.contains(from) => *text = text.replace(from, to),
@@ -197,7 +196,7 @@ pub(super) fn replace_text(value: &mut Value, from: &str, to: &str) {
     }
 }
 
-/// A request of the file, on its way to become one of the demo.
+/// A request of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
     pub(super) path: String,
@@ -218,8 +217,8 @@ impl Recorded {
     }
 
     /// Gemini CLI is built on the SDK; this leaves out what it adds. It begins every first message
-    /// with the same context, so that without an id in the request its conversations cannot be told
-    /// apart.
+    /// with the same context, so without an id in the request its sessions could not be
+    /// distinguished.
     fn speak_as_gemini_sdk(&mut self) {
         self.headers["user-agent"] = json!("google-genai-sdk/1.41.0 gl-node/v24.3.0");
         if let Some(headers) = self.headers.as_object_mut() {

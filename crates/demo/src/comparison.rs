@@ -1,4 +1,4 @@
-//! The first act: the same conversations twice, with session affinity and without.
+//! The first act: the same sessions twice, with session affinity and without.
 
 use anyhow::{Result, ensure};
 use envoy_harness::gateway::Gateway;
@@ -6,9 +6,9 @@ use envoy_harness::progress::Step;
 use envoy_harness::{Envoy, Version};
 use serde_json::json;
 
-use super::conversation::Traffic;
 use super::replay::{self, Run};
-use super::stage::{Size, WORKERS, check_books};
+use super::session::Traffic;
+use super::stage::{Size, WORKERS, check_totals};
 
 /// The same traffic, twice.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Comparison {
     pub envoy: Version,
     /// With session affinity.
     pub with: Run,
-    /// Without it: every request is a new conversation to the filter.
+    /// Without it: to the filter every request is a new session.
     pub without: Run,
 }
 
@@ -26,7 +26,7 @@ pub struct Comparison {
 /// # Errors
 /// If a request fails.
 pub async fn compare(envoy: &Envoy, size: Size) -> Result<Comparison> {
-    let traffic = Traffic::new(size.conversations, size.turns)?;
+    let traffic = Traffic::new(size.sessions, size.turns)?;
     Ok(Comparison {
         envoy: envoy.version,
         with: run(envoy, "with affinity", true, traffic.clone()).await?,
@@ -37,32 +37,29 @@ pub async fn compare(envoy: &Envoy, size: Size) -> Result<Comparison> {
 async fn run(envoy: &Envoy, name: &str, affinity: bool, traffic: Traffic) -> Result<Run> {
     let step = Step::of_parts(name, traffic.order.len() as u64);
     step.say("starting Envoy");
-    let edit =
-        |filter: &mut serde_json::Value| filter["routing"]["session_affinity"] = json!(affinity);
-    let gateway = Gateway::start(envoy, WORKERS, |fixture| fixture.edit_filter(edit)).await?;
+    let gateway = Gateway::start(envoy, WORKERS, |fixture| {
+        fixture.edit_filter(|filter| filter["routing"]["session_affinity"] = json!(affinity))
+    })
+    .await?;
     step.say("requests");
     let run = replay::replay(gateway.envoy.address(), traffic, || step.advance()).await?;
-    check_books(run.turns(), &gateway.providers)?;
+    check_totals(run.turns(), &gateway.providers)?;
     gateway.stop().await?;
-    step.done(&format!(
-        "{} conversations, {} requests",
-        run.conversations.len(),
-        run.turns().count()
-    ));
+    step.done(&format!("{} sessions, {} requests", run.sessions.len(), run.turns().count()));
     Ok(run)
 }
 
 impl Comparison {
-    /// Whether affinity has kept its promise.
+    /// Checks that affinity kept every session on one credential.
     ///
     /// # Errors
-    /// The conversations that were served by more than one credential although there was affinity.
+    /// The sessions that it did not.
     pub fn check(&self) -> Result<()> {
-        let moved = self.with.conversations.iter().filter(|track| track.credentials().len() != 1);
+        let moved = self.with.sessions.iter().filter(|track| track.credentials().len() != 1);
         let moved: Vec<_> = moved.map(|track| track.title.as_str()).collect();
         ensure!(
             moved.is_empty(),
-            "not on one credential, although affinity was on: {}",
+            "not on one credential in spite of affinity: {}",
             moved.join(", ")
         );
         Ok(())

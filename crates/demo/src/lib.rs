@@ -1,19 +1,19 @@
-//! `cargo xtask demo`, in two acts. In the first the same conversations go through a real Envoy
-//! twice, with session affinity and without, and it is seen what that means for the providers'
-//! prompt caches. In the second ([`limit`]) a credential runs into its limit.
+//! `cargo xtask demo`, in two acts. In the first ([`compare`]) the same sessions go through a real
+//! Envoy twice, with session affinity and without, and the report shows what that means for the
+//! prompt caches of the providers. In the second ([`limit`]) a credential reaches its rate limit.
 //!
-//! Both runs of the first act send the same bytes in the same order ([`conversation`]; the
-//! simulated models answer a prompt alike on every account). Each run has an Envoy and providers
-//! that have just been started.
+//! Both runs of the first act send the same bytes in the same order ([`session`]; the simulated
+//! models write the same response to a prompt, whatever the credential). Each run has its own Envoy
+//! and its own providers, started for it.
 
 #![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
 
 pub mod client;
 mod comparison;
-pub mod conversation;
 pub mod limit;
 pub mod replay;
 pub mod report;
+pub mod session;
 mod stage;
 mod table;
 mod text;
@@ -37,21 +37,20 @@ pub use self::wire::Api;
 pub struct Played {
     /// With affinity and without.
     pub comparison: Comparison,
-    /// A credential runs into its limit; `None` on an Envoy that cannot ask another one within a
-    /// request.
+    /// A credential at its rate limit; `None` on an Envoy that cannot fail over within a request.
     pub limit: Option<Limit>,
 }
 
 /// Plays both acts and prints the report.
 ///
 /// # Errors
-/// If a request fails, a conversation moves although there is affinity, or a client notices that a
-/// credential is limited.
+/// If a request fails, a session moves despite affinity, or a client notices that a credential is
+/// limited.
 pub async fn demo(envoy: &Envoy, size: Size) -> Result<()> {
     let mut shutdown = Shutdown::listen()?;
     let played = tokio::select! {
         played = play(envoy, size) => played?,
-        // What is running ends with the future that holds it.
+        // Envoy and the providers end with the future that holds them.
         () = shutdown.requested() => bail!("interrupted before the end"),
     };
     let terminal = std::io::stdout().is_terminal();
@@ -69,10 +68,10 @@ async fn play(envoy: &Envoy, size: Size) -> Result<Played> {
 }
 
 impl Played {
-    /// Whether affinity and failover have kept their promises.
+    /// Checks what affinity and failover promise.
     ///
     /// # Errors
-    /// Which promise was broken, and for whom.
+    /// The promise that was broken, and for which sessions.
     pub fn check(&self) -> Result<()> {
         self.comparison.check()?;
         self.limit.as_ref().map_or(Ok(()), Limit::check)

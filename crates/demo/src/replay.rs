@@ -1,4 +1,4 @@
-//! Sends the traffic through a gateway and writes down what clients can see of it.
+//! Sends the traffic through a gateway and records what clients see.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -8,27 +8,27 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use hyper::StatusCode;
 
-use super::conversation::{Conversation, Traffic};
-use super::wire::{Answer, Api};
+use super::session::{Session, Traffic};
+use super::wire::{Api, Reply};
 use envoy_harness::client::{self, Protocol, Response};
 use simulated_providers::ACCOUNT_HEADER;
 
-/// Set by `envoy.yaml` to the filter's own words.
+/// The response header in which `envoy.yaml` puts the words of the decision.
 const DECISION_HEADER: &str = "x-session-affinity-decision";
 
-/// What became of the conversations of one run.
+/// The sessions of one run.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// In the order of the traffic.
-    pub conversations: Vec<Track>,
+    pub sessions: Vec<Track>,
 }
 
-/// The way of a conversation over the credentials.
+/// The turns of a session, and where each was served.
 #[derive(Clone, Debug)]
 pub struct Track {
-    /// What people call it.
+    /// Its name in the report.
     pub title: String,
-    /// What it speaks.
+    /// The API that it uses.
     pub api: Api,
     /// In order.
     pub turns: Vec<Turn>,
@@ -37,11 +37,11 @@ pub struct Track {
 /// How a turn was served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// The account whose key the provider saw.
+    /// The credential whose key the provider saw.
     pub credential: String,
-    /// The credentials that were asked before in the same request, and failed.
+    /// The credentials of earlier attempts of the same request, which failed.
     pub failed: Vec<String>,
-    /// The outcome of the filter's decision.
+    /// The outcome of the decision.
     pub outcome: String,
     /// Where the filter found the session; `None` if it did not look for one.
     pub source: Option<String>,
@@ -51,10 +51,10 @@ pub struct Turn {
     pub cached_tokens: u64,
 }
 
-/// An error in place of an answer.
+/// A response with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Of whom, and when: `Codex #1, turn 3`.
+pub struct ErrorResponse {
+    /// To which request: `Codex #1, turn 3`.
     pub request: String,
     /// Its status.
     pub status: StatusCode,
@@ -62,23 +62,23 @@ pub struct Refusal {
     pub message: String,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: answered with {}: {}", self.request, self.status, self.message)
+        write!(formatter, "{}: {}: {}", self.request, self.status, self.message)
     }
 }
 
-impl Error for Refusal {}
+impl Error for ErrorResponse {}
 
 /// Sums over turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Work {
+pub(super) struct Totals {
     pub(super) requests: u64,
     pub(super) prompt_tokens: u64,
     pub(super) cached_tokens: u64,
 }
 
-impl Work {
+impl Totals {
     pub(super) fn of<'a>(turns: impl Iterator<Item = &'a Turn>) -> Self {
         turns.fold(Self::default(), |sum, turn| Self {
             requests: sum.requests + 1,
@@ -99,7 +99,7 @@ impl Work {
 impl Run {
     /// All turns.
     pub fn turns(&self) -> impl Iterator<Item = &Turn> + Clone {
-        self.conversations.iter().flat_map(|track| &track.turns)
+        self.sessions.iter().flat_map(|track| &track.turns)
     }
 }
 
@@ -111,8 +111,8 @@ impl Track {
 }
 
 impl Turn {
-    /// All credentials that were asked, in order.
-    pub fn asked(&self) -> impl Iterator<Item = &str> {
+    /// The credentials of all attempts, in order.
+    pub fn attempted(&self) -> impl Iterator<Item = &str> {
         self.failed.iter().chain([&self.credential]).map(String::as_str)
     }
 
@@ -127,81 +127,80 @@ impl Turn {
     }
 }
 
-/// Holds all conversations, one turn after the other, each request on a connection of its own, so
-/// that a conversation meets all workers of Envoy. `progress` is called after every turn.
+/// Takes all turns, one after the other, each request on a connection of its own, so that a session
+/// reaches all workers of Envoy. `progress` is called after every turn.
 ///
 /// # Errors
 /// The first request that fails.
 pub async fn replay(gateway: SocketAddr, mut traffic: Traffic, progress: impl Fn()) -> Result<Run> {
-    let track = |conversation: &Conversation| {
-        let Conversation { title, client, .. } = conversation;
-        Track { title: title.clone(), api: client.api, turns: Vec::new() }
-    };
-    let mut tracks: Vec<Track> = traffic.conversations.iter().map(track).collect();
+    let mut tracks: Vec<Track> = Vec::new();
+    for Session { title, client, .. } in &traffic.sessions {
+        tracks.push(Track { title: title.clone(), api: client.api, turns: Vec::new() });
+    }
     for index in traffic.order {
-        let conversation = traffic
-            .conversations
-            .get_mut(index)
-            .context("the order names an unknown conversation")?;
-        let track = tracks.get_mut(index).context("every conversation has a track")?;
-        track.turns.push(take_turn(gateway, conversation).await??);
+        let session =
+            traffic.sessions.get_mut(index).context("the order names an unknown session")?;
+        let track = tracks.get_mut(index).context("every session has a track")?;
+        track.turns.push(take_turn(gateway, session).await??);
         progress();
     }
-    Ok(Run { conversations: tracks })
+    Ok(Run { sessions: tracks })
 }
 
-/// Sends the next request of a conversation, which goes on if there is an answer.
+/// Sends the next request of a session, which goes on if the response is no error.
 ///
 /// # Errors
-/// If there is no answer, not even an error, or one that the demo cannot read.
+/// If there is no response, not even an error, or one that the demo cannot read.
 pub(super) async fn take_turn(
     gateway: SocketAddr,
-    conversation: &mut Conversation,
-) -> Result<Result<Turn, Refusal>> {
-    let request = conversation.name_of_turn();
-    let response = client::send(gateway, Protocol::Http1, conversation.request()?)
+    session: &mut Session,
+) -> Result<Result<Turn, ErrorResponse>> {
+    let request = session.name_of_turn();
+    let response = client::send(gateway, Protocol::Http1, session.request()?)
         .await
         .context(request.clone())?;
     if !response.status.is_success() {
-        return Ok(Err(Refusal { request, status: response.status, message: response.text() }));
+        return Ok(Err(ErrorResponse {
+            request,
+            status: response.status,
+            message: response.text(),
+        }));
     }
-    let (turn, answer) = read_turn(conversation.client.api, &response).context(request)?;
-    conversation.go_on(&answer);
+    let (turn, reply) = read_turn(session.client.api, &response).context(request)?;
+    session.go_on(&reply);
     Ok(Ok(turn))
 }
 
 fn read_turn(api: Api, response: &Response) -> Result<(Turn, String)> {
-    let answer = Answer::read(api, response)?;
+    let reply = Reply::read(api, response)?;
     let (credential, failed) = served_by(response)?;
     let turn = Turn {
         credential,
         failed,
         outcome: decision(response, "outcome")
             .next()
-            .context("the filter tells no outcome")?
+            .context("the decision has no outcome")?
             .to_owned(),
         source: decision(response, "source").next().map(str::to_owned),
-        prompt_tokens: answer.prompt_tokens,
-        cached_tokens: answer.cached_tokens,
+        prompt_tokens: reply.prompt_tokens,
+        cached_tokens: reply.cached_tokens,
     };
-    Ok((turn, answer.text))
+    Ok((turn, reply.text))
 }
 
-/// Who served it in the end, and who was asked before. The account must be the one that the filter
-/// chose: between them lie the route, the cluster and the key.
+/// The credential that served the request, and those of failed attempts before it. The provider
+/// must have seen the key of the one that the filter chose: between them are the route, the cluster
+/// and the key.
 fn served_by(response: &Response) -> Result<(String, Vec<String>)> {
-    let account = response
-        .header(ACCOUNT_HEADER)
-        .context("the provider does not say which account served")?;
-    let asked = decision(response, "credential").chain(decision(response, "then"));
-    let mut asked: Vec<String> = asked.map(str::to_owned).collect();
-    let chosen = asked.pop().context("the filter tells no credential")?;
+    let account = response.header(ACCOUNT_HEADER).context("the response has no account")?;
+    let attempts = decision(response, "credential").chain(decision(response, "then"));
+    let mut attempts: Vec<String> = attempts.map(str::to_owned).collect();
+    let chosen = attempts.pop().context("the decision has no credential")?;
     ensure!(account == chosen, "the filter chose {chosen}, but {account} served");
-    Ok((chosen, asked))
+    Ok((chosen, attempts))
 }
 
-/// The values of a word of the decision: of `credential` in `outcome=hit credential=a then=b`, that
-/// is `a`.
+/// The values of a name in the decision: `a` of `credential` in `outcome=hit credential=a then=b`.
 fn decision<'a>(response: &'a Response, name: &str) -> impl Iterator<Item = &'a str> {
     let words = response.header(DECISION_HEADER).unwrap_or_default().split(' ');
     words
@@ -238,15 +237,15 @@ mod tests {
         }
     }
 
-    fn check(account: &str, decision: &str, asked: &[&str]) {
-        let (turn, answer) = read_turn(Api::Messages, &response(account, decision)).unwrap();
-        assert_eq!(turn.asked().collect::<Vec<_>>(), asked, "{decision}");
+    fn check(account: &str, decision: &str, attempts: &[&str]) {
+        let (turn, reply) = read_turn(Api::Messages, &response(account, decision)).unwrap();
+        assert_eq!(turn.attempted().collect::<Vec<_>>(), attempts, "{decision}");
         assert_eq!((turn.outcome.as_str(), turn.source.as_deref()), ("hit", Some("header")));
-        assert_eq!((answer.as_str(), turn.prompt_tokens, turn.cached_tokens), ("Hello", 100, 60));
+        assert_eq!((reply.as_str(), turn.prompt_tokens, turn.cached_tokens), ("Hello", 100, 60));
     }
 
     #[test]
-    fn the_last_credential_that_was_asked_has_served() {
+    fn the_credential_of_the_last_attempt_has_served() {
         let words = "outcome=hit source=header pool=p credential=p-a session=670d8883";
         check("p-a", words, &["p-a"]);
         check("p-b", &format!("{words} then=p-b"), &["p-a", "p-b"]);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_that_the_filter_did_not_choose_is_an_error() {
+    fn a_key_that_the_filter_did_not_choose_is_an_error() {
         let problem =
             served_by(&response("p-a", "outcome=hit credential=p-a then=p-b")).unwrap_err();
         assert_eq!(problem.to_string(), "the filter chose p-b, but p-a served");

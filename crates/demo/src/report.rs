@@ -1,6 +1,6 @@
-//! What the demo tells people: the way of each conversation, the balance over the credentials, the
-//! tokens that came from caches, with affinity and without side by side; then what became of
-//! conversations when a credential was limited.
+//! The report of the demo: the credentials of each session, the load of each credential and the
+//! tokens from caches, with affinity and without side by side; then what happened to sessions when
+//! a credential was limited.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,17 +8,17 @@ use comfy_table::{Cell, Color, Table};
 
 use super::comparison::Comparison;
 use super::limit::{self, Limit};
-use super::replay::{Run, Track, Turn, Work};
+use super::replay::{Run, Totals, Track, Turn};
 use super::table::{align_right, grouped, table};
 
 /// The whole report. Colours are for a terminal only.
 pub fn render(comparison: &Comparison, limit: Option<&Limit>, terminal: bool) -> String {
     [
-        "CONVERSATIONS: which credential served each turn\n".to_owned(),
-        conversations(comparison, terminal).trim_fmt(),
-        "\nCREDENTIALS: what each had to do, with affinity / without\n".to_owned(),
+        "SESSIONS: the credential of each turn\n".to_owned(),
+        sessions(comparison, terminal).trim_fmt(),
+        "\nCREDENTIALS: the load of each, with affinity / without\n".to_owned(),
         balance(comparison, terminal).trim_fmt(),
-        "\nCACHES: prompt tokens that the providers need not read anew\n".to_owned(),
+        "\nCACHES: prompt tokens that the providers had cached\n".to_owned(),
         caches(comparison, terminal).trim_fmt(),
         uncached(comparison),
         limit.map_or_else(limit::report::absent, |limit| limit::report::render(limit, terminal)),
@@ -27,19 +27,13 @@ pub fn render(comparison: &Comparison, limit: Option<&Limit>, terminal: bool) ->
     .join("\n")
 }
 
-fn conversations(comparison: &Comparison, terminal: bool) -> Table {
-    let mut table = table(
-        ["conversation", "API", "known by", "decisions", "with affinity", "without"],
-        terminal,
-    );
-    for (with, without) in
-        comparison.with.conversations.iter().zip(&comparison.without.conversations)
-    {
+fn sessions(comparison: &Comparison, terminal: bool) -> Table {
+    let mut table = table(["session", "known by", "outcomes", "affinity", "without"], terminal);
+    for (with, without) in comparison.with.sessions.iter().zip(&comparison.without.sessions) {
         let source = with.turns.last().and_then(|turn| turn.source.as_deref());
         table.add_row([
             Cell::new(&with.title),
-            Cell::new(with.api.as_str()),
-            Cell::new(source.map_or("-", place)),
+            Cell::new(source.map_or("-", shown_source)),
             Cell::new(outcomes(with)),
             letters(with),
             letters(without),
@@ -48,10 +42,10 @@ fn conversations(comparison: &Comparison, terminal: bool) -> Table {
     table
 }
 
-/// Where a client puts what the filter knows its conversation by.
-fn place(source: &str) -> &str {
+/// Where the client puts what the filter knows the session by.
+fn shown_source(source: &str) -> &str {
     match source {
-        "claude" | "user" => "metadata.user_id",
+        "claude" | "user" => "user_id",
         "header" => "X-Session-ID",
         "amp" => "X-Amp-Thread-Id",
         "codex" => "session-id",
@@ -61,7 +55,7 @@ fn place(source: &str) -> &str {
     }
 }
 
-/// Such as `miss inherit 4×hit`.
+/// The outcomes of all turns, such as `miss inherit 4×hit`.
 fn outcomes(track: &Track) -> String {
     let same = track.turns.chunk_by(|one, other| one.outcome == other.outcome);
     let words = same.filter_map(|turns| match turns {
@@ -71,106 +65,116 @@ fn outcomes(track: &Track) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The last letters of the names, which is all in which the credentials of one provider differ.
+/// The last letters of the names, in which alone the credentials of one provider differ.
 fn letters(track: &Track) -> Cell {
     let letters: Vec<&str> = track.turns.iter().map(Turn::letter).collect();
     let color = if track.credentials().len() == 1 { Color::Green } else { Color::Yellow };
-    Cell::new(letters.join(" ")).fg(color)
+    Cell::new(letters.concat()).fg(color)
 }
 
 fn balance(comparison: &Comparison, terminal: bool) -> Table {
     let mut table =
-        table(["credential", "conversations", "requests", "prompt tokens", "from cache"], terminal);
+        table(["credential", "sessions", "requests", "prompt tokens", "from cache"], terminal);
     let both = [&comparison.with, &comparison.without];
     let names: BTreeSet<&str> =
         both.iter().flat_map(|run| run.turns()).map(|turn| turn.credential.as_str()).collect();
     for name in names {
-        let served = |track: &&Track| track.credentials().contains(name);
-        let conversations =
-            both.map(|run| run.conversations.iter().filter(served).count().to_string());
-        let work = both.map(|run| Work::of(run.turns().filter(|turn| turn.credential == name)));
+        let sessions = both.map(|run| sessions_on(name, run).to_string());
+        let totals = both.map(|run| Totals::of(run.turns().filter(|turn| turn.credential == name)));
         table.add_row([
             name.to_owned(),
-            pair(conversations, 2),
-            pair(work.map(|work| work.requests.to_string()), 3),
-            pair(work.map(|work| grouped(work.prompt_tokens)), 9),
-            pair(work.map(|work| work.cached_share()), 4),
+            pair(sessions, 2),
+            pair(totals.map(|totals| totals.requests.to_string()), 3),
+            pair(totals.map(|totals| grouped(totals.prompt_tokens)), 9),
+            pair(totals.map(|totals| totals.cached_share()), 4),
         ]);
     }
     align_right(&mut table, 1..5);
     table
 }
 
+/// How many sessions a credential served.
+fn sessions_on(credential: &str, run: &Run) -> usize {
+    run.sessions.iter().filter(|track| track.credentials().contains(credential)).count()
+}
+
 fn caches(comparison: &Comparison, terminal: bool) -> Table {
     let mut table =
         table(["provider", "prompt tokens", "with affinity", "", "without", ""], terminal);
-    let mut add = |name: &str, with: Work, without: Work| {
-        table.add_row([
-            Cell::new(name),
-            Cell::new(grouped(with.prompt_tokens)),
-            Cell::new(bar(with)).fg(Color::Green),
-            Cell::new(with.cached_share()),
-            Cell::new(bar(without)).fg(Color::Yellow),
-            Cell::new(without.cached_share()),
-        ]);
-    };
     let (with, mut without) = (by_provider(&comparison.with), by_provider(&comparison.without));
     for (name, with) in with {
-        add(name, with, without.remove(name).unwrap_or_default());
+        table.add_row(cached(name, with, without.remove(name).unwrap_or_default()));
     }
-    add("all", Work::of(comparison.with.turns()), Work::of(comparison.without.turns()));
+    let all = [&comparison.with, &comparison.without].map(|run| Totals::of(run.turns()));
+    let [with, without] = all;
+    table.add_row(cached("all", with, without));
     align_right(&mut table, [1, 3, 5]);
     table
 }
 
-/// What the numbers mean.
+/// A row of the table of caches.
+fn cached(name: &str, with: Totals, without: Totals) -> [Cell; 6] {
+    [
+        Cell::new(name),
+        Cell::new(grouped(with.prompt_tokens)),
+        Cell::new(bar(with)).fg(Color::Green),
+        Cell::new(with.cached_share()),
+        Cell::new(bar(without)).fg(Color::Yellow),
+        Cell::new(without.cached_share()),
+    ]
+}
+
+/// The tokens that had to be computed.
 fn uncached(comparison: &Comparison) -> String {
-    let (with, without) = (Work::of(comparison.with.turns()), Work::of(comparison.without.turns()));
+    let (with, without) =
+        (Totals::of(comparison.with.turns()), Totals::of(comparison.without.turns()));
     let factor = without.uncached_tokens() as f64 / with.uncached_tokens().max(1) as f64;
     format!(
-        "\nPrompt tokens not in a cache: {} with affinity, {} without, {factor:.1} times as many.",
+        "\nPrompt tokens not in a cache: {} with affinity,\n{} without, {factor:.1} times as many.",
         grouped(with.uncached_tokens()),
         grouped(without.uncached_tokens()),
     )
 }
 
-/// What they are worth.
+/// What is real and what is simulated.
 fn closing(comparison: &Comparison) -> String {
     format!(
-        "\nReal: Envoy {}, the filter, HTTP. The requests have the wire formats of real clients, made-up\n\
-         texts and one model for each provider; with affinity and without, the same bytes are sent in the\n\
-         same order.\n\
-         Simulated, after the providers' documentation: the models, rate limits, and a prompt cache for each\n\
-         credential, as if each belonged to an organization of its own. Four bytes are a token. It all\n\
-         happens within seconds, so no cache expires. What conversations share, such as system prompts, is\n\
-         cached on every credential after its first use there, with affinity or without.\n\
-         What is simulated and what is not: crates/simulated-providers/src/lib.rs.",
+        "
+Real: Envoy {}, the filter, HTTP. The requests have the wire formats of real
+clients, made-up texts and one model for each provider; with affinity and
+without, the same bytes are sent in the same order.
+Simulated, after the documentation of the providers: the models, rate limits,
+and a prompt cache for each credential, as if each belonged to an organization
+of its own. Four bytes are a token. All of it happens within seconds, so no
+cache expires. What sessions share, such as system prompts, is cached on every
+credential after its first use there, with affinity or without.
+What is simulated and what is not: crates/simulated-providers/src/lib.rs.",
         comparison.envoy,
     )
 }
 
-impl Work {
+impl Totals {
     fn uncached_tokens(self) -> u64 {
         self.prompt_tokens - self.cached_tokens
     }
 }
 
-fn by_provider(run: &Run) -> BTreeMap<&str, Work> {
+fn by_provider(run: &Run) -> BTreeMap<&str, Totals> {
     let names: BTreeSet<&str> = run.turns().map(Turn::provider).collect();
     names
         .into_iter()
-        .map(|name| (name, Work::of(run.turns().filter(|turn| turn.provider() == name))))
+        .map(|name| (name, Totals::of(run.turns().filter(|turn| turn.provider() == name))))
         .collect()
 }
 
-/// A share as a picture.
-fn bar(work: Work) -> String {
-    const LENGTH: usize = 20;
+/// The cached share as a bar.
+fn bar(work: Totals) -> String {
+    const LENGTH: usize = 18;
     let filled = (work.cached_ratio() * LENGTH as f64).round() as usize;
     "█".repeat(filled) + &"░".repeat(LENGTH.saturating_sub(filled))
 }
 
-/// Two values so that those of all rows stand below each other.
+/// Two values, aligned with those of the other rows.
 fn pair([with, without]: [String; 2], width: usize) -> String {
     format!("{with:>width$} / {without:>width$}")
 }
@@ -187,16 +191,17 @@ mod tests {
         Turn { credential, failed, outcome, source, prompt_tokens, cached_tokens }
     }
 
+    fn run([codex, claude]: [Vec<Turn>; 2]) -> Run {
+        let (title, other) = ("Codex #1".into(), "Claude Code 2.1 #1".into());
+        Run {
+            sessions: vec![
+                Track { title, api: Api::Responses, turns: codex },
+                Track { title: other, api: Api::Messages, turns: claude },
+            ],
+        }
+    }
+
     fn comparison() -> Comparison {
-        let run = |turns: [Vec<Turn>; 2]| {
-            let names = [("Codex #1", Api::Responses), ("Claude Code 2.1 #1", Api::Messages)];
-            let track = |((title, api), turns): ((&str, Api), Vec<Turn>)| Track {
-                title: title.into(),
-                api,
-                turns,
-            };
-            Run { conversations: names.into_iter().zip(turns).map(track).collect() }
-        };
         Comparison {
             envoy: "1.40.0".parse().unwrap(),
             with: run([
@@ -225,39 +230,30 @@ mod tests {
     }
 
     #[test]
-    fn with_and_without_stand_side_by_side() {
+    fn with_and_without_are_side_by_side() {
         let report = render(comparison());
-        let has = |words: &[&str]| {
-            let same = |line: &str| {
-                line.split_whitespace().eq(words.iter().flat_map(|word| word.split(' ')))
-            };
-            assert!(report.lines().any(same), "{words:?} in\n{report}");
-        };
-        has(&[
-            "Codex #1",
-            "responses",
-            "first messages",
-            "miss inherit 2×hit",
-            "a a a a",
-            "a b a b",
-        ]);
-        has(&["Claude Code 2.1 #1", "messages", "first messages", "miss", "b", "a"]);
-        has(&["openai-a", "1 / 1", "4 / 2", "4,100,000 / 2,000,000", "73 % / 45 %"]);
-        has(&["openai-b", "0 / 1", "0 / 2", "0 / 2,100,000", "0 % / 48 %"]);
-        has(&["openai", "4,100,000", "███████████████░░░░░ 73 %", "█████████░░░░░░░░░░░ 46 %"]);
-        assert!(
-            report.contains(
-                "not in a cache: 1,101,000 with affinity, 2,201,000 without, 2.0 times as many."
-            ),
-            "{report}"
-        );
+        let rows: Vec<Vec<&str>> =
+            report.lines().map(|line| line.split_whitespace().collect()).collect();
+        for row in [
+            "Codex #1 first messages miss inherit 2×hit aaaa abab",
+            "Claude Code 2.1 #1 first messages miss b a",
+            "openai-a 1 / 1 4 / 2 4,100,000 / 2,000,000 73 % / 45 %",
+            "openai-b 0 / 1 0 / 2 0 / 2,100,000 0 % / 48 %",
+            "openai 4,100,000 █████████████░░░░░ 73 % ████████░░░░░░░░░░ 46 %",
+        ] {
+            let words: Vec<_> = row.split(' ').collect();
+            assert!(rows.contains(&words), "{row:?} in\n{report}");
+        }
+        let sentence =
+            "not in a cache: 1,101,000 with affinity,\n2,201,000 without, 2.0 times as many.";
+        assert!(report.contains(sentence), "{report}");
     }
 
     #[test]
-    fn a_long_conversation_stays_within_the_width() {
+    fn a_long_session_fits_the_width() {
         let mut comparison = comparison();
         for run in [&mut comparison.with, &mut comparison.without] {
-            let turns = &mut run.conversations[0].turns;
+            let turns = &mut run.sessions[0].turns;
             *turns = (0..40).map(|_| turns[0].clone()).collect();
         }
         for line in render(comparison).lines() {
@@ -266,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_that_moves_is_named() {
+    fn a_session_that_moves_is_named() {
         let mut comparison = comparison();
         assert!(comparison.check().is_ok());
-        comparison.with.conversations[0].turns[2].credential = "openai-b".into();
+        comparison.with.sessions[0].turns[2].credential = "openai-b".into();
         assert_eq!(
             comparison.check().unwrap_err().to_string(),
-            "not on one credential, although affinity was on: Codex #1"
+            "not on one credential in spite of affinity: Codex #1"
         );
     }
 }

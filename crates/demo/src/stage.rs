@@ -3,34 +3,41 @@
 use anyhow::{Result, ensure};
 use simulated_providers::Providers;
 
-use super::replay::{Turn, Work};
+use super::replay::{Totals, Turn};
 
-/// Two, so that it is seen that workers share what they know.
+/// More than one, so that the demo also shows that workers share what they learn.
 pub(super) const WORKERS: u32 = 2;
 
-/// How much is said.
+/// How much traffic there is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Conversations, of all clients in turn.
-    pub conversations: usize,
+    /// Sessions; the clients take turns.
+    pub sessions: usize,
     /// Turns of each.
     pub turns: usize,
 }
 
-/// What clients were told must add up to what the providers have written down.
-pub(super) fn check_books<'a>(
+/// Compares what clients saw in responses with what the providers recorded.
+///
+/// # Errors
+/// The account for which they differ.
+pub(super) fn check_totals<'a>(
     turns: impl Iterator<Item = &'a Turn> + Clone,
     providers: &Providers,
 ) -> Result<()> {
     for (account, totals) in providers.totals() {
-        let (requests, prompt_tokens, cached_tokens) =
-            (totals.requests, totals.prompt_tokens, totals.cached_tokens);
-        let asked =
-            turns.clone().flat_map(Turn::asked).filter(|name| **name == account).count() as u64;
-        let served = Work::of(turns.clone().filter(|turn| turn.credential == account));
-        let told = Work { requests: asked, ..served };
-        let booked = Work { requests, prompt_tokens, cached_tokens };
-        ensure!(told == booked, "{account} has booked {booked:?}, but clients were told {told:?}");
+        let recorded = Totals {
+            requests: totals.requests,
+            prompt_tokens: totals.prompt_tokens,
+            cached_tokens: totals.cached_tokens,
+        };
+        let attempts = turns.clone().flat_map(Turn::attempted).filter(|name| **name == account);
+        let served = Totals::of(turns.clone().filter(|turn| turn.credential == account));
+        let seen = Totals { requests: attempts.count() as u64, ..served };
+        ensure!(
+            seen == recorded,
+            "{account} recorded {recorded:?}, but clients saw {seen:?} in the responses"
+        );
     }
     Ok(())
 }

@@ -4,11 +4,10 @@ use comfy_table::{
     Attribute, Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle,
 };
 
-/// Columns of the screen that are used. On a narrower one it wraps the lines, which is easier to
-/// read than cells would be.
-pub(super) const WIDTH: u16 = 100;
+/// The width of the narrowest terminal that people use. Wider tables wrap inside their cells.
+pub(super) const WIDTH: u16 = 80;
 
-/// With commas between groups of three digits.
+/// A number with commas between groups of three digits.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

@@ -1,7 +1,7 @@
 //! Text of the kinds that fill real prompts: guidelines, source files, output of commands.
 //!
-//! It means nothing, but it is as long as the real thing, never the same in two places, and the
-//! same in every run: the numbers of the demo must not depend on luck.
+//! It means nothing, but it is as long as the real thing, never the same twice in a run, and the
+//! same in every run: the numbers of the demo must not depend on chance.
 
 /// Four bytes are one token, as the simulated providers count.
 const BYTES_PER_TOKEN: usize = 4;
@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// What an agent is told about how to work, in its system prompt or in the description of a tool.
+/// Rules of work for an agent, as in a system prompt or in the description of a tool.
 pub(super) fn guidelines(random: &mut Random, tokens: usize) -> String {
     lines(tokens, || {
         let (when, what, why) =
@@ -40,7 +40,7 @@ pub(super) fn guidelines(random: &mut Random, tokens: usize) -> String {
     })
 }
 
-/// What a person who works on code says in a turn: a question, and what belongs to it.
+/// A question about code.
 pub(super) fn question(random: &mut Random) -> String {
     let (task, noun, verb) = (random.pick(&TASKS), random.pick(&NOUNS), random.pick(&VERBS));
     format!("{task} `{verb}_{noun}`.")
@@ -90,7 +90,7 @@ fn test_output(random: &mut Random, tokens: usize) -> String {
     format!("$ cargo test\n{text}")
 }
 
-/// Lines until the text has about so many tokens.
+/// Lines until the text has about this many tokens.
 fn lines(tokens: usize, mut line: impl FnMut() -> String) -> String {
     let mut text = String::with_capacity(tokens * BYTES_PER_TOKEN + 100);
     while text.len() < tokens * BYTES_PER_TOKEN {
@@ -150,10 +150,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_seeds_give_equal_texts_of_about_the_length_asked_for() {
-        let text = |seed| attachment(&mut Random::new(seed), 1000);
-        assert_eq!(text(1), text(1));
-        assert_ne!(text(1), text(2));
-        assert!((4000..4300).contains(&text(1).len()), "{}", text(1).len());
+    fn equal_seeds_give_equal_texts_of_about_the_given_length() {
+        let [one, again, other] = [1, 1, 2].map(|seed| attachment(&mut Random::new(seed), 1000));
+        assert_eq!(one, again);
+        assert_ne!(one, other);
+        assert!((4000..4300).contains(&one.len()), "{}", one.len());
     }
 }

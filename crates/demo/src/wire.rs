@@ -1,12 +1,12 @@
-//! How a conversation grows in each API: where questions and answers go, where the bulk of a prompt
-//! is, what the answer says.
+//! The APIs of the clients: where questions and replies go in a request, where the bulk of a prompt
+//! is, and what a response contains.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use envoy_harness::client::Response;
 
-/// An API that the demo's clients speak.
+/// An API that clients of the demo use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// Anthropic Messages.
@@ -20,17 +20,7 @@ pub enum Api {
 }
 
 impl Api {
-    /// A short name for people.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Messages => "messages",
-            Self::ChatCompletions => "chat",
-            Self::Responses => "responses",
-            Self::GenerateContent => "gemini",
-        }
-    }
-
-    /// Takes the question out of a recorded first request. What the client itself puts before it
+    /// Removes the question from a recorded first request. What the client itself puts before it
     /// stays: system messages, reminders, the environment.
     pub(super) fn remove_question(self, body: &mut Value) {
         let Some(messages) = self.messages(body) else { return };
@@ -50,7 +40,7 @@ impl Api {
         }
     }
 
-    /// Adds what the user says: a question and what is attached to it.
+    /// Adds a question and what is attached to it.
     pub(super) fn ask(self, body: &mut Value, question: &str, attachment: &str) {
         let texts = [question, attachment];
         let Some(messages) = self.messages(body) else { return };
@@ -81,8 +71,8 @@ impl Api {
         }
     }
 
-    /// Adds what the model has answered.
-    pub(super) fn answer(self, body: &mut Value, text: &str) {
+    /// Adds the reply of the model.
+    pub(super) fn add_reply(self, body: &mut Value, text: &str) {
         let message = match self {
             Self::Messages => {
                 json!({"role": "assistant", "content": [{"type": "text", "text": text}]})
@@ -98,9 +88,8 @@ impl Api {
         }
     }
 
-    /// The text of the system prompt, to be made as long as it is in life. A Messages request gets
-    /// one that ends with a cache breakpoint, as every client sets it that wants to use the cache
-    /// at all.
+    /// The text of the system prompt, to be made as long as in production. In a Messages request it
+    /// ends with a cache breakpoint, as with every client that uses the cache.
     pub(super) fn system_prompt(self, body: &mut Value) -> Option<&mut Value> {
         match self {
             Self::Messages => {
@@ -116,7 +105,7 @@ impl Api {
         }
     }
 
-    /// The descriptions of the tools, for the same reason.
+    /// The descriptions of the tools, to be made as long as in production.
     pub(super) fn tool_descriptions(self, body: &mut Value) -> impl Iterator<Item = &mut Value> {
         let (list, description) = match self {
             Self::Messages | Self::Responses => ("/tools", "/description"),
@@ -137,8 +126,8 @@ impl Api {
     }
 }
 
-/// The third breakpoint of Claude Code, beside those in `system`: it moves on with the end of the
-/// conversation.
+/// The third breakpoint of Claude Code, beside those in `system`: it moves with the end of the
+/// messages.
 fn move_breakpoint(body: &mut Value) {
     let control = body
         .pointer("/system/0/cache_control")
@@ -155,26 +144,26 @@ fn move_breakpoint(body: &mut Value) {
     }
 }
 
-/// What a client learns from a response.
+/// The reply of a model, and its usage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) text: String,
     pub(super) prompt_tokens: u64,
     pub(super) cached_tokens: u64,
 }
 
-impl Answer {
+impl Reply {
     /// Reads a response, in one piece or as a stream of events, up to the usage that the provider
     /// reports.
     pub(super) fn read(api: Api, response: &Response) -> Result<Self> {
         let documents = documents(response)?;
         let text: String = documents.iter().flat_map(|document| texts(api, document)).collect();
-        ensure!(!text.is_empty(), "the answer has no text: {}", response.text());
+        ensure!(!text.is_empty(), "the response has no text: {}", response.text());
         let (prompt_tokens, cached_tokens) = documents
             .iter()
             .rev()
             .find_map(|document| usage(api, document))
-            .context("the answer has no usage")?;
+            .context("the response has no usage")?;
         Ok(Self { text, prompt_tokens, cached_tokens })
     }
 }
@@ -191,55 +180,68 @@ fn documents(response: &Response) -> Result<Vec<Value>> {
         .filter(|data| *data != "[DONE]");
     events
         .map(|data| {
-            serde_json::from_str(data).with_context(|| format!("an event is no JSON: {data}"))
+            serde_json::from_str(data).with_context(|| format!("an event is not JSON: {data}"))
         })
         .collect()
 }
 
 fn texts(api: Api, document: &Value) -> Vec<&str> {
-    let parts =
-        |pointer: &str| document.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
     match api {
-        Api::Messages => text("/content/0/text").or(text("/delta/text")).into_iter().collect(),
-        Api::ChatCompletions => text("/choices/0/message/content")
-            .or(text("/choices/0/delta/content"))
-            .into_iter()
-            .collect(),
-        // A stream repeats the whole answer in its last event, in which it also reports usage.
-        Api::Responses => parts("/output/0/content")
-            .chain(parts("/response/output/0/content"))
-            .filter_map(|part| part["text"].as_str())
-            .collect(),
-        Api::GenerateContent => {
-            parts("/candidates/0/content/parts").filter_map(|part| part["text"].as_str()).collect()
+        Api::Messages => first_text(document, ["/content/0/text", "/delta/text"]),
+        Api::ChatCompletions => {
+            first_text(document, ["/choices/0/message/content", "/choices/0/delta/content"])
         }
+        // The last event of a stream repeats the whole reply and reports usage.
+        Api::Responses => {
+            part_texts(document, &["/output/0/content", "/response/output/0/content"])
+        }
+        Api::GenerateContent => part_texts(document, &["/candidates/0/content/parts"]),
     }
+}
+
+/// The text at the first of these pointers that leads to one.
+fn first_text<'d>(document: &'d Value, pointers: [&str; 2]) -> Vec<&'d str> {
+    let texts = pointers.iter().filter_map(|pointer| document.pointer(pointer)?.as_str());
+    texts.take(1).collect()
+}
+
+/// The texts of the parts in these lists.
+fn part_texts<'d>(document: &'d Value, lists: &[&str]) -> Vec<&'d str> {
+    let parts = lists.iter().filter_map(|list| document.pointer(list)?.as_array()).flatten();
+    parts.filter_map(|part| part["text"].as_str()).collect()
 }
 
 /// Tokens of the prompt, and how many of them were cached. A number that is zero may be left out.
 fn usage(api: Api, document: &Value) -> Option<(u64, u64)> {
-    let places = match api {
+    let pointers = match api {
         Api::Messages => ["/usage", "/message/usage"],
         Api::Responses => ["/usage", "/response/usage"],
         Api::ChatCompletions => ["/usage", "/usage"],
         Api::GenerateContent => ["/usageMetadata", "/usageMetadata"],
     };
-    let usage = places
+    let usage = pointers
         .iter()
-        .find_map(|place| document.pointer(place).filter(|usage| usage.is_object()))?;
-    let number = |pointer: &str| usage.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+        .find_map(|pointer| document.pointer(pointer).filter(|usage| usage.is_object()))?;
     Some(match api {
         Api::Messages => {
-            let cached = number("/cache_read_input_tokens");
-            (number("/input_tokens") + number("/cache_creation_input_tokens") + cached, cached)
+            let cached = number(usage, "/cache_read_input_tokens");
+            let written = number(usage, "/cache_creation_input_tokens");
+            (number(usage, "/input_tokens") + written + cached, cached)
         }
         Api::ChatCompletions => {
-            (number("/prompt_tokens"), number("/prompt_tokens_details/cached_tokens"))
+            (number(usage, "/prompt_tokens"), number(usage, "/prompt_tokens_details/cached_tokens"))
         }
-        Api::Responses => (number("/input_tokens"), number("/input_tokens_details/cached_tokens")),
-        Api::GenerateContent => (number("/promptTokenCount"), number("/cachedContentTokenCount")),
+        Api::Responses => {
+            (number(usage, "/input_tokens"), number(usage, "/input_tokens_details/cached_tokens"))
+        }
+        Api::GenerateContent => {
+            (number(usage, "/promptTokenCount"), number(usage, "/cachedContentTokenCount"))
+        }
     })
+}
+
+fn number(usage: &Value, pointer: &str) -> u64 {
+    usage.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -259,12 +261,12 @@ mod tests {
             body: body.to_owned().into(),
             trailers: None,
         };
-        let expected = Answer { text: "Hello there".into(), prompt_tokens: 100, cached_tokens: 60 };
-        assert_eq!(Answer::read(api, &response).unwrap(), expected, "{api:?} {content_type}");
+        let expected = Reply { text: "Hello there".into(), prompt_tokens: 100, cached_tokens: 60 };
+        assert_eq!(Reply::read(api, &response).unwrap(), expected, "{api:?} {content_type}");
     }
 
     #[test]
-    fn answers_in_one_piece_are_read() {
+    fn replies_in_one_piece_are_read() {
         let anthropic = r#"{"content":[{"type":"text","text":"Hello there"}],
             "usage":{"input_tokens":10,"cache_creation_input_tokens":30,"cache_read_input_tokens":60}}"#;
         let chat = r#"{"choices":[{"message":{"content":"Hello there"}}],
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn streamed_answers_are_put_together() {
+    fn streamed_replies_are_put_together() {
         let anthropic = concat!(
             "event: message_start\ndata: {\"message\":{\"usage\":{\"input_tokens\":40,\"cache_read_input_tokens\":60}}}\n\n",
             "event: content_block_delta\ndata: {\"delta\":{\"text\":\"Hello \"}}\n\n",

@@ -1,4 +1,4 @@
-//! The admin interface of a running Envoy: what it counts and where it listens.
+//! The admin interface of a running Envoy: its statistics, and where it listens.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ impl Admin {
         let response = client::send(self.address, Protocol::Http1, request).await?;
         ensure!(
             response.status.is_success(),
-            "admin {path} answered {}: {}",
+            "admin {path}: {}: {}",
             response.status,
             response.text()
         );
@@ -42,11 +42,9 @@ impl Admin {
 
 /// Histograms and texts are left out: they have no single number.
 fn parse_stats(text: &str, prefix: &str) -> BTreeMap<String, u64> {
-    let number = |line: &str| {
-        let (name, value) = line.rsplit_once(": ")?;
-        Some((name.to_owned(), value.parse().ok()?))
-    };
-    text.lines().filter(|line| line.starts_with(prefix)).filter_map(number).collect()
+    let lines = text.lines().filter(|line| line.starts_with(prefix));
+    let pairs = lines.filter_map(|line| line.rsplit_once(": "));
+    pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
 }
 
 fn parse_listeners(text: &str) -> Result<BTreeMap<String, SocketAddr>> {
@@ -70,18 +68,19 @@ fn parse_listeners(text: &str) -> Result<BTreeMap<String, SocketAddr>> {
         port_value: u16,
     }
     let listeners: Listeners =
-        serde_json::from_str(text).context("admin /listeners answered something else")?;
-    let address = |address: SocketAddress| SocketAddr::from((address.address, address.port_value));
-    let entry =
-        |listener: Listener| (listener.name, address(listener.local_address.socket_address));
-    Ok(listeners.listener_statuses.into_iter().map(entry).collect())
+        serde_json::from_str(text).context("unexpected response of admin /listeners")?;
+    let listeners = listeners.listener_statuses.into_iter().map(|listener| {
+        let SocketAddress { address, port_value } = listener.local_address.socket_address;
+        (listener.name, SocketAddr::from((address, port_value)))
+    });
+    Ok(listeners.collect())
 }
 
-/// What Envoy counts about its listeners, of which it keeps no history.
+/// The statistics of listeners, of which Envoy keeps no history.
 #[derive(Clone, Copy)]
 pub(super) struct ListenerStats {
     live: bool,
-    /// Listeners that the main thread has taken, new or changed.
+    /// Listeners that the main thread has accepted, new or changed.
     taken: u64,
     /// Listeners that a worker serves: each counts once for every worker.
     served: u64,
@@ -93,16 +92,16 @@ pub(super) struct ListenerStats {
 impl ListenerStats {
     pub(super) async fn read(admin: &Admin) -> Result<Self> {
         let stats = admin.stats("").await?;
-        let count = |name: &str| {
-            stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default()
-        };
-        Ok(Self {
-            live: stats.get("server.state") == Some(&0),
-            taken: count("listener_added") + count("listener_modified"),
-            served: count("listener_create_success"),
-            accepted: count("lds.update_success"),
-            rejected: count("lds.update_rejected"),
-        })
+        let [added, modified, served, accepted, rejected] = [
+            "listener_added",
+            "listener_modified",
+            "listener_create_success",
+            "lds.update_success",
+            "lds.update_rejected",
+        ]
+        .map(|name| stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default());
+        let live = stats.get("server.state") == Some(&0);
+        Ok(Self { live, taken: added + modified, served, accepted, rejected })
     }
 
     pub(super) fn is_serving(&self, concurrency: u32) -> bool {
@@ -137,13 +136,14 @@ mod tests {
     #[test]
     fn listeners_are_served_when_every_worker_has_them() {
         let before = ListenerStats { live: true, taken: 1, served: 2, accepted: 1, rejected: 0 };
-        let since = |taken, served, accepted| {
-            ListenerStats { live: true, taken, served, accepted, rejected: 0 }
-                .is_served_since(&before, 2)
-        };
-        assert!(!since(1, 2, 1), "nothing happened yet");
-        assert!(!since(2, 3, 2), "one worker is missing");
-        assert!(since(2, 4, 2));
-        assert!(since(1, 2, 2), "the file was read and nothing had changed");
+        for (taken, served, accepted, is_served, case) in [
+            (1, 2, 1, false, "nothing happened yet"),
+            (2, 3, 2, false, "one worker is missing"),
+            (2, 4, 2, true, "both workers have it"),
+            (1, 2, 2, true, "the file was read and nothing had changed"),
+        ] {
+            let now = ListenerStats { live: true, taken, served, accepted, rejected: 0 };
+            assert_eq!(now.is_served_since(&before, 2), is_served, "{case}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A client that can say what real clients say: HTTP/1.1 and HTTP/2, header values that are not
+//! A client that can send what real clients send: HTTP/1.1 and HTTP/2, header values that are not
 //! UTF-8, bodies in chunks, trailers, server-sent events, WebSockets.
 //!
 //! A connection belongs to one Envoy worker for its whole life. So a [`Connection`] is explicit
@@ -110,7 +110,7 @@ impl Connection {
 async fn handshake(address: SocketAddr, protocol: Protocol) -> Result<Sender> {
     let stream = TokioIo::new(TcpStream::connect(address).await?);
     // The task ends when the sender is dropped and the last response is read; what goes wrong on
-    // the connection is told to the request that suffers from it.
+    // the connection is an error of the request that it affects.
     Ok(match protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1::handshake(stream).await?;
@@ -132,7 +132,7 @@ fn name_host(request: &mut Request<Body>, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// HTTP/2 has a pseudo-header in place of `host`, which hyper makes from the URI.
+/// HTTP/2 has a pseudo-header in place of `host`; hyper makes it from the URI.
 fn name_authority(request: &mut Request<Body>, address: SocketAddr) -> Result<()> {
     let authority = match request.headers_mut().remove(HOST) {
         Some(host) => Authority::try_from(host.as_bytes())?,
@@ -165,7 +165,7 @@ impl Response {
         let body = body
             .collect()
             .await
-            .with_context(|| format!("{}, but its body broke off", parts.status))?;
+            .with_context(|| format!("{}, but its body ended early", parts.status))?;
         let trailers = body.trailers().cloned();
         Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers })
     }
@@ -211,7 +211,7 @@ impl Streaming {
         }
     }
 
-    /// All that was not yet taken as events.
+    /// All that was not yet read as events.
     pub async fn rest(mut self) -> Result<Bytes> {
         while self.read_more().await? {}
         Ok(self.unread.freeze())
@@ -249,7 +249,7 @@ pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed_unsync()
 }
 
-/// A body whose length is not told in advance.
+/// A body without a length in its headers.
 pub fn chunks<Chunk: Into<Bytes>>(chunks: impl IntoIterator<Item = Chunk>) -> Body {
     frames(chunks.into_iter().map(|chunk| Frame::data(chunk.into())).collect())
 }
@@ -284,13 +284,14 @@ mod tests {
     #[test]
     fn http2_takes_the_host_of_the_request_for_its_authority() {
         let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let uri = |request: hyper::http::request::Builder| {
+        for (request, uri) in [
+            (Request::get("/v1?beta=true"), "http://127.0.0.1:80/v1?beta=true"),
+            (Request::get("/v1").header("host", "llm.example"), "http://llm.example/v1"),
+        ] {
             let mut request = request.body(empty()).unwrap();
             name_authority(&mut request, address).unwrap();
             assert!(!request.headers().contains_key(HOST));
-            request.uri().to_string()
-        };
-        assert_eq!(uri(Request::get("/v1?beta=true")), "http://127.0.0.1:80/v1?beta=true");
-        assert_eq!(uri(Request::get("/v1").header("host", "llm.example")), "http://llm.example/v1");
+            assert_eq!(request.uri(), uri);
+        }
     }
 }

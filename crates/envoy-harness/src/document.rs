@@ -1,24 +1,24 @@
-//! Where things are in Envoy's configuration, and how the filter's own is written inside it.
+//! Where things are in the configuration of Envoy, and how that of the filter is written inside it.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 pub(super) const TYPES: &str = "type.googleapis.com";
-/// In a listener, and on a cluster.
+/// In a listener and on a cluster.
 const ROOT_IDS: [&str; 2] = ["session_affinity", "session_affinity_upstream"];
 const NO_PLUGIN: &str = "there is no wasm filter with the root_id session_affinity";
 
-/// How the filter's configuration is written inside Envoy's.
+/// How the configuration of the filter is written inside that of Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// As a part of the document. Envoy's documentation promises JSON to the filter, but 1.36 to
-    /// 1.40 hand over the serialized message `google.protobuf.Struct`.
+    /// As a part of the document. The documentation of Envoy promises JSON to the filter, but 1.36
+    /// to 1.40 pass the serialized message `google.protobuf.Struct`.
     Struct,
     /// As one string of JSON, which reaches the filter as it is.
     StringValue,
 }
 
-/// Reads the configurations of all plugins, wherever they stand, as objects.
+/// Reads the configurations of all plugins as objects.
 pub(super) fn decode_configurations(document: &mut Value) -> Result<Encoding> {
     let mut encodings = Vec::new();
     for plugin in plugins(document)? {
@@ -36,9 +36,9 @@ fn decode_configuration(plugin: &mut Value) -> Result<Encoding> {
         Some("Struct") => Ok(Encoding::Struct),
         Some("StringValue") => {
             let text =
-                any["value"].as_str().context("the configuration of the filter is no string")?;
-            any["value"] =
-                serde_json::from_str(text).context("the configuration of the filter is no JSON")?;
+                any["value"].as_str().context("the configuration of the filter is not a string")?;
+            any["value"] = serde_json::from_str(text)
+                .context("the configuration of the filter is not JSON")?;
             Ok(Encoding::StringValue)
         }
         _ => bail!("the configuration of the filter is neither a Struct nor a StringValue"),
@@ -60,28 +60,27 @@ pub(super) fn encode_configurations(document: &mut Value, encoding: Encoding) ->
     Ok(())
 }
 
-/// The configuration of the filter, which is the same wherever the filter stands, as one object for
-/// all places.
+/// Edits the configuration of the filter, which is the same in the listener and on all clusters.
 pub(super) fn edit_configurations(
     document: &mut Value,
     edit: impl FnOnce(&mut Value),
 ) -> Result<()> {
-    let mut places = Vec::new();
+    let mut configurations = Vec::new();
     for plugin in plugins(document)? {
-        places.push(
+        configurations.push(
             configuration_any(plugin)?
                 .get_mut("value")
                 .context("the configuration of the filter has no value")?,
         );
     }
-    let (first, others) = places.split_first_mut().context(NO_PLUGIN)?;
+    let (first, others) = configurations.split_first_mut().context(NO_PLUGIN)?;
     ensure!(others.iter().all(|other| other == first), "the configurations of the filter differ");
     edit(first);
     others.iter_mut().for_each(|other| (*other).clone_from(first));
     Ok(())
 }
 
-/// The paths of the module, wherever it is loaded.
+/// The paths of the module, in the listener and on all clusters.
 pub(super) fn module_filenames(document: &mut Value) -> Result<Vec<&mut Value>> {
     let mut filenames = Vec::new();
     for plugin in plugins(document)? {
@@ -147,7 +146,7 @@ pub(super) fn array<'value>(
 }
 
 pub(super) fn replace(value: &mut Value, pointer: &str, new: Value) {
-    if let Some(place) = value.pointer_mut(pointer) {
-        *place = new;
+    if let Some(old) = value.pointer_mut(pointer) {
+        *old = new;
     }
 }

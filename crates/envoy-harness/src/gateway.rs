@@ -1,5 +1,5 @@
-//! A whole set-up, running: simulated providers, and a real Envoy with the filter in front of them,
-//! in one of the configurations that are shipped.
+//! A whole set-up: simulated providers, and a real Envoy with the filter in front of them, in one
+//! of the shipped configurations.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,9 +18,9 @@ const PORTS: [(u16, Vendor); 3] =
 
 /// A running gateway. Both parts end when it is dropped; [`Gateway::stop`] also waits for it.
 pub struct Gateway {
-    /// The Envoy that clients talk to.
+    /// The Envoy that serves clients.
     pub envoy: Process,
-    /// What it talks to.
+    /// The providers behind it.
     pub providers: Providers,
     /// How it is wired.
     pub mode: Mode,
@@ -64,8 +64,7 @@ impl Gateway {
         Ok(Self { envoy, providers, mode })
     }
 
-    /// The configuration that this gateway was started from, in front of its providers, before any
-    /// edit.
+    /// The configuration of this gateway, in front of its providers, without any edit.
     pub fn fixture(&self) -> Result<Fixture> {
         Self::fixture_of(self.mode, &self.providers)
     }
@@ -84,15 +83,15 @@ impl Gateway {
         Fixture::shipped(mode)?.on_free_ports().with_providers(&addresses)
     }
 
-    /// The environment variables from which Envoy or the filter takes the API keys.
+    /// The environment variables from which Envoy or the filter reads the API keys.
     pub fn environment(providers: &Providers) -> Vec<(String, String)> {
         providers.accounts().iter().map(|account| account.environment()).collect()
     }
 
-    /// Ends Envoy, then the providers, and gives everything that Envoy wrote.
+    /// Ends Envoy, then the providers, and returns everything that Envoy logged.
     ///
     /// # Errors
-    /// If Envoy had ended before, with its last words.
+    /// If Envoy had ended before, with what it logged last.
     pub async fn stop(self) -> Result<Vec<String>> {
         let log = self.envoy.stop().await;
         self.providers.stop().await;

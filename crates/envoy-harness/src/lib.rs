@@ -1,8 +1,16 @@
-//! A real Envoy for tests, demo and benchmarks: found or installed, configured as shipped, run as a
-//! child process, and talked to.
+//! A real Envoy for tests, the demo and benchmarks: found or installed, configured as shipped, run
+//! as a child process, with a client for it.
 //!
-//! Nothing here imitates Envoy. What it does with headers, bodies and upgrades is what the filter
-//! must live with, so the stories are told on the binary that users run.
+//! Nothing here imitates Envoy. The filter must cope with what Envoy does to headers, bodies and
+//! upgrades, so the e2e tests run on the binary that users run.
+//!
+//! | to | see |
+//! |---|---|
+//! | find or install an Envoy | [`find`] |
+//! | configure it | [`Fixture`], [`Mode`] |
+//! | run it | [`Process`], or with simulated providers behind it [`gateway`] |
+//! | send requests | [`client`] |
+//! | build the module | [`module`] |
 
 #![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
 

@@ -20,7 +20,7 @@ pub(super) struct Log {
     lines: Arc<watch::Sender<Lines>>,
 }
 
-/// A place in the log: the number of lines before it. The default is its beginning.
+/// A position in the log: the number of lines before it. The default is its beginning.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mark(usize);
 
@@ -33,6 +33,10 @@ struct Lines {
 impl Lines {
     fn since(&self, mark: Mark) -> impl Iterator<Item = &String> {
         self.kept.iter().skip(mark.0.saturating_sub(self.dropped))
+    }
+
+    fn line_with(&self, text: &str, mark: Mark) -> Option<&String> {
+        self.since(mark).find(|line| line.contains(text))
     }
 
     fn end(&self) -> Mark {
@@ -83,9 +87,9 @@ impl Log {
     pub(super) async fn wait_for(&self, text: &str, mark: Mark) -> Result<String> {
         patiently(&format!("waiting for a log line with {text:?}"), async {
             let mut lines = self.lines.subscribe();
-            let has_line = |lines: &Lines| lines.since(mark).any(|line| line.contains(text));
-            let lines = lines.wait_for(has_line).await.context("the log is closed")?;
-            lines.since(mark).find(|line| line.contains(text)).cloned().context("the line is gone")
+            let lines = lines.wait_for(|lines| lines.line_with(text, mark).is_some());
+            let lines = lines.await.context("the log is closed")?;
+            lines.line_with(text, mark).cloned().context("the line is gone")
         })
         .await
     }

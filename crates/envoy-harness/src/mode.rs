@@ -1,5 +1,5 @@
-//! The modes in which Envoy can be wired: how it learns which credential serves a request, and where
-//! a request that failed goes next.
+//! The modes in which Envoy can be wired: how it learns which credential serves a request, and
+//! where a request that failed goes next.
 
 use clap::ValueEnum;
 
@@ -11,12 +11,12 @@ use super::version::{FLOOR, Version};
 pub enum Mode {
     /// A cluster for every credential, and failover within a request from one to the other
     Clusters,
-    /// A cluster for every pool, into whose requests the filter puts the key of each attempt
+    /// A cluster for every pool; the filter puts the key of each attempt into the request
     Keys,
-    /// A cluster for every pool of self-hosted replicas, among whose endpoints the filter chooses
+    /// A cluster for every pool of self-hosted replicas; the filter chooses the endpoint
     Replicas,
-    /// A cluster for every credential; a request that fails is the client's to repeat, and the next
-    /// goes elsewhere
+    /// A cluster for every credential; the client repeats a request that fails, and it goes
+    /// elsewhere
     NextRequest,
 }
 
@@ -34,7 +34,7 @@ impl Mode {
         }
     }
 
-    /// The oldest Envoy that has what it needs: for another cluster in every attempt,
+    /// The oldest Envoy with all that it needs. Another cluster for every attempt needs
     /// `refresh_cluster_on_retry`.
     pub fn oldest_envoy(self) -> Version {
         match self {
@@ -43,7 +43,7 @@ impl Mode {
         }
     }
 
-    /// Whether this Envoy has what it needs.
+    /// Whether this Envoy has all that it needs.
     pub fn runs_on(self, version: Version) -> bool {
         version >= self.oldest_envoy()
     }
@@ -54,7 +54,7 @@ impl Mode {
         if Self::Clusters.runs_on(version) { Self::Clusters } else { Self::NextRequest }
     }
 
-    /// The configuration that is shipped, as seen from the root of the project.
+    /// The configuration that is shipped, relative to the root of the project.
     pub fn shipped_file(self) -> &'static str {
         match self {
             Self::Clusters => "envoy.yaml",
@@ -64,7 +64,7 @@ impl Mode {
         }
     }
 
-    /// What it was made from, as seen from the root of the project.
+    /// What it was made from, relative to the root of the project.
     pub fn shipped_input(self) -> &'static str {
         match self {
             Self::Replicas => "examples/replicas.json",
@@ -90,11 +90,14 @@ mod tests {
 
     #[test]
     fn the_demo_runs_on_every_supported_envoy() {
-        let mode = |version: &str| Mode::of_demo_on(version.parse().unwrap());
-        assert_eq!(mode("1.36.4"), Mode::NextRequest);
-        assert_eq!(mode("1.38.9"), Mode::NextRequest);
-        assert_eq!(mode("1.39.0"), Mode::Clusters);
-        assert_eq!(mode("1.40.0"), Mode::Clusters);
+        for (version, mode) in [
+            ("1.36.4", Mode::NextRequest),
+            ("1.38.9", Mode::NextRequest),
+            ("1.39.0", Mode::Clusters),
+            ("1.40.0", Mode::Clusters),
+        ] {
+            assert_eq!(Mode::of_demo_on(version.parse().unwrap()), mode, "{version}");
+        }
         assert!(Mode::ALL.iter().all(|mode| mode.runs_on(super::super::version::PINNED)));
     }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::project::project_root;
 use super::target::TARGET;
@@ -48,38 +48,38 @@ pub fn build_with_trap() -> Result<Module> {
     put(&project_root().join("target/trap"), &output.stdout)
 }
 
-/// Builds it as [`build`] does, but passes on what cargo says, line by line, instead of letting it
-/// write to the terminal. If the build fails, all of that is in the error.
+/// Builds it as [`build`] does, but passes the output of cargo on, line by line, instead of writing
+/// it to the terminal. If the build fails, the error has all of it.
 pub fn build_silently(mut progress: impl FnMut(&str)) -> Result<Module> {
     let mut child = cargo().stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let mut told = String::new();
-    // Both at once: cargo waits when nobody reads one of them.
+    let mut printed = String::new();
+    // Both at once: cargo blocks while one of them is not read.
     let messages = thread::scope(|scope| {
         let messages = scope.spawn(|| read_all(stdout.context("cargo has no stdout")?));
         for line in BufReader::new(stderr.context("cargo has no stderr")?).lines() {
-            let line = line.context("cannot read what cargo says")?;
+            let line = line.context("cannot read the output of cargo")?;
             progress(&line);
-            told.push_str(&line);
-            told.push('\n');
+            printed.push_str(&line);
+            printed.push('\n');
         }
         messages.join().map_err(|_| anyhow!("cannot read the messages of cargo"))?
     });
     let status = child.wait().context("cannot wait for cargo")?;
-    ensure!(status.success(), "the filter cannot be built:\n{told}");
+    ensure!(status.success(), "the filter cannot be built:\n{printed}");
     put(&project_root().join("dist"), &messages?)
 }
 
-/// Copies what cargo says it has built into a directory.
+/// Copies what cargo has built, according to its messages, into a directory.
 fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
-    let messages = str::from_utf8(messages).context("cargo does not speak UTF-8")?;
+    let messages = str::from_utf8(messages).context("the messages of cargo are not UTF-8")?;
     let artifact = built_module(messages)
         .with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let path = directory.join(FILE);
-    // By a rename, because an Envoy that watches the file, or a test that starts one, must never
-    // read a half.
+    // By a rename, because an Envoy that watches the file, or a test that starts one, must not read
+    // a part of it.
     let new = tempfile::NamedTempFile::new_in(directory)
         .with_context(|| format!("cannot write into {}", directory.display()))?;
     let size = fs::copy(&artifact, new.path())
@@ -88,16 +88,28 @@ fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
     Ok(Module { path, size })
 }
 
-/// The build. It writes messages to stdout, because where the module ends up depends on settings
-/// that only cargo knows.
+/// The build. It writes messages to stdout, because only cargo knows all the settings that decide
+/// where the module ends up. The paths of this machine do not get into the module: it would differ
+/// from machine to machine, and carry names of users.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(project_root())
         .args(["build", "--release", "--locked", "--package", PACKAGE, "--lib", "--target", TARGET])
         .arg("--message-format=json-render-diagnostics")
+        .arg("--config")
+        .arg(format!("target.{TARGET}.rustflags={}", json!(remapped_paths())))
         .stdout(Stdio::piped());
     command
+}
+
+fn remapped_paths() -> Vec<String> {
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+    let registry = cargo_home.map(|home| (home.join("registry/src"), "/registry"));
+    let project = (project_root().to_owned(), "/session-affinity");
+    let paths = registry.into_iter().chain([project]);
+    paths.map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())).collect()
 }
 
 fn read_all(mut output: impl Read) -> Result<Vec<u8>> {

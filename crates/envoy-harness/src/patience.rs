@@ -1,4 +1,4 @@
-//! How long to wait for what should happen at once.
+//! Waiting for what should happen at once, and not for ever.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 /// never happening.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for a future, but not for ever: a request that Envoy never answers must fail the test, not
-/// hang it.
+/// Waits for a future, but not for ever: a request without a response must fail the test, not hang
+/// it.
 pub(super) async fn patiently<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PATIENCE, future)
         .await
@@ -17,15 +17,15 @@ pub(super) async fn patiently<T>(what: &str, future: impl Future<Output = Result
         .with_context(|| what.to_owned())
 }
 
-/// Asks again and again until there is an answer, for what Envoy tells only those who ask.
+/// Polls until there is a value, for what Envoy reports only on request.
 pub async fn wait_until<T>(
     what: &str,
     mut condition: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     patiently(what, async {
         loop {
-            if let Some(answer) = condition().await? {
-                return Ok(answer);
+            if let Some(value) = condition().await? {
+                return Ok(value);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -1,9 +1,9 @@
-//! An Envoy that runs as a child process of a test or of the demo, and never longer than it.
+//! An Envoy that runs as a child process of a test or of the demo, and not longer.
 //!
 //! Every process has its own directory, its own ports and no part in hot restart, so any number run
 //! side by side. It is ready when its workers serve the listeners, not when its ports are open. It
-//! ends with [`Process::stop`], with the value that holds it, or, on Linux, with the process that
-//! started it, whatever comes first.
+//! ends with [`Process::stop`], with the value that holds it or, on Linux, with the process that
+//! started it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,8 +42,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts Envoy and returns when its workers serve the listeners. If it does not come so far,
-    /// the error is a [`Refusal`] with what it logged.
+    /// Starts Envoy and returns when its workers serve the listeners. Else the error is a
+    /// [`Refusal`] with what it logged.
     pub async fn start(
         envoy: &Envoy,
         fixture: &Fixture,
@@ -80,7 +80,7 @@ impl Process {
         }
     }
 
-    /// Starts an Envoy that must not come up, because of what its configuration says.
+    /// Starts an Envoy that must refuse its configuration.
     pub async fn start_expecting_refusal(
         envoy: &Envoy,
         fixture: &Fixture,
@@ -105,7 +105,7 @@ impl Process {
         self.admin.address
     }
 
-    /// What the admin interface answers.
+    /// The response of the admin interface.
     pub async fn get_admin(&self, path: &str) -> Result<String> {
         self.admin.get(path).await
     }
@@ -126,8 +126,8 @@ impl Process {
         self.log.follow()
     }
 
-    /// Returns when Envoy has ended, which it should not do by itself. [`Process::stop`] then tells
-    /// its last words.
+    /// Returns when Envoy has ended, which it should not do by itself. [`Process::stop`] then
+    /// returns what it logged last.
     ///
     /// # Errors
     /// If the process cannot be waited for.
@@ -178,8 +178,7 @@ impl Process {
         })
         .await?;
         if after.is_rejection_after(&before) {
-            // The counters come by another way than the log, so wait for the line that ends the
-            // complaint.
+            // The counters may be ahead of the log, so wait for the line that ends the complaint.
             self.log.wait_for("Filesystem config update rejected", mark).await?;
             return Ok(Update::Rejected(self.log.since(mark)));
         }
@@ -195,19 +194,19 @@ impl Process {
         terminate(&self.child)?;
         if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
             self.child.kill().await?;
-            bail!("Envoy {} did not end when it was asked to, and was killed", self.version);
+            bail!("Envoy {} did not end on SIGTERM, and was killed", self.version);
         }
         drain(self.captures).await;
         Ok(self.log.since(Mark::default()))
     }
 }
 
-/// What Envoy made of new listeners.
+/// Whether Envoy accepted new listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// All workers serve them.
     Accepted,
-    /// The old ones stay; these lines of the log say why.
+    /// The old ones stay. These lines of the log say why.
     Rejected(Vec<String>),
 }
 
@@ -227,14 +226,13 @@ fn command(
         .args(["--disable-hot-restart", "--drain-time-s", "1", "--log-level", "info"])
         // Access logs are buffered for 10 s otherwise.
         .args(["--file-flush-interval-msec", "50"])
-        // Envoy takes no listeners from a file without knowing its own name.
-        .args(["--service-node", "xtask", "--service-cluster", "xtask"])
+        // Envoy reads listeners from a file only if it knows its own name.
+        .args(["--service-node", "harness", "--service-cluster", "harness"])
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Ctrl-C on a terminal goes to a whole process group: Envoy is to end when it is asked
-        // here, and not before.
+        // Ctrl-C on a terminal reaches a whole process group, but Envoy must end only from here.
         .process_group(0)
         .kill_on_drop(true);
     if let Some(levels) = &fixture.component_log_level {
@@ -246,8 +244,8 @@ fn command(
 
 /// Covers the one case that `kill_on_drop` cannot: a test runner that is itself killed.
 ///
-/// Linux means the thread that starts the process, not the whole parent. That is the thread of the
-/// test or a worker of the runtime; both outlive the [`Process`].
+/// On Linux the parent is the thread that starts the process: that of the test or a worker of the
+/// runtime. Both outlive the [`Process`].
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the standard library has no other way to do this")]
 fn end_with_parent(command: &mut Command) {
@@ -311,7 +309,7 @@ async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, SocketAddr)
     });
     let admin = Admin { address: address.await? };
     let stats = wait_until("waiting for the listeners", async || {
-        // An Envoy that is about to exit does not answer; why, its exit will tell.
+        // An Envoy that is about to exit does not respond; its exit has the reason.
         let stats = ListenerStats::read(&admin).await.ok();
         Ok(stats.filter(|now| now.rejected > 0 || now.is_serving(concurrency)))
     });

@@ -1,5 +1,5 @@
-//! What the terminal shows while something takes its time: one line for each step, which ends with a
-//! tick and a result.
+//! What the terminal shows while something takes its time: one line for each step, which ends with
+//! a tick and a result.
 //!
 //! All of it goes to stderr, so that stdout holds the result of a command and nothing else. Where
 //! stderr is no terminal a step is plain lines.
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A step under way. Dropped before it is done, it leaves no line: the error says what went wrong.
+/// A step that is running. Dropped before it is done, it leaves no line: the error says what went
+/// wrong.
 pub struct Step {
     name: String,
     bar: ProgressBar,

@@ -1,10 +1,10 @@
-//! What is told of an Envoy that did not come up, or did not stay up.
+//! The error of an Envoy that did not start, or ended by itself.
 
 use std::fmt;
 
 use super::version::Version;
 
-/// An Envoy that did not come up, or did not stay up.
+/// An Envoy that did not start, or ended by itself, and why.
 #[derive(Debug)]
 pub struct Refusal {
     pub(super) version: Version,

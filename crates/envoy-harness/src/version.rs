@@ -25,7 +25,7 @@ impl Version {
         Self { major, minor, patch }
     }
 
-    /// Reads the answer to `envoy --version`: `envoy  version:
+    /// Reads the output of `envoy --version`: `envoy  version:
     /// <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
     pub(crate) fn from_output(output: &str) -> Result<Self> {
         let (_, build) = output.split_once("version:").ok_or_else(|| {
@@ -60,29 +60,23 @@ impl fmt::Display for Version {
 mod tests {
     use super::*;
 
+    fn check(build: &str, expected: Option<&str>) {
+        let version = Version::from_output(&format!("\n/opt/envoy  version: {build}\n\n"));
+        assert_eq!(version.ok().map(|version| version.to_string()).as_deref(), expected, "{build}");
+    }
+
     #[test]
     fn the_version_is_read_from_what_envoy_says() {
-        let check = |build: &str| {
-            let output = format!("\n/opt/envoy  version: {build}\n\n");
-            Version::from_output(&output).map(|version| version.to_string()).ok()
-        };
         let commit = "9e5580933739775e8bce696a57a2e1bc99368f23";
-        assert_eq!(
-            check(&format!("{commit}/1.40.0/Clean/RELEASE/BoringSSL")).as_deref(),
-            Some("1.40.0")
-        );
-        assert_eq!(
-            check(&format!("{commit}/1.41.0-dev/Modified/DEBUG/BoringSSL")).as_deref(),
-            Some("1.41.0")
-        );
-        assert_eq!(check("unknown"), None);
+        check(&format!("{commit}/1.40.0/Clean/RELEASE/BoringSSL"), Some("1.40.0"));
+        check(&format!("{commit}/1.41.0-dev/Modified/DEBUG/BoringSSL"), Some("1.41.0"));
+        check("unknown", None);
         assert!(Version::from_output("command not found").is_err());
     }
 
     #[test]
     fn versions_are_ordered_by_number_not_by_text() {
-        let version = |text: &str| text.parse::<Version>().unwrap();
-        assert!(version("1.9.10") < version("1.36.4"));
-        assert!(version("1.36.4") < version("1.36.10"));
+        let versions = ["1.9.10", "1.36.4", "1.36.10"];
+        assert!(versions.map(|text| text.parse::<Version>().unwrap()).is_sorted());
     }
 }

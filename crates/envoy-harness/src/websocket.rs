@@ -21,8 +21,8 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Asks for an upgrade with these headers beside those of the handshake. An answer that is no
-    /// upgrade is an error that tells its status.
+    /// Requests an upgrade with these headers beside those of the handshake. A response without an
+    /// upgrade is an error that names its status.
     pub async fn open(address: SocketAddr, path: &str, headers: HeaderMap) -> Result<Self> {
         let what = format!("WebSocket {path}");
         let (stream, response) = patiently(&what, handshake(address, path, headers)).await?;
@@ -44,7 +44,7 @@ impl WebSocket {
             match patiently("reading from the WebSocket", next).await? {
                 Some(Message::Text(text)) => return Ok(Some(text.to_string())),
                 Some(Message::Close(_)) | None => return Ok(None),
-                // Pings are answered by the library.
+                // The library responds to pings.
                 Some(_) => {}
             }
         }

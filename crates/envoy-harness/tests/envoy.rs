@@ -1,6 +1,6 @@
-//! The harness itself on a real Envoy: that it starts, changes, observes and ends one, and that its
-//! client says what it claims to say. The filter is not needed here; a module of forty lines stands
-//! in for it (`fixed_cluster.wat`).
+//! The harness itself on a real Envoy: it starts, changes, observes and ends one, and its client
+//! sends what it claims to send. In place of the filter there is a module of forty lines
+//! (`fixed_cluster.wat`).
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -110,29 +110,31 @@ async fn a_websocket_carries_text_both_ways() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_update_is_accepted_or_rejected_and_a_rejected_one_changes_nothing() -> Result<()> {
     let setup = Setup::new().await?;
-    let fixture =
-        |cluster: &str| Ok::<_, anyhow::Error>(setup.fixture(cluster)?.with_listeners_from_file());
-    let envoy = setup.start(fixture("anthropic_a")?, 2).await?;
-    let key = async || {
-        let request = hyper::Request::get("/").body(client::empty())?;
-        let response = client::send(envoy.address(), Protocol::Http1, request).await?;
-        Ok::<_, anyhow::Error>(response.header("x-seen-key").map(str::to_owned))
-    };
-    assert_eq!(key().await?.as_deref(), Some("key of anthropic_a"));
+    let envoy = setup.start(setup.fixture("anthropic_a")?.with_listeners_from_file(), 2).await?;
+    assert_eq!(seen_key(&envoy).await?, "key of anthropic_a");
 
     for cluster in ["anthropic_b", "anthropic_c", "anthropic_c"] {
-        assert_eq!(envoy.update_listener(&fixture(cluster)?).await?, Update::Accepted);
-        assert_eq!(key().await?, Some(format!("key of {cluster}")));
+        let fixture = setup.fixture(cluster)?.with_listeners_from_file();
+        assert_eq!(envoy.update_listener(&fixture).await?, Update::Accepted);
+        assert_eq!(seen_key(&envoy).await?, format!("key of {cluster}"));
     }
 
-    let bad = fixture("")?.edit_filter(|filter| *filter = json!({"problem": "a bad key"}))?;
+    let fixture = setup.fixture("")?.with_listeners_from_file();
+    let bad = fixture.edit_filter(|filter| *filter = json!({"problem": "a bad key"}))?;
     let Update::Rejected(log) = envoy.update_listener(&bad).await? else {
         panic!("it was accepted")
     };
     assert!(log.iter().any(|line| line.contains(r#"{"problem":"a bad key"}"#)), "{log:#?}");
-    assert_eq!(key().await?.as_deref(), Some("key of anthropic_c"));
+    assert_eq!(seen_key(&envoy).await?, "key of anthropic_c");
     envoy.stop().await?;
     Ok(())
+}
+
+/// The key that the provider sees.
+async fn seen_key(envoy: &Process) -> Result<String> {
+    let request = hyper::Request::get("/").body(client::empty())?;
+    let response = client::send(envoy.address(), Protocol::Http1, request).await?;
+    Ok(response.header("x-seen-key").unwrap_or_default().to_owned())
 }
 
 #[tokio::test]
@@ -166,7 +168,7 @@ async fn a_struct_reaches_the_filter_as_a_message_and_not_as_json() -> Result<()
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn what_a_running_envoy_tells() -> Result<()> {
+async fn a_running_envoy_is_observed() -> Result<()> {
     let setup = Setup::new().await?;
     let access_log = setup.directory.path().join("access.log");
     let fixture = setup
@@ -177,14 +179,14 @@ async fn what_a_running_envoy_tells() -> Result<()> {
     client::send(
         envoy.address(),
         Protocol::Http1,
-        hyper::Request::get("/told").body(client::empty())?,
+        hyper::Request::get("/seen").body(client::empty())?,
     )
     .await?;
 
     envoy.wait_for_log("debug line of the stand-in").await?;
     wait_until("waiting for the access log", async || {
         let text = fs::read_to_string(&access_log)?;
-        Ok(text.starts_with("GET /told 200 cluster=anthropic_a").then_some(()))
+        Ok(text.starts_with("GET /seen 200 cluster=anthropic_a").then_some(()))
     })
     .await?;
     let memory = envoy.resident_memory()?;
@@ -208,15 +210,17 @@ async fn several_envoys_run_side_by_side_and_none_outlives_its_owner() -> Result
     first.stop().await?;
     drop(second);
     for admin in admins {
-        let gone = async || Ok(tokio::net::TcpStream::connect(admin).await.is_err().then_some(()));
-        wait_until("waiting for Envoy to be gone", gone).await?;
+        wait_until("waiting for Envoy to be gone", async || {
+            Ok(tokio::net::TcpStream::connect(admin).await.is_err().then_some(()))
+        })
+        .await?;
     }
     Ok(())
 }
 
 #[test]
 #[ignore = "downloads Envoy: cargo xtask test"]
-fn callers_who_ask_at_once_get_the_version_they_asked_for() {
+fn concurrent_callers_get_the_version_that_they_request() {
     std::thread::scope(|scope| {
         let callers: Vec<_> = (0..4).map(|_| scope.spawn(|| find(Some("1.36.4")))).collect();
         for caller in callers {
@@ -227,7 +231,7 @@ fn callers_who_ask_at_once_get_the_version_they_asked_for() {
     });
 }
 
-/// A provider, the keys, and the module that stands in for the filter.
+/// A provider, and the module in place of the filter.
 struct Setup {
     envoy: Envoy,
     directory: TempDir,
@@ -252,7 +256,7 @@ impl Setup {
         self.directory.path().join("module.wasm")
     }
 
-    /// The shipped configuration with a stand-in that sends all to one cluster.
+    /// The shipped configuration, with a module that sends everything to one cluster.
     fn fixture(&self, cluster: &str) -> Result<Fixture> {
         Fixture::shipped(Mode::NextRequest)?
             .on_free_ports()
@@ -267,14 +271,13 @@ impl Setup {
     }
 }
 
-/// Envoy does not start unless all of them are there.
+/// Envoy starts only with all of them.
 fn keys() -> Vec<(String, String)> {
-    let key =
-        |cluster: &str| (format!("{}_KEY", cluster.to_uppercase()), format!("key of {cluster}"));
-    let keys = ["anthropic_a", "anthropic_b", "anthropic_c", "gemini_a", "gemini_b"].map(key);
-    let authorization =
-        |cluster: &str| (format!("{cluster}_AUTHORIZATION"), "Bearer key".to_owned());
-    keys.into_iter().chain(["OPENAI_A", "OPENAI_B"].map(authorization)).collect()
+    let keys = ["anthropic_a", "anthropic_b", "anthropic_c", "gemini_a", "gemini_b"]
+        .map(|cluster| (format!("{}_KEY", cluster.to_uppercase()), format!("key of {cluster}")));
+    let authorizations = ["OPENAI_A", "OPENAI_B"]
+        .map(|cluster| (format!("{cluster}_AUTHORIZATION"), "Bearer key".to_owned()));
+    keys.into_iter().chain(authorizations).collect()
 }
 
 async fn serve_http(second_event: Arc<Notify>) -> Result<SocketAddr> {
@@ -293,7 +296,7 @@ async fn serve_http(second_event: Arc<Notify>) -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// Answers with what it was sent: the path and the body, and two headers under other names.
+/// Responds with what it received: the path and the body, and two headers under other names.
 async fn echo(request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut text = format!("{} ", parts.uri).into_bytes();

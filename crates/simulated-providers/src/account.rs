@@ -1,4 +1,5 @@
-//! An account at work: from a parsed body to an answer, with the account's own cache and memory.
+//! What an account does with a request: from the body to a reply, with a cache and a memory of its
+//! own.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -27,9 +28,9 @@ pub(super) struct AccountState {
     responses: Mutex<ResponseStore>,
 }
 
-/// An answer that is ready to be sent, and what the account will remember once it has begun.
+/// A reply that is ready to be sent, and what the account remembers once it has begun.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) payload: Payload,
     pub(super) usage: Option<Usage>,
     written: Vec<Prefix>,
@@ -39,7 +40,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 struct Remembered {
     response_id: String,
-    conversation: Arc<str>,
+    history: Arc<str>,
     /// False: not beyond the WebSocket it was made on.
     store: bool,
 }
@@ -50,15 +51,15 @@ impl AccountState {
         Self { account, cache, responses: Mutex::default() }
     }
 
-    /// Answers one HTTP request.
-    pub(super) fn answer(&self, api: &Api, body: &[u8], now: Instant) -> Result<Answer, ApiError> {
+    /// Makes the reply to an HTTP request.
+    pub(super) fn reply(&self, api: &Api, body: &[u8], now: Instant) -> Result<Reply, ApiError> {
         if *api == Api::Models {
-            return Ok(Answer::plain(api::models(self.account.vendor)));
+            return Ok(Reply::plain(api::models(self.account.vendor)));
         }
         let body = &parse_json(body)?;
         match api {
             Api::AnthropicMessages => self.anthropic_message(body, now),
-            Api::AnthropicCountTokens => anthropic::count_tokens(body).map(Answer::plain),
+            Api::AnthropicCountTokens => anthropic::count_tokens(body).map(Reply::plain),
             Api::OpenAiChat => self.openai_chat(body, now),
             Api::OpenAiResponses => self.openai_response(body, None, now),
             Api::OpenAiCompact => self.openai_compaction(body, now),
@@ -69,44 +70,44 @@ impl AccountState {
                 let framing = if *sse { Framing::GoogleEvents } else { Framing::GoogleArray };
                 self.gemini_content(gemini::parse(model, true, body)?, framing, now)
             }
-            Api::GeminiCountTokens => gemini::count_tokens(body).map(Answer::plain),
+            Api::GeminiCountTokens => gemini::count_tokens(body).map(Reply::plain),
             Api::Models | Api::OpenAiSocket => {
                 Err(ApiError::new(405, "This path takes no request with a body."))
             }
         }
     }
 
-    /// Answers one message on a WebSocket, which has a memory of its own.
-    pub(super) fn answer_on_socket(
+    /// Makes the reply to a message on a WebSocket, which has a memory of its own.
+    pub(super) fn reply_on_socket(
         &self,
         mut body: Value,
         socket: &ResponseStore,
         now: Instant,
-    ) -> Result<Answer, ApiError> {
+    ) -> Result<Reply, ApiError> {
         body["stream"] = Value::Bool(true);
         self.openai_response(&body, Some(socket), now)
     }
 
-    /// Remembers what the answer leaves behind, when its first byte is about to leave.
+    /// Remembers the reply, when its first byte is about to leave.
     pub(super) fn begin(
         &self,
-        answer: &mut Answer,
+        reply: &mut Reply,
         socket: Option<&mut ResponseStore>,
         now: Instant,
     ) {
-        locked(&self.cache).write(&answer.written, now);
-        match (answer.remembered.take(), socket) {
-            (Some(Remembered { response_id, conversation, store: true }), _) => {
-                locked(&self.responses).insert(response_id, conversation);
+        locked(&self.cache).write(&reply.written, now);
+        match (reply.remembered.take(), socket) {
+            (Some(Remembered { response_id, history, store: true }), _) => {
+                locked(&self.responses).insert(response_id, history);
             }
-            (Some(Remembered { response_id, conversation, store: false }), Some(socket)) => {
-                socket.insert(response_id, conversation);
+            (Some(Remembered { response_id, history, store: false }), Some(socket)) => {
+                socket.insert(response_id, history);
             }
             (Some(_), None) | (None, _) => {}
         }
     }
 
-    fn anthropic_message(&self, body: &Value, now: Instant) -> Result<Answer, ApiError> {
+    fn anthropic_message(&self, body: &Value, now: Instant) -> Result<Reply, ApiError> {
         let call = anthropic::parse(body)?;
         let mut turn = self.turn(&call, now);
         anthropic::account_for_writes(&mut turn, &call.prefixes);
@@ -114,10 +115,10 @@ impl AccountState {
             true => Payload::Events(Framing::NamedEvents, anthropic::events(&turn)),
             false => Payload::Json(anthropic::message(&turn)),
         };
-        Ok(Answer::of(turn, call, payload))
+        Ok(Reply::of(turn, call, payload))
     }
 
-    fn openai_chat(&self, body: &Value, now: Instant) -> Result<Answer, ApiError> {
+    fn openai_chat(&self, body: &Value, now: Instant) -> Result<Reply, ApiError> {
         let (call, include_usage) = openai_chat::parse(body)?;
         let turn = self.turn(&call, now);
         let payload = match call.stream {
@@ -126,7 +127,7 @@ impl AccountState {
             }
             false => Payload::Json(openai_chat::completion(&turn)),
         };
-        Ok(Answer::of(turn, call, payload))
+        Ok(Reply::of(turn, call, payload))
     }
 
     fn openai_response(
@@ -134,7 +135,7 @@ impl AccountState {
         body: &Value,
         socket: Option<&ResponseStore>,
         now: Instant,
-    ) -> Result<Answer, ApiError> {
+    ) -> Result<Reply, ApiError> {
         let call = self.parse_response(body, socket)?;
         let turn = self.turn(&call.call, now);
         let payload = match call.call.stream {
@@ -143,18 +144,18 @@ impl AccountState {
         };
         let remembered = Remembered {
             response_id: openai_responses::response_id(&turn),
-            conversation: call.conversation(&turn),
+            history: call.history(&turn),
             store: call.store,
         };
-        Ok(Answer { remembered: Some(remembered), ..Answer::of(turn, call.call, payload) })
+        Ok(Reply { remembered: Some(remembered), ..Reply::of(turn, call.call, payload) })
     }
 
-    fn openai_compaction(&self, body: &Value, now: Instant) -> Result<Answer, ApiError> {
+    fn openai_compaction(&self, body: &Value, now: Instant) -> Result<Reply, ApiError> {
         let call = self.parse_response(body, None)?;
         let turn = self.turn(&call.call, now);
         let payload =
             Payload::Json(openai_responses::compaction(&call, &turn, body, &self.account.name));
-        Ok(Answer::of(turn, call.call, payload))
+        Ok(Reply::of(turn, call.call, payload))
     }
 
     fn parse_response(
@@ -172,13 +173,13 @@ impl AccountState {
         call: Call,
         framing: Framing,
         now: Instant,
-    ) -> Result<Answer, ApiError> {
+    ) -> Result<Reply, ApiError> {
         let turn = self.turn(&call, now);
         let payload = match call.stream {
             true => Payload::Events(framing, gemini::chunks(&turn)),
             false => Payload::Json(gemini::response(&turn)),
         };
-        Ok(Answer::of(turn, call, payload))
+        Ok(Reply::of(turn, call, payload))
     }
 
     fn turn(&self, call: &Call, now: Instant) -> Turn {
@@ -186,7 +187,7 @@ impl AccountState {
     }
 }
 
-impl Answer {
+impl Reply {
     fn plain(body: Value) -> Self {
         Self { payload: Payload::Json(body), usage: None, written: vec![], remembered: None }
     }

@@ -25,13 +25,13 @@ pub(super) fn parse(body: &Value) -> Result<Call, ApiError> {
     Ok(Call { model, prompt, prefixes, stream, max_output_tokens: Some(max_tokens) })
 }
 
-/// Answers `count_tokens`.
+/// The response to `count_tokens`.
 pub(super) fn count_tokens(body: &Value) -> Result<Value, ApiError> {
     let (_, prompt) = parse_prompt(body)?;
     Ok(json!({"input_tokens": prompt.tokens()}))
 }
 
-/// Says in `turn.usage` what this request writes to the cache, beyond what it read.
+/// Adds to `turn.usage` what this request writes to the cache, beyond what it read.
 pub(super) fn account_for_writes(turn: &mut Turn, prefixes: &[Prefix]) {
     let mut reached = turn.usage.cached_tokens;
     for prefix in prefixes {
@@ -48,15 +48,15 @@ pub(super) fn account_for_writes(turn: &mut Turn, prefixes: &[Prefix]) {
     }
 }
 
-/// The answer in one piece.
+/// The reply in one piece.
 pub(super) fn message(turn: &Turn) -> Value {
     let content = json!([{"type": "text", "text": turn.text}]);
     envelope(turn, content, json!(stop_reason(turn)), turn.usage.output_tokens)
 }
 
-/// The answer as a stream of events.
+/// The reply as a stream of events.
 pub(super) fn events(turn: &Turn) -> Vec<Value> {
-    // The first event comes before there is an answer: one token, no reason to stop.
+    // The first event comes before there is a reply: one token, no reason to stop.
     let start = envelope(turn, json!([]), Value::Null, 1);
     let mut events = vec![
         json!({"type": "message_start", "message": start}),
@@ -175,6 +175,10 @@ mod tests {
         block
     }
 
+    fn tool_result(control: Value) -> Value {
+        json!({"type": "tool_result", "content": [text(10, control)]})
+    }
+
     fn request(system: Vec<Value>, user: Vec<Value>) -> Value {
         json!({"model": "m", "max_tokens": 100, "system": system, "messages": [{"role": "user", "content": user}]})
     }
@@ -209,13 +213,12 @@ mod tests {
     #[test]
     fn cache_control_is_no_part_of_the_prefix() {
         let five = json!({"type": "ephemeral"});
-        let nested =
-            |control: Value| json!({"type": "tool_result", "content": [text(10, control)]});
         let marked =
-            parse(&request(vec![text(2000, five.clone())], vec![nested(five.clone())])).unwrap();
+            parse(&request(vec![text(2000, five.clone())], vec![tool_result(five.clone())]))
+                .unwrap();
         let moved = parse(&request(
             vec![text(2000, Value::Null)],
-            vec![nested(Value::Null), text(1, five)],
+            vec![tool_result(Value::Null), text(1, five)],
         ))
         .unwrap();
         assert_eq!(marked.prefixes[0].hash, moved.prefixes[0].hash);

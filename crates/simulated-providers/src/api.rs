@@ -56,13 +56,13 @@ impl Api {
     }
 }
 
-/// A parameter of the query, as it stands there.
+/// A parameter of the query, undecoded.
 pub(super) fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
 }
 
-/// A list of models, in the vendor's form. Any other name works as well.
+/// A list of models, in the form of the vendor. Any other name works as well.
 pub(super) fn models(vendor: Vendor) -> Value {
     let created = "2026-01-01T00:00:00Z";
     match vendor {
@@ -104,7 +104,7 @@ fn gemini(path: &str, uri: &Uri) -> Option<Api> {
 }
 
 fn unknown(uri: &Uri) -> ApiError {
-    ApiError::new(404, format!("Nothing is simulated at {}.", uri.path()))
+    ApiError::new(404, format!("There is no simulated API at {}.", uri.path()))
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn method_and_path_name_the_api() {
-        let model = || "gemini-3.1-pro".to_owned();
+        let model = "gemini-3.1-pro".to_owned();
         let generate = "/v1beta/models/gemini-3.1-pro:generateContent";
         let stream = "/v1beta/models/gemini-3.1-pro:streamGenerateContent";
         check(
@@ -131,16 +131,21 @@ mod tests {
         check(Vendor::OpenAi, Method::GET, "/v1/responses", Ok(Api::OpenAiSocket));
         check(Vendor::OpenAi, Method::GET, "/v1/models", Ok(Api::Models));
         let stable = generate.replace("v1beta", "v1");
-        let expected = Api::GeminiGenerate { model: model() };
+        let expected = Api::GeminiGenerate { model: model.clone() };
         check(Vendor::Gemini, Method::POST, &stable, Ok(expected));
-        check(Vendor::Gemini, Method::POST, generate, Ok(Api::GeminiGenerate { model: model() }));
+        check(
+            Vendor::Gemini,
+            Method::POST,
+            generate,
+            Ok(Api::GeminiGenerate { model: model.clone() }),
+        );
         check(
             Vendor::Gemini,
             Method::POST,
             stream,
-            Ok(Api::GeminiStream { model: model(), sse: false }),
+            Ok(Api::GeminiStream { model: model.clone(), sse: false }),
         );
-        let events = Api::GeminiStream { model: model(), sse: true };
+        let events = Api::GeminiStream { model: model.clone(), sse: true };
         check(Vendor::Gemini, Method::POST, &format!("{stream}?key=k&alt=sse"), Ok(events));
     }
 

@@ -1,14 +1,14 @@
-//! One account's prompt cache: which prefixes of which prompts the provider has computed before,
+//! The prompt cache of an account: the prefixes of prompts that the provider has computed before,
 //! and until when.
 //!
-//! A prefix is known by its chained hash alone ([`Prefix`], made in [`super::prompt`]), so equal
-//! beginnings meet whatever conversation they belong to, and no prompt is kept. The vendors differ
-//! in which prefixes they offer for reading and writing, and for how long; that is data in the
+//! A prefix is known by its chained hash alone ([`Prefix`], made in [`super::prompt`]). So equal
+//! beginnings of different sessions are one entry, and no prompt is kept. The vendors differ in
+//! which prefixes they offer for reading and writing, and for how long; that is data in the
 //! `Prefix`, so this file knows no vendor.
 //!
-//! Time is an argument of every call. Memory is bounded by a number of entries; when it is exceeded
-//! the entry unused for longest goes, and of one prompt its longest prefix first, so that what
-//! remains is still a usable beginning.
+//! Time is an argument of every call. The number of entries is bounded. Beyond it the least
+//! recently used entry is evicted, and of one prompt the longest prefix first, so that what remains
+//! is still a usable beginning.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -24,7 +24,7 @@ pub(super) struct Prefix {
     pub(super) keep: Option<Duration>,
 }
 
-/// The prefixes one account has cached.
+/// The prefixes that an account has cached.
 #[derive(Debug)]
 pub(super) struct PromptCache {
     entries: HashMap<u64, Entry>,
@@ -39,8 +39,8 @@ struct Entry {
     keep: Duration,
 }
 
-/// Orders entries for eviction: longest unused first, then the longest prefix. The hash tells
-/// equals apart.
+/// Orders entries for eviction: least recently used first, then the longest prefix. The hash
+/// distinguishes equals.
 type Rank = (Instant, Reverse<u64>, u64);
 
 impl PromptCache {
@@ -48,8 +48,8 @@ impl PromptCache {
         Self { entries: HashMap::new(), by_use: BTreeSet::new(), capacity }
     }
 
-    /// The tokens of the longest cached prefix, 0 if none. Being read refreshes it and the shorter
-    /// ones on its way.
+    /// The tokens of the longest cached prefix, 0 if there is none. Reading refreshes it and the
+    /// shorter ones.
     pub(super) fn read(&mut self, prefixes: &[Prefix], now: Instant) -> u64 {
         let live: Vec<(&Prefix, Duration)> = prefixes
             .iter()
@@ -61,9 +61,9 @@ impl PromptCache {
         live.iter().map(|(prefix, _)| prefix.tokens).max().unwrap_or(0)
     }
 
-    /// Keeps the prefixes that this request may write. Apart from [`read`](Self::read), because a
-    /// provider has computed a prefix only when its answer begins: of two first requests at once,
-    /// both miss.
+    /// Keeps the prefixes that this request may write. It is not part of [`read`](Self::read),
+    /// because a provider has computed a prefix only when its response begins: of two first
+    /// requests at the same time both miss.
     pub(super) fn write(&mut self, prefixes: &[Prefix], now: Instant) {
         for prefix in prefixes {
             if let Some(keep) = prefix.keep {
@@ -83,7 +83,7 @@ impl PromptCache {
         self.entries.get(&hash).filter(|entry| now < entry.expires).map(|entry| entry.keep)
     }
 
-    /// Writing with a shorter lifetime must not shorten the life of a prefix that is already there.
+    /// A shorter lifetime must not shorten that of a prefix that is already there.
     fn put(&mut self, prefix: &Prefix, keep: Duration, now: Instant) {
         let keep = self.live(prefix.hash, now).map_or(keep, |known| known.max(keep));
         let rank = (now, Reverse(prefix.tokens), prefix.hash);

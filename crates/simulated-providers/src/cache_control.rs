@@ -1,4 +1,4 @@
-//! Anthropic's `cache_control`: where in a prompt the client asks to cache, and for how long.
+//! Anthropic's `cache_control`: up to where in a prompt to cache, and for how long.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::prompt::Prompt;
 
 const MAX_BREAKPOINTS: usize = 4;
 const FIVE_MINUTES: Duration = Duration::from_secs(5 * 60);
-/// The longer lifetime, which is billed apart.
+/// The longer lifetime, which is billed separately.
 pub(super) const ONE_HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The lifetime that a block, or the request as a whole, asks for.
+/// The lifetime that a block, or the request as a whole, requests.
 pub(super) fn of(owner: &Value) -> Result<Option<Duration>, ApiError> {
     let control = &owner["cache_control"];
     if control.is_null() {
@@ -28,9 +28,9 @@ pub(super) fn of(owner: &Value) -> Result<Option<Duration>, ApiError> {
     }
 }
 
-/// A block without its `cache_control`, and the lifetime that was asked for. Clients move it from
-/// turn to turn, so it must not be part of what is compared. In the content of a tool result it
-/// marks the block that encloses it.
+/// A block without its `cache_control`, and the requested lifetime. Clients move `cache_control`
+/// from turn to turn, so it must not be part of what is compared. In the content of a tool result
+/// it marks the enclosing block.
 pub(super) fn take(block: &Value) -> Result<(Value, Option<Duration>), ApiError> {
     let Value::Object(fields) = block else {
         return Ok((block.clone(), None));

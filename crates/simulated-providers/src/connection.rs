@@ -1,4 +1,4 @@
-//! How a server and its connections are told to end.
+//! How a server and its connections end.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-/// How long answers under way may take when the server stops.
+/// How long responses may still take when the server stops.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// The sending end of the wish to stop. Every task holds a receiving end as long as it lives.
+/// The sending end of the signal to stop. Every task holds a receiving end as long as it runs.
 #[derive(Debug)]
 pub(super) struct Stop(watch::Sender<bool>);
 
@@ -28,8 +28,8 @@ impl Stop {
         StopSignal(self.0.subscribe())
     }
 
-    /// Returns when all tasks have ended. They bound themselves by the grace; a client that reads
-    /// nothing is left.
+    /// Returns when all tasks have ended. Each limits itself to the grace period; a client that
+    /// reads nothing is abandoned.
     pub(super) async fn stop(self) {
         self.0.send_replace(true);
         let _ = timeout(2 * GRACE, self.0.closed()).await;
@@ -43,7 +43,7 @@ impl StopSignal {
     }
 }
 
-/// What a request may do to the connection it came on.
+/// What a request can do to its connection.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     abort: Arc<Notify>,

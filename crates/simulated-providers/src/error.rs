@@ -1,16 +1,15 @@
-//! Errors as clients of each vendor know them.
+//! Errors in the form of each vendor.
 
 use serde_json::{Value, json};
 
 use super::vendor::Vendor;
 
-/// An answer other than 200, before it takes the shape of a vendor.
+/// An error, before it takes the shape of a vendor.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ApiError {
     pub(super) status: u16,
     pub(super) message: String,
-    /// OpenAI's machine-readable `code` and the parameter it is about; the others have no place for
-    /// them.
+    /// OpenAI's `code` and the parameter that it is about; the others have no field for them.
     pub(super) code: Option<&'static str>,
     pub(super) parameter: Option<&'static str>,
     /// Seconds.
@@ -36,7 +35,7 @@ impl ApiError {
         Self { code: Some("invalid_api_key"), ..error }
     }
 
-    /// A status that a test or an `x-simulate` header asked for.
+    /// A status that a test or an `x-simulate` header requested.
     pub(super) fn simulated(status: u16, retry_after: Option<u64>) -> Self {
         let code = (status == 429).then_some("rate_limit_exceeded");
         Self {
@@ -50,7 +49,8 @@ impl ApiError {
         Self { parameter: Some(parameter), code: Some(code), ..self }
     }
 
-    /// The body of the answer in the vendor's own form. Anthropic repeats the request's id in it.
+    /// The body of the response in the form of the vendor. Anthropic repeats the id of the request
+    /// in it.
     pub(super) fn json(&self, vendor: Vendor, request_id: &str) -> Value {
         match vendor {
             Vendor::Anthropic => json!({
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_limit_looks_like_each_vendors_own() {
+    fn a_rate_limit_has_the_form_of_the_vendor() {
         let error = ApiError::simulated(429, Some(7));
         let anthropic = error.json(Vendor::Anthropic, "req_1");
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_anthropic_alone_is_an_overload() {
+    fn the_status_529_of_anthropic_is_an_overload() {
         assert_eq!(
             ApiError::simulated(529, None).json(Vendor::Anthropic, "req_1")["error"]["type"],
             "overloaded_error"

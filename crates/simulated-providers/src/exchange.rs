@@ -1,4 +1,4 @@
-//! One HTTP request: who sends it, what shall go wrong, what is answered, what is written down.
+//! One HTTP request: its account, the fault it meets, the response, and the record of it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,16 +13,16 @@ use super::account::AccountState;
 use super::api::Api;
 use super::connection::Connection;
 use super::error::ApiError;
-use super::fault::{self, Fault, cut, wait_as_asked};
+use super::fault::{self, Fault, cut, delay};
 use super::record::RecordId;
 use super::turn::{self, Usage};
 use super::vendor_server::VendorServer;
 use super::{respond, websocket};
 
-/// Longest body of a request, and longest message on a WebSocket.
+/// The longest body of a request, and the longest message on a WebSocket.
 pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// Answers a request. Whatever the answer is, it has been written down before it is returned.
+/// Makes the response to a request. It is recorded before it is returned, whatever it is.
 pub(super) async fn handle(
     server: Arc<VendorServer>,
     connection: Connection,
@@ -33,10 +33,10 @@ pub(super) async fn handle(
     let name = account.as_ref().map(|state| state.account.name.as_str());
     let record = server.shared.log.arrived(server.vendor, name, &parts);
     let request_id = turn::request_id();
-    let answer = exchange(&server, account.clone(), record, &connection, &mut parts, body).await;
-    let (mut response, usage) = answer
+    let outcome = exchange(&server, account.clone(), record, &connection, &mut parts, body).await;
+    let (mut response, usage) = outcome
         .unwrap_or_else(|error| (respond::error(server.vendor, &parts, &error, &request_id), None));
-    server.shared.log.answered(record, name, response.status().as_u16(), usage);
+    server.shared.log.responded(record, name, response.status().as_u16(), usage);
     respond::add_headers(
         server.vendor,
         name.unwrap_or("none"),
@@ -74,15 +74,15 @@ async fn exchange(
     }
     let api = Api::of(server.vendor, &parts.method, &parts.uri)?;
     if api == Api::OpenAiSocket {
-        wait_as_asked(&fault).await;
+        delay(&fault).await;
         let response = upgrade(Arc::clone(server), account, connection, parts, fault).await?;
         return Ok((response, None));
     }
-    let mut answer = account.answer(&api, &body, Instant::now())?;
-    wait_as_asked(&fault).await;
-    account.begin(&mut answer, None, Instant::now());
-    let usage = answer.usage;
-    Ok((respond::answer(answer.payload, cut(&fault)), usage))
+    let mut reply = account.reply(&api, &body, Instant::now())?;
+    delay(&fault).await;
+    account.begin(&mut reply, None, Instant::now());
+    let usage = reply.usage;
+    Ok((respond::reply(reply.payload, cut(&fault)), usage))
 }
 
 async fn read(body: Body) -> Result<Bytes, ApiError> {

@@ -1,21 +1,21 @@
-//! Faults on request: from a test through [`Providers::fault`](super::Providers::fault), from curl
+//! Faults on request: of a test through [`Providers::fault`](super::Providers::fault), of curl
 //! through a header.
 //!
-//! The header is `x-simulate`, a list of settings parted by semicolons:
+//! The header is `x-simulate`, a list of settings separated by semicolons:
 //!
 //! | setting | effect |
 //! |---|---|
 //! | `account=anthropic-a,anthropic-b` | only when one of these accounts serves the request; any account if absent |
-//! | `status=429` | answers this error status (400 to 599) in the vendor's own JSON |
+//! | `status=429` | responds with this error status (400 to 599), in the JSON of the vendor |
 //! | `retry-after=7` | with `status`: adds the header, in seconds |
-//! | `unsupported-model` | answers 400 and says that this account does not have the model |
-//! | `first-byte=1500ms` or `first-byte=2s` | answers as always, but only then |
-//! | `drop` | closes the connection without a byte of an answer |
-//! | `cut=3` | closes it after three events of a stream, or in the middle of a plain answer |
+//! | `unsupported-model` | responds with 400 and the message that this account does not have the model |
+//! | `first-byte=1500ms` or `first-byte=2s` | responds as always, but only after this time |
+//! | `drop` | closes the connection without a byte of a response |
+//! | `cut=3` | closes it after three events of a stream, or in the middle of a plain response |
 //!
-//! Exactly one effect per header; the header may be repeated, and the first that names the serving
-//! account counts. It passes through Envoy as any other header does. A header that makes no sense
-//! is answered with 400.
+//! A header has exactly one effect. It may be repeated, and the first that names the serving
+//! account counts. It passes through Envoy as any other header does. The response to a header that
+//! makes no sense is 400.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -25,13 +25,13 @@ use axum::http::HeaderMap;
 use super::error::ApiError;
 use super::lock::locked;
 
-/// The header by which a client asks for a fault.
+/// The header that requests a fault.
 pub const FAULT_HEADER: &str = "x-simulate";
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An error status in the vendor's own JSON.
+    /// An error status, in the JSON of the vendor.
     Status {
         /// 400 to 599.
         status: u16,
@@ -40,24 +40,24 @@ pub enum Fault {
     },
     /// 400, and a message that this account does not have the model.
     UnsupportedModel,
-    /// The answer comes as always, but its first byte only after this time.
+    /// The response is as always, but its first byte comes after this time.
     SlowFirstByte(Duration),
-    /// The connection is closed when the request has been read, without a byte of an answer. On
+    /// The connection is closed when the request has been read, without a byte of a response. On
     /// HTTP/2 this ends all streams of the connection.
     Drop,
-    /// The connection is closed after so many events of a stream (on HTTP/2: the stream is reset).
-    /// An answer that is not a stream is cut in its middle.
+    /// The connection is closed after this many events of a stream (on HTTP/2 the stream is reset).
+    /// A response that is not a stream is cut in its middle.
     CutAfter(usize),
 }
 
 impl Fault {
-    /// 429 with a `retry-after` of so many seconds.
+    /// 429 with a `retry-after` of this many seconds.
     pub fn rate_limit(retry_after_seconds: u64) -> Self {
         Self::Status { status: 429, retry_after: Some(retry_after_seconds) }
     }
 }
 
-/// The faults that tests have asked for.
+/// The faults that tests have requested.
 #[derive(Debug, Default)]
 pub(super) struct FaultBook(Mutex<Vec<Planned>>);
 
@@ -88,26 +88,31 @@ impl FaultBook {
     }
 }
 
-/// The fault that the request itself asks for on this account.
+/// The fault that the headers of a request contain for this account.
 pub(super) fn from_headers(headers: &HeaderMap, account: &str) -> Result<Option<Fault>, ApiError> {
     for value in headers.get_all(FAULT_HEADER) {
-        let wish = value.to_str().ok().and_then(Wish::parse);
-        let wish = wish.ok_or_else(|| ApiError::invalid(format!("{FAULT_HEADER}: one fault is expected, such as `status=429; retry-after=7`, `first-byte=2s`, `drop` or `cut=3`")))?;
-        if wish.accounts.is_empty() || wish.accounts.iter().any(|name| name == account) {
-            return Ok(Some(wish.fault));
+        let order = value.to_str().ok().and_then(Order::parse);
+        let order = order.ok_or_else(|| {
+            ApiError::invalid(format!(
+                "{FAULT_HEADER}: expected one fault, such as `status=429; retry-after=7`, \
+                 `first-byte=2s`, `drop` or `cut=3`"
+            ))
+        })?;
+        if order.accounts.is_empty() || order.accounts.iter().any(|name| name == account) {
+            return Ok(Some(order.fault));
         }
     }
     Ok(None)
 }
 
-/// Does what [`Fault::SlowFirstByte`] asks for.
-pub(super) async fn wait_as_asked(fault: &Option<Fault>) {
+/// Waits, if the fault is [`Fault::SlowFirstByte`].
+pub(super) async fn delay(fault: &Option<Fault>) {
     if let Some(Fault::SlowFirstByte(duration)) = fault {
         tokio::time::sleep(*duration).await;
     }
 }
 
-/// After how many events to cut.
+/// The number of events after which to cut.
 pub(super) fn cut(fault: &Option<Fault>) -> Option<usize> {
     match fault {
         Some(Fault::CutAfter(events)) => Some(*events),
@@ -117,12 +122,12 @@ pub(super) fn cut(fault: &Option<Fault>) -> Option<usize> {
 
 /// One `x-simulate` header.
 #[derive(Debug, PartialEq)]
-struct Wish {
+struct Order {
     accounts: Vec<String>,
     fault: Fault,
 }
 
-impl Wish {
+impl Order {
     fn parse(text: &str) -> Option<Self> {
         let (mut accounts, mut fault, mut seconds) = (Vec::new(), None, None);
         for setting in text.split(';').map(str::trim).filter(|setting| !setting.is_empty()) {

@@ -18,7 +18,7 @@ const MINIMUM_TOKENS: u64 = 2048;
 const STEP_TOKENS: usize = 128;
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// Reads a request; `stream` is said by the path.
+/// Reads a request; the path says whether it is a stream.
 pub(super) fn parse(model: &str, stream: bool, body: &Value) -> Result<Call, ApiError> {
     if !body["cachedContent"].is_null() {
         return Err(ApiError::new(
@@ -34,25 +34,27 @@ pub(super) fn parse(model: &str, stream: bool, body: &Value) -> Result<Call, Api
     Ok(Call { model: model.to_owned(), prompt, prefixes, stream, max_output_tokens })
 }
 
-/// Answers `countTokens`, whose request may wrap the one it is about.
+/// The response to `countTokens`, of which the request may wrap the one that it is about.
 pub(super) fn count_tokens(body: &Value) -> Result<Value, ApiError> {
     let wrapped = &body["generateContentRequest"];
     let prompt = parse_prompt(if wrapped.is_null() { body } else { wrapped })?;
     Ok(json!({"totalTokens": prompt.tokens()}))
 }
 
-/// The answer in one piece.
+/// The reply in one piece.
 pub(super) fn response(turn: &Turn) -> Value {
     chunk(turn, &turn.text, Some(turn.usage.output_tokens))
 }
 
-/// The answer as a list of partial responses. Only the last says why it ended and how long the
-/// answer was.
+/// The reply as a list of partial responses. Only the last has the reason of its end and its
+/// length.
 pub(super) fn chunks(turn: &Turn) -> Vec<Value> {
     let pieces = turn.pieces();
     let last = pieces.len() - 1;
-    let output = |index: usize| (index == last).then_some(turn.usage.output_tokens);
-    pieces.iter().enumerate().map(|(index, piece)| chunk(turn, piece, output(index))).collect()
+    let chunks = pieces.iter().enumerate().map(|(index, piece)| {
+        chunk(turn, piece, (index == last).then_some(turn.usage.output_tokens))
+    });
+    chunks.collect()
 }
 
 fn chunk(turn: &Turn, text: &str, output_tokens: Option<u64>) -> Value {
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_chunk_alone_ends_the_answer() {
+    fn only_the_last_chunk_ends_the_reply() {
         let call = parse("m", true, &json!({"contents": [{"parts": [{"text": "x"}]}]})).unwrap();
         let turn = Turn::new(&call, 0);
         let chunks = chunks(&turn);
@@ -126,21 +128,23 @@ mod tests {
 
     #[test]
     fn both_spellings_of_the_system_instruction_are_read() {
-        let body = |name: &str| json!({name: {"parts": [{"text": "s"}]}, "contents": [{"parts": [{"text": "x"}]}]});
-        let text = |name: &str| parse("m", false, &body(name)).unwrap().prompt.text().to_owned();
-        assert_eq!(text("systemInstruction"), text("system_instruction"));
+        let [camel, snake] = ["systemInstruction", "system_instruction"].map(|name| {
+            let contents = json!([{"parts": [{"text": "x"}]}]);
+            let body = json!({name: {"parts": [{"text": "s"}]}, "contents": contents});
+            parse("m", false, &body).unwrap()
+        });
+        assert_eq!(camel.prompt.text(), snake.prompt.text());
     }
 
     #[test]
     fn requests_that_the_api_refuses() {
-        let refused = |body: Value| parse("m", false, &body).unwrap_err().status;
-        assert_eq!(refused(json!({})), 400);
-        assert_eq!(refused(json!({"contents": [{"role": "user"}]})), 400);
-        assert_eq!(
-            refused(
-                json!({"contents": [{"parts": [{"text": "x"}]}], "cachedContent": "cachedContents/1"})
-            ),
-            403
-        );
+        let contents = json!([{"parts": [{"text": "x"}]}]);
+        for (body, status) in [
+            (json!({}), 400),
+            (json!({"contents": [{"role": "user"}]}), 400),
+            (json!({"contents": contents, "cachedContent": "cachedContents/1"}), 403),
+        ] {
+            assert_eq!(parse("m", false, &body).unwrap_err().status, status, "{body}");
+        }
     }
 }

@@ -1,41 +1,43 @@
-//! Simulated LLM providers: what the tests, the demo, the benchmarks and docker-compose talk to.
+//! Simulated LLM providers, for the tests, the demo, benchmarks and docker-compose.
 //!
-//! One HTTP server per vendor, each with several accounts that are told apart by their API keys.
-//! The names are those of `envoy.yaml`, where every account is a cluster of its own. On request
-//! also self-hosted replicas, a server each, which are accounts, too, but take any key: those of
+//! There is one HTTP server for each vendor, with several accounts that differ in their API keys.
+//! An *account* is what a vendor knows a credential of the gateway by. The names are those of
+//! `envoy.yaml`, where every credential is a cluster of its own. On request there are also
+//! self-hosted replicas, each with a server of its own that takes any key: those of
 //! `examples/replicas.yaml`.
 //!
-//! **Simulated**, in the shapes that the vendors' own SDKs read:
+//! **Simulated**, in the forms that the SDKs of the vendors read:
 //! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also
 //!   compact, and over a WebSocket); Gemini generateContent, streamGenerateContent and countTokens;
-//!   lists of models. Plain JSON and streams in each vendor's own events, errors in its own JSON,
+//!   lists of models. Plain JSON and streams with the events of the vendor, errors in its JSON,
 //!   over HTTP/1.1 and HTTP/2 without TLS;
-//! - one prompt cache per account and model, and the `usage` that follows from it. A hit is a real
-//!   one: the same beginning, long enough, not too old, sent to this account before (`cache.rs`,
-//!   `prompt.rs`);
-//! - state that ties a conversation to an account: `previous_response_id`, compacted items;
-//! - faults when asked for, by a test or by a header `x-simulate: account=anthropic-a; status=429;
+//! - one prompt cache for each account and model, and the `usage` that follows from it. A hit is a
+//!   real one: the same beginning, long enough, not too old, sent to this account before
+//!   (`cache.rs`, `prompt.rs`);
+//! - state that binds a session to an account: `previous_response_id`, compacted items;
+//! - faults that a test requests, or a header `x-simulate: account=anthropic-a; status=429;
 //!   retry-after=7` (`fault.rs` lists them all), and a record of what arrived.
 //!
 //! **Not simulated:**
-//! - a model: the answer is two sentences chosen by a hash of the prompt, the same on every
-//!   account; no tools are called, nothing is reasoned, any model name is taken, and only the limit
-//!   of output tokens has an effect on the answer;
+//! - a model: the reply is two sentences chosen by a hash of the prompt, the same on every account.
+//!   There are no tool calls and no reasoning, any model name works, and only the limit of output
+//!   tokens affects the reply;
 //! - a tokenizer: four bytes are one token, also of images and other attachments;
-//! - time and load: answers come at once, caches never overflow to another machine, an account
-//!   never is rate limited by itself. `prompt_cache_key` therefore has no effect, nor has a
-//!   `tool_choice` or `thinking` that would empty a real Anthropic cache in part. Minimum lengths
-//!   do not depend on the model; lifetimes are those in the vendor's file;
+//! - time and load: responses come at once, caches never overflow to another machine, no account is
+//!   rate limited by itself. So `prompt_cache_key` has no effect, nor has a `tool_choice` or
+//!   `thinking` that would clear a part of a real Anthropic cache. Minimum lengths do not depend on
+//!   the model; lifetimes are in the file of the vendor;
 //! - customers with several keys: every account is a workspace, an organization and a project of
 //!   its own;
-//! - the caching of answers: a prefix is cached when it has been part of a prompt, not when it has
+//! - the caching of replies: a prefix is cached when it has been part of a prompt, not when it has
 //!   been generated;
-//! - the checking of requests beyond JSON, required fields and the rules of `cache_control`;
+//! - the validation of requests beyond JSON, required fields and the rules of `cache_control`;
 //!   `anthropic-version` may be absent. Compressed requests, files, batches, stored
 //!   `conversation`s, Gemini's `cachedContents`. A wrong key is 401 everywhere, also on Gemini,
-//!   which in life says 400 or 403.
+//!   which responds with 400 or 403.
 //!
-//! Every answer says in `x-simulated-account` who served it (`none` if the key was not known).
+//! Every response names in `x-simulated-account` the account that served it (`none` if the key is
+//! not known).
 
 #![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
 
@@ -107,7 +109,7 @@ impl Default for Config {
     }
 }
 
-/// The running servers. Dropping it stops them too, without waiting.
+/// The running servers. Dropping it also stops them, without waiting.
 #[derive(Debug)]
 pub struct Providers {
     addresses: Addresses,
@@ -169,19 +171,19 @@ impl Providers {
         accounts.chain(self.replicas.iter().map(|replica| &replica.name))
     }
 
-    /// Makes the next `times` requests to an account or a replica go wrong, or all until
-    /// [`clear_faults`](Self::clear_faults). Faults for one account are used up in the order in
-    /// which they were asked for.
+    /// Makes the next `times` requests to an account or a replica fail, or all until
+    /// [`clear_faults`](Self::clear_faults). Faults of one account are used up in the order of
+    /// these calls.
     pub fn fault(&self, account: &str, fault: Fault, times: Option<u32>) -> Result<()> {
         ensure!(
             self.names().any(|known| known == account),
-            "no simulated account is called `{account}`"
+            "there is no simulated account `{account}`"
         );
         self.shared.faults.add(account, fault, times);
         Ok(())
     }
 
-    /// Forgets the faults that are still to come.
+    /// Removes the faults that are left.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
     }
@@ -191,13 +193,12 @@ impl Providers {
         self.shared.log.records()
     }
 
-    /// Forgets the requests so far. The totals go on.
+    /// Forgets the requests so far, but not the totals.
     pub fn clear_requests(&self) {
         self.shared.log.clear();
     }
 
-    /// Sums per account since the start, by the account's name; zero for an account that nobody
-    /// asked.
+    /// The totals of each account since the start, by its name.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
         let mut totals: BTreeMap<_, _> =
             self.names().map(|name| (name.clone(), Totals::default())).collect();
@@ -205,7 +206,7 @@ impl Providers {
         totals
     }
 
-    /// Accepts nothing new, lets answers under way finish for a few seconds, and returns when all
+    /// Accepts nothing new, gives responses a few seconds to finish, and returns when all
     /// connections are closed.
     pub async fn stop(self) {
         self.stop.stop().await;
@@ -221,7 +222,7 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
         let names: Vec<_> =
             accounts.map(|account| format!("{} (key {})", account.name, account.key)).collect();
         let (address, names) = (providers.address(vendor), names.join(", "));
-        // Somebody may have read enough and still need the servers.
+        // The servers may be needed even if nothing reads this any more.
         let _ = writeln!(std::io::stdout(), "simulated {vendor} on http://{address}: {names}");
     }
     shutdown.requested().await;
@@ -229,7 +230,7 @@ pub async fn serve(addresses: Addresses) -> Result<()> {
     Ok(())
 }
 
-/// Binds an address, and writes the port into it that was free.
+/// Binds an address, and replaces port 0 in it by the free port.
 async fn listen(address: &mut SocketAddr, name: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(*address).await;
     let listener =

@@ -15,8 +15,7 @@ const STEP_TOKENS: usize = 128;
 /// The real one is five to ten minutes without use, and an hour at most.
 const IDLE: Duration = Duration::from_secs(10 * 60);
 
-/// Reads a request for a completion. The flag says whether a stream is to end with a chunk of
-/// usage.
+/// Reads a request for a completion, and whether a stream is to end with a chunk of usage.
 pub(super) fn parse(body: &Value) -> Result<(Call, bool), ApiError> {
     let model = required_string(body, "model")?;
     let messages = list(body, "messages")?.filter(|messages| !messages.is_empty());
@@ -30,14 +29,14 @@ pub(super) fn parse(body: &Value) -> Result<(Call, bool), ApiError> {
     }
     let prefixes = prefixes(&prompt, &model);
     let stream = boolean(body, "stream")?;
-    // The older name is still what many clients send.
+    // Many clients still send the older name.
     let max_output_tokens =
         integer(body, "max_completion_tokens")?.or(integer(body, "max_tokens")?);
     let include_usage = boolean(&body["stream_options"], "include_usage")?;
     Ok((Call { model, prompt, prefixes, stream, max_output_tokens }, include_usage))
 }
 
-/// What stands before the messages: the schema of the answer, then the tools. Shared with the
+/// What comes before the messages: the schema of the reply, then the tools. Shared with the
 /// Responses API.
 pub(super) fn preamble(prompt: &mut Prompt, format: &Value, tools: Option<&[Value]>) {
     if !format.is_null() {
@@ -50,12 +49,12 @@ pub(super) fn preamble(prompt: &mut Prompt, format: &Value, tools: Option<&[Valu
     }
 }
 
-/// What OpenAI caches of a prompt, whichever API it came by.
+/// What OpenAI caches of a prompt, in either API.
 pub(super) fn prefixes(prompt: &Prompt, model: &str) -> Vec<Prefix> {
     prompt.steps(model, MINIMUM_TOKENS, STEP_TOKENS, IDLE)
 }
 
-/// The answer in one piece.
+/// The reply in one piece.
 pub(super) fn completion(turn: &Turn) -> Value {
     let message =
         json!({"role": "assistant", "content": turn.text, "refusal": null, "annotations": []});
@@ -73,36 +72,38 @@ pub(super) fn completion(turn: &Turn) -> Value {
     })
 }
 
-/// The answer as chunks, without the closing `[DONE]`.
+/// The reply as chunks, without the closing `[DONE]`.
 pub(super) fn chunks(turn: &Turn, include_usage: bool) -> Vec<Value> {
-    let chunk = |choices: Value, usage: Value| {
-        let mut chunk = json!({
-            "id": format!("chatcmpl-{}", turn.id),
-            "object": "chat.completion.chunk",
-            "created": turn.created,
-            "model": turn.model,
-            "service_tier": "default",
-            "system_fingerprint": null,
-            "choices": choices,
-        });
-        if include_usage {
-            chunk["usage"] = usage;
-        }
-        chunk
-    };
-    let choice = |delta: Value, finish_reason: Option<&str>| {
-        let choice =
-            json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
-        chunk(json!([choice]), Value::Null)
-    };
-    let mut chunks =
-        vec![choice(json!({"role": "assistant", "content": "", "refusal": null}), None)];
-    chunks.extend(turn.pieces().into_iter().map(|piece| choice(json!({"content": piece}), None)));
-    chunks.push(choice(json!({}), Some(finish_reason(turn))));
+    let start = json!({"role": "assistant", "content": "", "refusal": null});
+    let mut choices = vec![choice(start, None)];
+    let pieces = turn.pieces().into_iter();
+    choices.extend(pieces.map(|piece| choice(json!({"content": piece}), None)));
+    choices.push(choice(json!({}), Some(finish_reason(turn))));
+    let mut chunks: Vec<Value> =
+        choices.into_iter().map(|choice| chunk(turn, json!([choice]))).collect();
     if include_usage {
-        chunks.push(chunk(json!([]), usage(turn)));
+        chunks.iter_mut().for_each(|chunk| chunk["usage"] = Value::Null);
+        let mut last = chunk(turn, json!([]));
+        last["usage"] = usage(turn);
+        chunks.push(last);
     }
     chunks
+}
+
+fn choice(delta: Value, finish_reason: Option<&str>) -> Value {
+    json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason})
+}
+
+fn chunk(turn: &Turn, choices: Value) -> Value {
+    json!({
+        "id": format!("chatcmpl-{}", turn.id),
+        "object": "chat.completion.chunk",
+        "created": turn.created,
+        "model": turn.model,
+        "service_tier": "default",
+        "system_fingerprint": null,
+        "choices": choices,
+    })
 }
 
 fn usage(turn: &Turn) -> Value {
@@ -125,8 +126,8 @@ fn finish_reason(turn: &Turn) -> &'static str {
     if turn.truncated { "length" } else { "stop" }
 }
 
-/// Tool calls, names and the like. Clients echo the answer's `refusal` and `annotations`, which the
-/// model never read.
+/// Tool calls, names and the like. Clients send `refusal` and `annotations` of a reply back, which
+/// the model never reads.
 fn other_fields(prompt: &mut Prompt, message: &Value) {
     let others: Map<String, Value> = message
         .as_object()
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_sent_back_continues_the_prompt() {
+    fn a_reply_sent_back_continues_the_prompt() {
         let first = parsed(json!([{"role": "user", "content": "x".repeat(8000)}]));
         let turn = Turn::new(&first, 0);
         let echoed = completion(&turn)["choices"][0]["message"].clone();
@@ -166,12 +167,15 @@ mod tests {
 
     #[test]
     fn tool_calls_are_part_of_the_prompt() {
-        let calls = |name: &str| json!([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": name}}]}]);
-        assert_ne!(parsed(calls("a")).prompt.text(), parsed(calls("b")).prompt.text());
+        let [a, b] = ["a", "b"].map(|name| {
+            let calls = json!([{"function": {"name": name}}]);
+            parsed(json!([{"role": "assistant", "content": null, "tool_calls": calls}]))
+        });
+        assert_ne!(a.prompt.text(), b.prompt.text());
     }
 
     #[test]
-    fn usage_comes_in_a_chunk_of_its_own_when_asked_for() {
+    fn usage_comes_in_a_chunk_of_its_own_on_request() {
         let turn = Turn::new(&parsed(json!([{"role": "user", "content": "x"}])), 0);
         assert!(chunks(&turn, false).iter().all(|chunk| chunk.get("usage").is_none()));
         let chunks = chunks(&turn, true);

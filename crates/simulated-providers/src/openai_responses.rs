@@ -1,8 +1,8 @@
 //! OpenAI Responses: `POST /v1/responses` and `/v1/responses/compact`. [`super::websocket`] speaks
 //! the same over a socket.
 //!
-//! A response that may be stored is remembered by the account that made it (its input and its
-//! output, not its instructions or tools, as in life), so that `previous_response_id` continues it
+//! A response that may be stored is remembered by the account that made it: its input and its
+//! output, as in production not its instructions or tools. So `previous_response_id` continues it
 //! there and is unknown elsewhere.
 
 use std::sync::Arc;
@@ -23,12 +23,11 @@ pub(super) struct ResponseCall {
     /// False for a request that only warms the cache.
     pub(super) generate: bool,
     previous_response_id: Option<String>,
-    /// Where in the text of the prompt the conversation begins.
-    conversation_start: usize,
+    /// Where in the text of the prompt the history begins.
+    history_start: usize,
 }
 
-/// Reads a request. `account` is who serves it, `stored` finds the conversation of an earlier
-/// response of this account.
+/// Reads a request that this account serves. `stored` finds the history of an earlier response.
 pub(super) fn parse(
     body: &Value,
     account: &str,
@@ -41,7 +40,7 @@ pub(super) fn parse(
     if let Some(instructions) = string(body, "instructions")? {
         prompt.message("developer", &json!(instructions));
     }
-    let conversation_start = prompt.text().len();
+    let history_start = prompt.text().len();
     if let Some(id) = &previous_response_id {
         prompt.append_rendered(&stored(id).ok_or_else(|| unknown_response(id))?);
     }
@@ -54,38 +53,37 @@ pub(super) fn parse(
         prompt,
     };
     let (store, generate) = (boolean_or(body, "store", true)?, boolean_or(body, "generate", true)?);
-    // Without an answer there is no output to count: the limit of nothing gives just that.
+    // A limit of zero tokens gives no output.
     let max_output_tokens = if generate { call.max_output_tokens } else { Some(0) };
     Ok(ResponseCall {
         call: Call { max_output_tokens, ..call },
         store,
         generate,
         previous_response_id,
-        conversation_start,
+        history_start,
     })
 }
 
 impl ResponseCall {
-    /// The conversation with the answer, as a later request continues it.
-    pub(super) fn conversation(&self, turn: &Turn) -> Arc<str> {
-        let mut conversation = Prompt::default();
-        conversation.append_rendered(
-            self.call.prompt.text().get(self.conversation_start..).unwrap_or_default(),
-        );
+    /// The input and the reply, which a later request continues.
+    pub(super) fn history(&self, turn: &Turn) -> Arc<str> {
+        let mut history = Prompt::default();
+        history
+            .append_rendered(self.call.prompt.text().get(self.history_start..).unwrap_or_default());
         if self.generate {
-            conversation.message("assistant", &json!(turn.text));
+            history.message("assistant", &json!(turn.text));
         }
-        conversation.text().into()
+        history.text().into()
     }
 
-    /// The answer in one piece.
+    /// The response in one piece.
     pub(super) fn response(&self, turn: &Turn) -> Value {
         let status = if self.truncated(turn) { "incomplete" } else { "completed" };
         let output = if self.generate { vec![output_item(turn, "completed")] } else { vec![] };
         self.envelope(turn, status, output, usage(turn))
     }
 
-    /// The answer as a stream of events.
+    /// The response as a stream of events.
     pub(super) fn events(&self, turn: &Turn) -> Vec<Value> {
         let begun = self.envelope(turn, "in_progress", vec![], Value::Null);
         let mut events = vec![
@@ -134,7 +132,8 @@ pub(super) fn response_id(turn: &Turn) -> String {
     format!("resp_{}", turn.id)
 }
 
-/// Answers a request to compact: the user's messages stay, the rest becomes one opaque item.
+/// The response to a request to compact: the messages of the user stay, the rest becomes one opaque
+/// item.
 pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account: &str) -> Value {
     let items = body["input"].as_array().into_iter().flatten();
     let mut output: Vec<Value> = items.filter_map(user_message).collect();
@@ -152,7 +151,7 @@ pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account
     })
 }
 
-/// Begins what this simulation calls encrypted; the account's name follows.
+/// The beginning of what is called encrypted here; the name of the account follows.
 const ENCRYPTED_BY: &str = "simulated-encryption:";
 
 /// A message of the user as an output item, in which the content is always a list.
@@ -186,8 +185,8 @@ fn read_input(prompt: &mut Prompt, body: &Value, account: &str) -> Result<(), Ap
     Ok(())
 }
 
-/// Encrypted items can be read by the organization that made them only. Those of unknown origin are
-/// let through, so that recorded traffic can be replayed.
+/// Only the organization that made encrypted items can read them. Those of unknown origin pass, so
+/// that recorded traffic can be replayed.
 fn check_encryption(item: &Value, account: &str) -> Result<(), ApiError> {
     let maker = item["encrypted_content"].as_str().and_then(|text| text.strip_prefix(ENCRYPTED_BY));
     match maker.and_then(|rest| rest.split(':').next()) {
@@ -207,29 +206,31 @@ fn unknown_response(id: &str) -> ApiError {
 
 fn output_events(turn: &Turn) -> Vec<Value> {
     let id = message_id(turn);
-    let at = |kind: &str, name: &str, value: Value| {
-        let mut event = json!({"type": kind, "item_id": id, "output_index": 0, "content_index": 0});
-        event[name] = value;
-        event
-    };
-    let item = |kind: &str, item: Value| json!({"type": kind, "output_index": 0, "item": item});
     let mut started = output_item(turn, "in_progress");
     started["content"] = json!([]);
     let mut events = vec![
-        item("response.output_item.added", started),
-        at("response.content_part.added", "part", output_text("")),
+        item_event("response.output_item.added", started),
+        content_event(&id, "response.content_part.added", "part", output_text("")),
     ];
-    events.extend(
-        turn.pieces()
-            .into_iter()
-            .map(|piece| at("response.output_text.delta", "delta", json!(piece))),
-    );
+    for piece in turn.pieces() {
+        events.push(content_event(&id, "response.output_text.delta", "delta", json!(piece)));
+    }
     events.extend([
-        at("response.output_text.done", "text", json!(turn.text)),
-        at("response.content_part.done", "part", output_text(&turn.text)),
-        item("response.output_item.done", output_item(turn, "completed")),
+        content_event(&id, "response.output_text.done", "text", json!(turn.text)),
+        content_event(&id, "response.content_part.done", "part", output_text(&turn.text)),
+        item_event("response.output_item.done", output_item(turn, "completed")),
     ]);
     events
+}
+
+fn item_event(kind: &str, item: Value) -> Value {
+    json!({"type": kind, "output_index": 0, "item": item})
+}
+
+fn content_event(id: &str, kind: &str, name: &str, value: Value) -> Value {
+    let mut event = json!({"type": kind, "item_id": id, "output_index": 0, "content_index": 0});
+    event[name] = value;
+    event
 }
 
 fn output_item(turn: &Turn, status: &str) -> Value {
@@ -270,7 +271,7 @@ mod tests {
         let mut store = ResponseStore::default();
         let first = parsed(&json!({"model": "m", "input": "hello"}), &store).unwrap();
         let turn = Turn::new(&first.call, 0);
-        store.insert(response_id(&turn), first.conversation(&turn));
+        store.insert(response_id(&turn), first.history(&turn));
 
         let continued =
             json!({"model": "m", "input": "and?", "previous_response_id": response_id(&turn)});
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_cut_short_is_incomplete() {
+    fn a_reply_cut_short_is_incomplete() {
         let body = json!({"model": "m", "input": "x", "max_output_tokens": 1});
         let call = parsed(&body, &ResponseStore::default()).unwrap();
         let turn = Turn::new(&call.call, 0);

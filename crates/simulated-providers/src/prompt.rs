@@ -1,11 +1,10 @@
-//! The canonical form of a prompt: what a tokenizer would read, in the order in which the vendor's
-//! model reads it.
+//! The canonical form of a prompt: what a tokenizer would read, in the order of the vendor.
 //!
 //! Every part of a request becomes a block of text: a text part as it is, anything else (a tool, a
-//! tool call, an image) as its compact JSON with the keys in the client's order. Roles stand
+//! tool call, an image) as its compact JSON with the keys in the order of the client. Roles are
 //! between control characters, so that `("user", "ab")` and `("user", "a"), ("user", "b")` differ.
-//! **Four bytes of this text are one token.** That is wrong for every real tokenizer by some tens
-//! of percent and the same for all of them, which is what comparing needs.
+//! **Four bytes of this text are one token.** That is off by some tens of percent for every real
+//! tokenizer and the same for all of them, which is enough to compare.
 //!
 //! A prefix is identified by a chained hash: the hash of a block covers the hash of everything
 //! before it, and the chain starts from the model, because no provider shares a cache between
@@ -20,7 +19,7 @@ use super::cache::Prefix;
 
 const BYTES_PER_TOKEN: usize = 4;
 
-/// Stand before a role and between a role and its content.
+/// Before a role, and between a role and its content.
 const MESSAGE_SEPARATOR: char = '\u{1e}';
 const ROLE_SEPARATOR: char = '\u{1f}';
 
@@ -34,7 +33,7 @@ pub(super) struct Prompt {
 #[derive(Debug)]
 struct Block {
     end: usize,
-    /// Set where the client asked to cache up to here.
+    /// Set where the client requests to cache up to here.
     keep: Option<Duration>,
 }
 
@@ -65,7 +64,7 @@ impl Prompt {
         self.blocks.push(Block { end: self.text.len(), keep: None });
     }
 
-    /// Marks the end of the newest block as a place up to which to cache.
+    /// Marks the end of the newest block: the client requests to cache up to there.
     pub(super) fn keep_newest(&mut self, keep: Duration) {
         if let Some(block) = self.blocks.last_mut() {
             block.keep = Some(keep);
@@ -85,7 +84,7 @@ impl Prompt {
         tokens(self.text.len())
     }
 
-    /// The lifetimes asked for, in order.
+    /// The requested lifetimes, in order.
     pub(super) fn keeps(&self) -> impl Iterator<Item = Duration> {
         self.blocks.iter().filter_map(|block| block.keep)
     }
@@ -131,7 +130,7 @@ impl Prompt {
     }
 }
 
-/// The tokens of so many bytes of text.
+/// The tokens of this many bytes of text.
 pub(super) fn tokens(bytes: usize) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN) as u64
 }
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_kept_apart() {
+    fn messages_are_separated() {
         let joined = prompt(&[("user", json!("ab"))]);
         assert_ne!(prompt(&[("user", json!("a")), ("user", json!("b"))]).text(), joined.text());
     }

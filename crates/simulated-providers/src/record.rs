@@ -1,4 +1,4 @@
-//! What arrived, for tests to look at: the newest requests in full, and totals per account.
+//! What arrived, for tests: the newest requests in full, and totals of each account.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -10,10 +10,10 @@ use super::lock::locked;
 use super::turn::Usage;
 use super::vendor::Vendor;
 
-/// How many requests the log keeps; older ones are forgotten, the totals go on.
+/// How many requests the log keeps. Older ones are forgotten; the totals include them.
 pub const LOG_CAPACITY: usize = 16_384;
 
-/// A request as this upstream saw it, and what became of it.
+/// A request as this upstream saw it, and its response.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
     /// The server it came to.
@@ -29,24 +29,24 @@ pub struct RequestRecord {
     pub headers: HeaderMap,
     /// In bytes.
     pub body_length: usize,
-    /// `None` while there is no answer, and for good if the connection was dropped or the client
-    /// left first.
+    /// `None` until there is a response; it stays so if the connection is dropped or the client
+    /// leaves first.
     pub status: Option<u16>,
-    /// Of answers that a model made.
+    /// Of responses with a reply of a model.
     pub usage: Option<Usage>,
 }
 
-/// Sums over everything an account was asked since the start.
+/// Sums over all requests to an account since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Requests with the account's key, whatever became of them; a WebSocket counts by its messages
-    /// and its handshake.
+    /// Requests with the key of the account, whatever the response; a WebSocket counts by its
+    /// messages and its handshake.
     pub requests: u64,
     /// Tokens of the prompts, cached or not.
     pub prompt_tokens: u64,
     /// The part of them that came from the cache.
     pub cached_tokens: u64,
-    /// Tokens of the answers.
+    /// Tokens of the replies.
     pub output_tokens: u64,
 }
 
@@ -62,12 +62,12 @@ struct Log {
     totals: BTreeMap<String, Totals>,
 }
 
-/// The number of a record. It stays good when the record has been forgotten.
+/// The number of a record. It stays valid when the record has been forgotten.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordId(u64);
 
 impl RequestLog {
-    /// Logged on arrival, not when answered: an attempt that the client gave up must be seen too.
+    /// Records a request on arrival, so that one that the client gives up is there, too.
     pub(super) fn arrived(&self, vendor: Vendor, account: Option<&str>, parts: &Parts) -> RecordId {
         self.push(RequestRecord {
             vendor,
@@ -101,9 +101,9 @@ impl RequestLog {
         locked(&self.0).update(id, |record| record.body_length = length);
     }
 
-    /// Called before the first byte of the answer leaves, so that who has the answer finds it in
-    /// the log.
-    pub(super) fn answered(
+    /// Records a response before its first byte leaves, so that a client that has the response
+    /// finds it in the log.
+    pub(super) fn responded(
         &self,
         id: RecordId,
         account: Option<&str>,
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_bounded_and_the_totals_go_on() {
+    fn the_log_is_bounded_and_the_totals_are_not() {
         let log = RequestLog::default();
         let forgotten = log.push(record("first"));
         let newest = (0..LOG_CAPACITY).map(|_| log.push(record("later"))).last().unwrap();
         let usage =
             Usage { prompt_tokens: 10, cached_tokens: 4, output_tokens: 1, ..Usage::default() };
-        log.answered(forgotten, Some("a"), 200, Some(usage));
-        log.answered(newest, Some("a"), 200, Some(usage));
+        log.responded(forgotten, Some("a"), 200, Some(usage));
+        log.responded(newest, Some("a"), 200, Some(usage));
 
         let records = log.records();
         assert_eq!(records.len(), LOG_CAPACITY);
@@ -183,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn a_record_cleared_meanwhile_takes_no_answer() {
+    fn a_record_cleared_meanwhile_takes_no_response() {
         let log = RequestLog::default();
         let before = log.push(record("before"));
         log.clear();
         log.push(record("after"));
-        log.answered(before, None, 500, None);
+        log.responded(before, None, 500, None);
         assert_eq!(log.records()[0].status, None);
     }
 }

@@ -1,5 +1,5 @@
-//! Reading fields of a JSON request: absent and `null` are the same, a wrong type is the client's
-//! error.
+//! Reads fields of a JSON request. Absent and `null` are the same; a wrong type is an error of the
+//! client.
 
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ pub(super) fn boolean_or(
     Ok(typed(owner, name, "true or false", Value::as_bool)?.unwrap_or(default))
 }
 
-/// The error for a field that is absent, or else present and wrong for the reason given.
+/// The error for a field that is absent, or that is wrong for this reason.
 pub(super) fn missing_or(owner: &Value, name: &'static str, problem: &str) -> ApiError {
     match owner[name] {
         Value::Null => ApiError::missing(name),
@@ -61,7 +61,9 @@ fn typed<'a, T>(
     match (value.is_null(), read(value)) {
         (true, _) => Ok(None),
         (false, Some(value)) => Ok(Some(value)),
-        (false, None) => Err(ApiError::invalid(format!("{name}: {expected} is expected"))
-            .about(name, "invalid_type")),
+        (false, None) => {
+            Err(ApiError::invalid(format!("{name}: expected {expected}"))
+                .about(name, "invalid_type"))
+        }
     }
 }

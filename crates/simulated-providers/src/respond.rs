@@ -1,4 +1,4 @@
-//! From an answer or an error to an HTTP response.
+//! HTTP responses from replies and errors.
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -10,11 +10,11 @@ use super::error::ApiError;
 use super::stream::{self, Payload};
 use super::vendor::Vendor;
 
-/// The header of every answer that names the account which served it.
+/// The header of every response that names the account that served it.
 pub const ACCOUNT_HEADER: &str = "x-simulated-account";
 
-/// An answer of the model or about it, cut if a fault asks for it.
-pub(super) fn answer(payload: Payload, cut: Option<usize>) -> Response<Body> {
+/// The response with a reply, cut if a fault says so.
+pub(super) fn reply(payload: Payload, cut: Option<usize>) -> Response<Body> {
     match payload {
         Payload::Json(value) => json_response(StatusCode::OK, &value, cut.is_some()),
         Payload::Events(framing, events) => {
@@ -27,7 +27,7 @@ pub(super) fn answer(payload: Payload, cut: Option<usize>) -> Response<Body> {
     }
 }
 
-/// An error in the form in which this request expects its answer.
+/// An error in the form that this request expects.
 pub(super) fn error(
     vendor: Vendor,
     parts: &Parts,
@@ -36,7 +36,7 @@ pub(super) fn error(
 ) -> Response<Body> {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = error.json(vendor, request_id);
-    // A client that waits for an array gets one.
+    // A client that expects an array gets one.
     if let Ok(Api::GeminiStream { sse: false, .. }) = Api::of(vendor, &parts.method, &parts.uri) {
         body = Value::Array(vec![body]);
     }
@@ -47,23 +47,23 @@ pub(super) fn error(
     response
 }
 
-/// The headers of every answer.
+/// Adds the headers of every response.
 pub(super) fn add_headers(
     vendor: Vendor,
     account: &str,
     request_id: &str,
     headers: &mut HeaderMap,
 ) {
-    let mut add = |name: &'static str, value: &str| {
+    let id_header = match vendor {
+        Vendor::Anthropic => Some("request-id"),
+        Vendor::OpenAi => Some("x-request-id"),
+        Vendor::Gemini => None,
+    };
+    let id = id_header.map(|name| (name, request_id));
+    for (name, value) in [(ACCOUNT_HEADER, account)].into_iter().chain(id) {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
-    };
-    add(ACCOUNT_HEADER, account);
-    match vendor {
-        Vendor::Anthropic => add("request-id", request_id),
-        Vendor::OpenAi => add("x-request-id", request_id),
-        Vendor::Gemini => {}
     }
 }
 

@@ -1,13 +1,13 @@
-//! The conversations that `previous_response_id` continues.
+//! The responses that `previous_response_id` continues.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// The responses an account (or one WebSocket) remembers; the oldest go when there are too many or
-/// too long ones.
+/// The histories that an account, or one WebSocket, remembers. The oldest go when there are too
+/// many or they are too long.
 #[derive(Debug, Default)]
 pub(super) struct ResponseStore {
-    conversations: HashMap<String, Arc<str>>,
+    histories: HashMap<String, Arc<str>>,
     oldest_first: VecDeque<String>,
     bytes: usize,
 }
@@ -17,20 +17,19 @@ impl ResponseStore {
     const MAX_BYTES: usize = 64 << 20;
 
     pub(super) fn get(&self, id: &str) -> Option<Arc<str>> {
-        self.conversations.get(id).cloned()
+        self.histories.get(id).cloned()
     }
 
-    pub(super) fn insert(&mut self, id: String, conversation: Arc<str>) {
-        self.bytes += conversation.len();
+    pub(super) fn insert(&mut self, id: String, history: Arc<str>) {
+        self.bytes += history.len();
         self.oldest_first.push_back(id.clone());
-        self.conversations.insert(id, conversation);
-        // The newest stays, however long: it is what the next turn asks for.
+        self.histories.insert(id, history);
+        // The newest stays, however long: the next turn continues it.
         while self.oldest_first.len() > 1
             && (self.oldest_first.len() > Self::MAX_RESPONSES || self.bytes > Self::MAX_BYTES)
         {
-            let oldest =
-                self.oldest_first.pop_front().and_then(|id| self.conversations.remove(&id));
-            self.bytes -= oldest.map_or(0, |conversation| conversation.len());
+            let oldest = self.oldest_first.pop_front().and_then(|id| self.histories.remove(&id));
+            self.bytes -= oldest.map_or(0, |history| history.len());
         }
     }
 }
@@ -47,6 +46,6 @@ mod tests {
         }
         assert!(store.get("0").is_none() && store.get("1").is_some());
         store.insert("long".into(), "x".repeat(ResponseStore::MAX_BYTES + 1).into());
-        assert!(store.get("long").is_some() && store.conversations.len() == 1);
+        assert!(store.get("long").is_some() && store.histories.len() == 1);
     }
 }

@@ -1,8 +1,7 @@
-//! The sockets: accepting, one task per connection, closing in an orderly way or, for a fault,
-//! rudely.
+//! The sockets: a task for each connection, closed in order or, for a fault, at once.
 //!
 //! hyper is used without `axum::serve`, because a simulated drop must really close its TCP
-//! connection: the task that owns the socket has to hear of it.
+//! connection, and only the task that owns the socket can.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -22,8 +21,7 @@ use super::connection::{Connection, GRACE, StopSignal};
 use super::exchange;
 use super::vendor_server::VendorServer;
 
-/// A pause when accepting fails, which it does at once and again when there are no file descriptors
-/// left.
+/// A pause after accepting fails, as it does again and again without free file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Accepts until stopped.
@@ -42,20 +40,20 @@ pub(super) async fn accept(listener: TcpListener, server: Arc<VendorServer>, mut
 }
 
 async fn serve(stream: TcpStream, server: Arc<VendorServer>, mut stop: StopSignal) {
-    // Without it an event would wait for the acknowledgement of the one before. A socket that
-    // refuses is closed already.
+    // Else an event would wait for the acknowledgement of the one before. It fails only on a closed
+    // socket.
     let _ = stream.set_nodelay(true);
     let abort = Arc::new(Notify::new());
     let connection = Connection::new(Arc::clone(&abort), stop.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let answer =
+        let response =
             exchange::handle(Arc::clone(&server), connection.clone(), request.map(Body::new));
-        async { Ok::<_, Infallible>(answer.await) }
+        async { Ok::<_, Infallible>(response.await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
-        // An error is the client's going away, or a cut on request: nobody is left to be told.
+        // An error means that the client has gone, or that a fault cut the response.
         _ = &mut serving => return,
         () = abort.notified() => return,
         () = stop.stopped() => serving.as_mut().graceful_shutdown(),

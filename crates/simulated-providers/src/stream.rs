@@ -1,4 +1,4 @@
-//! From an answer to the bytes of a body, whole or cut on request.
+//! The bytes of a body, whole or cut on request.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-/// The content of an answer.
+/// The content of a response.
 #[derive(Debug)]
 pub(super) enum Payload {
     Json(Value),
@@ -37,7 +37,17 @@ impl Framing {
 
     /// The pieces of the body, one per event and one for what closes the stream.
     pub(super) fn frames(self, events: &[Value]) -> Vec<String> {
-        let frame = |(index, event): (usize, &Value)| match self {
+        let end = match self {
+            Self::NamedEvents | Self::GoogleEvents => None,
+            Self::DataUntilDone => Some("data: [DONE]\n\n".to_owned()),
+            Self::GoogleArray => Some("]".to_owned()),
+        };
+        let frames = events.iter().enumerate().map(|(index, event)| self.frame(index, event));
+        frames.chain(end).collect()
+    }
+
+    fn frame(self, index: usize, event: &Value) -> String {
+        match self {
             Self::NamedEvents => {
                 format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
             }
@@ -45,13 +55,7 @@ impl Framing {
             Self::GoogleEvents => format!("data: {event}\r\n\r\n"),
             Self::GoogleArray if index == 0 => format!("[{event}"),
             Self::GoogleArray => format!(",\r\n{event}"),
-        };
-        let end = match self {
-            Self::NamedEvents | Self::GoogleEvents => None,
-            Self::DataUntilDone => Some("data: [DONE]\n\n".to_owned()),
-            Self::GoogleArray => Some("]".to_owned()),
-        };
-        events.iter().enumerate().map(frame).chain(end).collect()
+        }
     }
 }
 

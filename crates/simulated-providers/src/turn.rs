@@ -1,5 +1,5 @@
-//! What the model "says": a text made from the prompt, and the token counts that the vendor reports
-//! with it.
+//! The reply of the model: a text made from the prompt, and the token counts that the vendor
+//! reports with it.
 
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::OnceLock;
@@ -9,23 +9,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::cache::Prefix;
 use super::prompt::{self, Prompt};
 
-/// Token counts of one answer, in no vendor's names. The vendors' own `usage` objects are made from
-/// it.
+/// Token counts of one reply, in names of no vendor. The `usage` objects of the vendors are made
+/// from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The whole prompt, cached or not.
     pub prompt_tokens: u64,
-    /// The part of the prompt that came from the account's cache.
+    /// The part of the prompt that came from the cache of the account.
     pub cached_tokens: u64,
     /// Anthropic only: written to the cache for five minutes.
     pub written_5m_tokens: u64,
     /// Anthropic only: written to the cache for an hour.
     pub written_1h_tokens: u64,
-    /// The answer.
+    /// The reply.
     pub output_tokens: u64,
 }
 
-/// A parsed request for an answer, the same for every API.
+/// A parsed request, the same for every API.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) model: String,
@@ -36,7 +36,7 @@ pub(super) struct Call {
     pub(super) max_output_tokens: Option<u64>,
 }
 
-/// The answer to a [`Call`], before a vendor's API gives it a shape.
+/// The reply to a [`Call`], before the API of a vendor gives it a shape.
 #[derive(Debug)]
 pub(super) struct Turn {
     /// 32 hexadecimal digits, never the same twice; the APIs put their own prefix before it.
@@ -45,13 +45,13 @@ pub(super) struct Turn {
     /// Seconds since 1970.
     pub(super) created: u64,
     pub(super) text: String,
-    /// The text was cut because the client asked for no more tokens.
+    /// The text was cut at the limit of the client.
     pub(super) truncated: bool,
     pub(super) usage: Usage,
 }
 
 impl Turn {
-    /// Answers `call`, of whose prompt the cache held `cached_tokens`.
+    /// Makes the reply to `call`, of whose prompt the cache held `cached_tokens`.
     pub(super) fn new(call: &Call, cached_tokens: u64) -> Self {
         let (text, truncated) = limited(sentences(call), call.max_output_tokens);
         let usage = Usage {
@@ -81,7 +81,7 @@ impl Turn {
     }
 }
 
-/// An identifier that another account, or this one after a restart, will not have issued.
+/// An id that no other account, and not this one after a restart, issues.
 pub(super) fn fresh_id() -> String {
     static RANDOM: OnceLock<[RandomState; 2]> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -112,16 +112,15 @@ const PROPOSALS: [&str; 4] = [
     "The safest way is to pass the value in as an argument.",
 ];
 
-/// Two sentences chosen by the prompt and nothing else: the same request is answered alike by every
-/// account, so that a conversation replayed over other accounts stays the same conversation.
+/// Two sentences chosen by the prompt and nothing else. Every account gives the same reply, so a
+/// session that is replayed over other accounts stays the same.
 fn sentences(call: &Call) -> String {
     let mut hasher = DefaultHasher::new();
     (&call.model, call.prompt.text()).hash(&mut hasher);
     let hash = hasher.finish();
-    let pick = |list: &[&'static str; 4], bits: u64| {
-        list.get((bits % 4) as usize).copied().unwrap_or_default()
-    };
-    format!("{} (note {:04x}). {}", pick(&FINDINGS, hash), hash >> 48, pick(&PROPOSALS, hash >> 8))
+    let [finding, proposal] =
+        [(FINDINGS, hash), (PROPOSALS, hash >> 8)].map(|(list, bits)| list[(bits % 4) as usize]);
+    format!("{finding} (note {:04x}). {proposal}", hash >> 48)
 }
 
 /// The text is ASCII, so that it can be cut at any byte.
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_output_tokens_is_kept() {
+    fn the_limit_of_output_tokens_holds() {
         let cut = turn("a", Some(3));
         assert_eq!((cut.text.len(), cut.truncated, cut.usage.output_tokens), (12, true, 3));
         assert_eq!(turn("a", Some(0)).pieces(), [""]);

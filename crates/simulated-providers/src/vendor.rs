@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 
-/// Whose API a server speaks.
+/// A vendor, whose API a server implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Vendor {
     /// Messages.
@@ -37,7 +37,7 @@ impl fmt::Display for Vendor {
     }
 }
 
-/// One customer of a vendor: one key, one prompt cache.
+/// What a vendor knows a credential of the gateway by: one key, one prompt cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The server that knows it.
@@ -85,22 +85,22 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// The replicas of `examples/replicas.yaml`, at the addresses that stand there.
+    /// The replicas of `examples/replicas.yaml`, at the addresses given there.
     pub fn demo() -> Vec<Self> {
-        let at = |(letter, port)| Self {
+        let replicas = [('a', 18011), ('b', 18012), ('c', 18013)].map(|(letter, port)| Self {
             name: format!("replica-{letter}"),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        };
-        [('a', 18011), ('b', 18012), ('c', 18013)].map(at).into()
+        });
+        replicas.into()
     }
 
-    /// The same on a port that is free.
+    /// The same on a free port.
     pub fn on_free_port(mut self) -> Self {
         self.address.set_port(0);
         self
     }
 
-    /// What it is to a server: an account whose key does not matter.
+    /// Its account, the key of which does not matter.
     pub(super) fn account(&self) -> Account {
         Account { vendor: Vendor::OpenAi, name: self.name.clone(), key: String::new() }
     }
@@ -120,11 +120,12 @@ pub struct Addresses {
 impl Addresses {
     /// The ports of `envoy.yaml` on an address of this machine.
     pub fn on(host: IpAddr) -> Self {
-        let at = |port| SocketAddr::new(host, port);
-        Self { anthropic: at(18001), openai: at(18002), gemini: at(18003) }
+        let [anthropic, openai, gemini] =
+            [18001, 18002, 18003].map(|port| SocketAddr::new(host, port));
+        Self { anthropic, openai, gemini }
     }
 
-    /// Ports that are free, on loopback.
+    /// Free ports on loopback.
     pub fn any() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self { anthropic: any, openai: any, gemini: any }
@@ -154,7 +155,7 @@ impl Default for Addresses {
     }
 }
 
-/// Names must tell accounts and replicas apart, and keys accounts.
+/// Names must distinguish accounts and replicas, and keys accounts.
 pub(super) fn check(accounts: &[Account], replicas: &[Replica]) -> Result<()> {
     let (mut names, mut keys) = (HashSet::new(), HashSet::new());
     for replica in replicas {
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_that_cannot_be_told_apart_are_refused() {
+    fn accounts_that_cannot_be_distinguished_are_refused() {
         let account = Account::demo(Vendor::OpenAi, 'a');
         let same_key = Account { name: "other".into(), ..account.clone() };
         let same_name =

@@ -22,7 +22,7 @@ pub(super) struct VendorServer {
 enum Accounts {
     /// Each has a key of its own.
     ByKey(Vec<Arc<AccountState>>),
-    /// The one of a replica, whatever the key.
+    /// That of a replica, whatever the key.
     Only(Arc<AccountState>),
 }
 
@@ -54,15 +54,16 @@ impl VendorServer {
     }
 }
 
-/// The key a request carries. The vendor's own header comes first; a header sent twice is no key at
-/// all.
+/// The key that a request carries. The header of the vendor comes first; a header that is repeated
+/// is no key.
 fn key(vendor: Vendor, parts: &Parts) -> Option<&str> {
-    let bearer = || single(&parts.headers, "authorization")?.strip_prefix("Bearer ");
     match vendor {
         Vendor::Anthropic if parts.headers.contains_key("x-api-key") => {
             single(&parts.headers, "x-api-key")
         }
-        Vendor::Anthropic | Vendor::OpenAi => bearer(),
+        Vendor::Anthropic | Vendor::OpenAi => {
+            single(&parts.headers, "authorization")?.strip_prefix("Bearer ")
+        }
         Vendor::Gemini if parts.headers.contains_key("x-goog-api-key") => {
             single(&parts.headers, "x-goog-api-key")
         }

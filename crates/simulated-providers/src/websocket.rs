@@ -1,10 +1,10 @@
 //! The Responses API over a WebSocket: every text message `response.create` is a request, every
-//! event of its answer a text message. Responses with `store: false` are known on their socket
+//! event of the response a text message. Responses with `store: false` are known on their socket
 //! only.
 //!
-//! Faults work on the handshake as on any request, and then on each message: a status becomes an
-//! `error` event, a drop or a cut closes the TCP connection without a closing handshake. A cut
-//! asked for in the handshake waits for the first message. Messages are not compressed.
+//! Faults apply to the handshake as to any request, and then to each message: a status becomes an
+//! `error` event, a drop or a cut closes the TCP connection without a closing handshake. A cut that
+//! the handshake requests waits for the first message. Messages are not compressed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,10 +13,10 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
-use super::account::{AccountState, Answer, parse_json};
+use super::account::{AccountState, Reply, parse_json};
 use super::connection::StopSignal;
 use super::error::ApiError;
-use super::fault::{Fault, cut, wait_as_asked};
+use super::fault::{Fault, cut, delay};
 use super::record::{RecordId, RequestRecord};
 use super::response_store::ResponseStore;
 use super::stream::Payload;
@@ -59,33 +59,33 @@ struct Session {
     responses: ResponseStore,
 }
 
-/// The socket is of no more use: the client has gone, or a fault asks to close it.
+/// The socket ends here: the client has gone, or a fault closes it.
 struct Ended;
 
 impl Session {
     async fn exchange(&mut self, text: &str, fault: Option<Fault>) -> Result<(), Ended> {
         let record = self.record(text.len());
         let fault = fault.or_else(|| self.server.shared.faults.take(&self.account.account.name));
-        let answer = match fault {
+        let reply = match fault {
             Some(Fault::Drop) => return Err(Ended),
             Some(Fault::Status { status, retry_after }) => {
                 Err(ApiError::simulated(status, retry_after))
             }
-            _ => self.answer(text),
+            _ => self.reply(text),
         };
-        let mut answer = match answer {
-            Ok(answer) => answer,
+        let mut reply = match reply {
+            Ok(reply) => reply,
             Err(error) => return self.refuse(record, &error).await,
         };
-        wait_as_asked(&fault).await;
-        self.account.begin(&mut answer, Some(&mut self.responses), Instant::now());
-        self.server.shared.log.answered(
+        delay(&fault).await;
+        self.account.begin(&mut reply, Some(&mut self.responses), Instant::now());
+        self.server.shared.log.responded(
             record,
             Some(&self.account.account.name),
             200,
-            answer.usage,
+            reply.usage,
         );
-        let Payload::Events(_, events) = answer.payload else {
+        let Payload::Events(_, events) = reply.payload else {
             return Err(Ended);
         };
         let cut = cut(&fault).filter(|cut| *cut < events.len());
@@ -95,17 +95,17 @@ impl Session {
         cut.map_or(Ok(()), |_| Err(Ended))
     }
 
-    fn answer(&self, text: &str) -> Result<Answer, ApiError> {
+    fn reply(&self, text: &str) -> Result<Reply, ApiError> {
         let body = parse_json(text.as_bytes())?;
         if body["type"] != "response.create" {
-            return Err(ApiError::invalid("A message of type `response.create` is expected."));
+            return Err(ApiError::invalid("Expected a message of type `response.create`."));
         }
-        self.account.answer_on_socket(body, &self.responses, Instant::now())
+        self.account.reply_on_socket(body, &self.responses, Instant::now())
     }
 
     async fn refuse(&mut self, record: RecordId, error: &ApiError) -> Result<(), Ended> {
         let vendor = self.server.vendor;
-        self.server.shared.log.answered(
+        self.server.shared.log.responded(
             record,
             Some(&self.account.account.name),
             error.status,

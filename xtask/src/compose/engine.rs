@@ -1,5 +1,5 @@
-//! A Docker engine to work with: the one that answers or, with `--provision`, one that is started for
-//! this run, from Debian's packages if need be.
+//! A Docker engine to work with: the one that answers or, with `--provision`, one that is started
+//! for this run, from Debian's packages if need be.
 
 use std::fs::File;
 use std::path::Path;
@@ -23,8 +23,8 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Finds the engine that answers. With `provision` it starts one if there is none, and leaves its
-    /// log and process id in `work`.
+    /// Finds the engine that answers. With `provision` it starts one if there is none, and leaves
+    /// its log and process id in `work`.
     pub(super) async fn find(work: &Path, provision: bool) -> Result<Self> {
         if let Some(version) = running_version().await {
             report("engine", format!("Docker {version}, running already"));

@@ -1,11 +1,11 @@
-//! `cargo xtask compose-test`: brings `docker-compose.yml` up on a real engine, sends sessions through
-//! it, and takes it down again.
+//! `cargo xtask compose-test`: brings `docker-compose.yml` up on a real engine, sends sessions
+//! through it, and takes it down again.
 //!
 //! Nothing of the file is mocked. It takes the Docker engine, the compose program and the images of
 //! this machine. With `--provision`, which is for machines of CI, it also installs what is missing:
-//! the engine from Debian's packages and, where no image registry answers, stand-ins under the names
-//! of the images. Whatever the outcome, nothing keeps running; what stays are the packages and, under
-//! names of their own, the stand-ins, which make the next run quick.
+//! the engine from Debian's packages and, where no image registry answers, stand-ins under the
+//! names of the images. Whatever the outcome, nothing keeps running; what stays are the packages
+//! and, under names of their own, the stand-ins, which make the next run quick.
 
 mod command;
 mod engine;
@@ -25,8 +25,8 @@ use self::stack::Stack;
 use envoy_harness::project_root;
 use simulated_providers::Shutdown;
 
-/// Brings the stack up, checks it, and takes it down. The log of an engine that had to be started is
-/// left in `target/compose`.
+/// Brings the stack up, checks it, and takes it down. The log of an engine that had to be started
+/// is left in `target/compose`.
 ///
 /// # Errors
 /// What the machine lacks, or what is wrong with the stack.

@@ -1,62 +1,63 @@
-//! What the second act tells people: who served each turn, and what that cost.
+//! The report of the second act: the credentials of each turn, and what failover cost.
 
 use comfy_table::{Cell, Color, Table};
 
 use super::{Course, Limit, MODE, RETRY_AFTER};
-use crate::replay::{Refusal, Turn, Work, letter};
+use crate::replay::{ErrorResponse, Totals, Turn, letter};
 use crate::table::{align_right, grouped, table};
 
 /// The section of the report.
 pub(crate) fn render(limit: &Limit, terminal: bool) -> String {
     let title = format!(
-        "\nLIMIT: {} answers 429 in the middle; which credential served each turn\n",
+        "\nLIMIT: {} is limited in the middle; the credential of each turn\n",
         limit.credential
     );
     let legend = format!(
-        "\na→b: a was asked and failed, b served the same request. (b): b is the substitute. ↩a: home again.\n\
-         After a limited turn Retry-After passes, {RETRY_AFTER} s: then the next session that lives there asks again."
+        "\na→b: the attempt on a failed, b served the same request. (b): b is the\n\
+         substitute. ↩a: home again. After a limited turn Retry-After passes\n\
+         ({RETRY_AFTER} s): then the next session whose home it is makes an attempt again."
     );
     [title, turns(limit, terminal).trim_fmt(), legend, sums(limit)].join("\n")
 }
 
-/// The section where there is nothing to tell.
+/// The section for an Envoy on which the act is not played.
 pub(crate) fn absent() -> String {
     let needed = MODE.oldest_envoy();
     format!(
-        "\nLIMIT: left out, because before Envoy {needed} the demo's configuration asks one credential a request."
+        "\nLIMIT: left out, because before Envoy {needed} the configuration of the demo\n\
+         makes one attempt for a request."
     )
 }
 
 fn turns(limit: &Limit, terminal: bool) -> Table {
-    let count =
-        limit.conversations.iter().map(|course| course.turns.len()).max().unwrap_or_default();
+    let count = limit.sessions.iter().map(|course| course.turns.len()).max().unwrap_or_default();
     let numbers = (0..count).map(|turn| match turn + 1 {
         number if limit.limited.contains(&turn) => format!("{number} limited"),
         1 => "turn 1".to_owned(),
         number => number.to_string(),
     });
     let mut table = table(
-        ["conversation".to_owned()].into_iter().chain(numbers).chain(["from cache".into()]),
+        ["session".to_owned()].into_iter().chain(numbers).chain(["from cache".into()]),
         terminal,
     );
-    for course in &limit.conversations {
+    for course in &limit.sessions {
         let home = course.home().unwrap_or_default();
         let mut row = vec![Cell::new(&course.title)];
         row.extend(course.turns.iter().map(|turn| cell(turn, home)));
         row.resize_with(count + 1, || Cell::new(""));
-        row.push(Cell::new(Work::of(course.served()).cached_share()));
+        row.push(Cell::new(Totals::of(course.served()).cached_share()));
         table.add_row(row);
     }
     align_right(&mut table, [count + 1]);
     table
 }
 
-/// Such as `a→b`: who was asked, and who served.
-fn cell(turn: &Result<Turn, Refusal>, home: &str) -> Cell {
+/// The attempts of a turn, such as `a→b`.
+fn cell(turn: &Result<Turn, ErrorResponse>, home: &str) -> Cell {
     match turn {
-        Err(refusal) => Cell::new(refusal.status.as_u16()).fg(Color::Red),
+        Err(error) => Cell::new(error.status.as_u16()).fg(Color::Red),
         Ok(turn) if !turn.failed.is_empty() => {
-            Cell::new(turn.asked().map(letter).collect::<Vec<_>>().join("→")).fg(Color::Yellow)
+            Cell::new(turn.attempted().map(letter).collect::<Vec<_>>().join("→")).fg(Color::Yellow)
         }
         Ok(turn) if turn.credential != home => {
             Cell::new(format!("({})", turn.letter())).fg(Color::Yellow)
@@ -70,7 +71,7 @@ fn cell(turn: &Result<Turn, Refusal>, home: &str) -> Cell {
 
 fn sums(limit: &Limit) -> String {
     let Limit { credential, refused, .. } = limit;
-    let work = Work::of(limit.served());
+    let totals = Totals::of(limit.served());
     let substituted = limit
         .served()
         .filter(|turn| turn.outcome == "substitute" && turn.failed.is_empty())
@@ -78,16 +79,18 @@ fn sums(limit: &Limit) -> String {
     let left: Vec<&Course> = limit.left().collect();
     let home = left.iter().filter(|course| course.is_home()).count();
     format!(
-        "\nErrors that clients saw: {}. Answers 429 of {credential}, by the provider's own log: {refused}.\n\
-         Requests that failed over before the client got a byte: {}; sent to a substitute at once: {substituted}.\n\
-         Sessions that left their home: {}; that came back: {home}.\n\
+        "\nErrors that clients saw: {}.\n\
+         Responses with 429 from {credential}, as the provider counted: {refused}.\n\
+         Requests that failed over before the client got a byte: {}.\n\
+         Requests sent to a substitute at once: {substituted}.\n\
+         Sessions that left their home: {}, and returned: {home}.\n\
          Prompt tokens from caches: {} of {}, {}.",
         limit.errors().count(),
         limit.failovers().count(),
         left.len(),
-        grouped(work.cached_tokens),
-        grouped(work.prompt_tokens),
-        work.cached_share(),
+        grouped(totals.cached_tokens),
+        grouped(totals.prompt_tokens),
+        totals.cached_share(),
     )
 }
 
@@ -97,32 +100,29 @@ mod tests {
 
     use super::*;
     use crate::limit::tests::limit;
+    use crate::table::WIDTH;
 
-    fn check(limit: &Limit, row: &[&str]) {
+    fn check(limit: &Limit, row: &str) {
         let report = render(limit, false);
-        let same =
-            |line: &str| line.split_whitespace().eq(row.iter().flat_map(|cell| cell.split(' ')));
-        assert!(report.lines().any(same), "{row:?} in\n{report}");
+        let mut rows = report.lines().map(|line| line.split_whitespace());
+        assert!(rows.any(|words| words.eq(row.split(' '))), "{row:?} in\n{report}");
     }
 
     #[test]
-    fn every_way_to_serve_a_turn_has_its_mark() {
+    fn every_kind_of_turn_has_its_mark() {
         let limit = limit();
-        check(
-            &limit,
-            &["conversation", "turn 1", "2", "3 limited", "4 limited", "5", "6", "from cache"],
-        );
-        check(&limit, &["Codex #1", "a", "a", "a→b", "a→b", "↩a", "a", "75 %"]);
-        check(&limit, &["OpenCode #1", "a", "a", "(c)", "(c)", "↩a", "a", "75 %"]);
-        check(&limit, &["Chat #1", "b", "b", "b", "b", "b", "b", "75 %"]);
+        check(&limit, "session turn 1 2 3 limited 4 limited 5 6 from cache");
+        check(&limit, "Codex #1 a a a→b a→b ↩a a 75 %");
+        check(&limit, "OpenCode #1 a a (c) (c) ↩a a 75 %");
+        check(&limit, "Chat #1 b b b b b b 75 %");
     }
 
     #[test]
     fn an_error_is_shown_where_it_happened() {
         let mut limit = limit();
         let (request, status) = ("Codex #1, turn 3".to_owned(), StatusCode::TOO_MANY_REQUESTS);
-        limit.conversations[0].turns[2] = Err(Refusal { request, status, message: String::new() });
-        check(&limit, &["Codex #1", "a", "a", "429", "a→b", "↩a", "a", "75 %"]);
+        limit.sessions[0].turns[2] = Err(ErrorResponse { request, status, message: String::new() });
+        check(&limit, "Codex #1 a a 429 a→b ↩a a 75 %");
         assert!(render(&limit, false).contains("Errors that clients saw: 1."));
     }
 
@@ -130,13 +130,15 @@ mod tests {
     fn the_sums_are_counted() {
         let report = render(&limit(), false);
         for sum in [
-            "Errors that clients saw: 0. Answers 429 of openai-a, by the provider's own log: 2.",
-            "before the client got a byte: 2; sent to a substitute at once: 2.",
-            "left their home: 2; that came back: 2.",
+            "Errors that clients saw: 0.",
+            "Responses with 429 from openai-a, as the provider counted: 2.",
+            "before the client got a byte: 2.",
+            "sent to a substitute at once: 2.",
+            "left their home: 2, and returned: 2.",
             "from caches: 13,500 of 18,000, 75 %.",
         ] {
             assert!(report.contains(sum), "{sum:?} in\n{report}");
         }
-        assert!(report.lines().all(|line| line.chars().count() <= 100), "{report}");
+        assert!(report.lines().all(|line| line.chars().count() <= usize::from(WIDTH)), "{report}");
     }
 }

@@ -168,8 +168,10 @@ async fn gemini_content() {
     let plain = world.post("gemini-a", GENERATE, &body).await.json();
     let text = plain["candidates"][0]["content"]["parts"][0]["text"].as_str().unwrap();
     let usage = &plain["usageMetadata"];
-    let count = |name: &str| usage[name].as_u64().unwrap();
-    assert_eq!(count("totalTokenCount"), count("promptTokenCount") + count("candidatesTokenCount"));
+    let [total, prompt, candidates] =
+        ["totalTokenCount", "promptTokenCount", "candidatesTokenCount"]
+            .map(|name| usage[name].as_u64().unwrap());
+    assert_eq!(total, prompt + candidates);
 
     let events = world.post("gemini-a", &format!("{STREAM}?alt=sse"), &body).await;
     assert_eq!(events.header("content-type"), Some("text/event-stream"));
@@ -205,7 +207,7 @@ async fn every_vendor_lists_models() {
 }
 
 #[tokio::test]
-async fn http2_without_tls_answers_the_same() {
+async fn http2_without_tls_gives_the_same() {
     let world = World::start().await;
     let body = streamed(responses(json!("hello")));
     let reply = world.send_http2("openai-b", "/v1/responses", &body).await.unwrap();

@@ -1,22 +1,22 @@
-//! Cached tokens: they grow with a conversation on one account and are nothing to another.
+//! Cached tokens: they grow with a session on one account and are unknown to another.
 
 use serde_json::{Value, json};
 
 use crate::client::{World, anthropic, chat, gemini, responses, text};
 
-/// Plays three turns on `a` and then the third on `b`. `turn` makes the body from the messages so
-/// far, `said` reads the assistant's message from an answer, `cached` the cached tokens and the
-/// whole prompt.
-struct Conversation {
+/// Plays three turns on the first account and then the third on the second one. `turn` makes the
+/// body from the messages so far, `reply` reads the message of the assistant from a response,
+/// `cached` the cached tokens and those of the whole prompt.
+struct Session {
     accounts: [&'static str; 2],
     path: &'static str,
     turn: fn(Value) -> Value,
     user: fn(&str) -> Value,
-    said: fn(&Value) -> Value,
+    reply: fn(&Value) -> Value,
     cached: fn(&Value) -> (u64, u64),
 }
 
-impl Conversation {
+impl Session {
     async fn check(&self) {
         let world = World::start().await;
         let [a, b] = self.accounts;
@@ -25,12 +25,12 @@ impl Conversation {
         let mut prompts = vec![];
         for index in 0..3 {
             messages.push((self.user)(&format!("{index}: {}", text(400))));
-            let answer = world.post(a, self.path, &(self.turn)(json!(messages))).await.json();
-            let (read, prompt) = (self.cached)(&answer);
+            let response = world.post(a, self.path, &(self.turn)(json!(messages))).await.json();
+            let (read, prompt) = (self.cached)(&response);
             cached.push(read);
             prompts.push(prompt);
             if index < 2 {
-                messages.push((self.said)(&answer));
+                messages.push((self.reply)(&response));
             }
         }
         assert_eq!(cached[0], 0, "{}", self.path);
@@ -73,24 +73,24 @@ fn anthropic_turn(mut messages: Value) -> Value {
 
 #[tokio::test]
 async fn anthropic_caches_up_to_the_breakpoints() {
-    let conversation = Conversation {
+    let session = Session {
         accounts: ["anthropic-a", "anthropic-b"],
         path: "/v1/messages",
         turn: anthropic_turn,
         user,
-        said: |answer| json!({"role": "assistant", "content": answer["content"]}),
-        cached: |answer| {
-            let read = count(answer, "/usage/cache_read_input_tokens");
-            let written = count(answer, "/usage/cache_creation_input_tokens");
-            (read, read + written + count(answer, "/usage/input_tokens"))
+        reply: |response| json!({"role": "assistant", "content": response["content"]}),
+        cached: |response| {
+            let read = count(response, "/usage/cache_read_input_tokens");
+            let written = count(response, "/usage/cache_creation_input_tokens");
+            (read, read + written + count(response, "/usage/input_tokens"))
         },
     };
-    conversation.check().await;
+    session.check().await;
 }
 
 #[tokio::test]
 async fn openai_chat_caches_by_itself() {
-    let conversation = Conversation {
+    let session = Session {
         accounts: ["openai-a", "openai-b"],
         path: "/v1/chat/completions",
         turn: |mut messages| {
@@ -101,50 +101,50 @@ async fn openai_chat_caches_by_itself() {
             chat(messages)
         },
         user,
-        said: |answer| answer["choices"][0]["message"].clone(),
-        cached: |answer| {
-            let cached = count(answer, "/usage/prompt_tokens_details/cached_tokens");
+        reply: |response| response["choices"][0]["message"].clone(),
+        cached: |response| {
+            let cached = count(response, "/usage/prompt_tokens_details/cached_tokens");
             assert_eq!(cached % 128, 0);
-            (cached, count(answer, "/usage/prompt_tokens"))
+            (cached, count(response, "/usage/prompt_tokens"))
         },
     };
-    conversation.check().await;
+    session.check().await;
 }
 
 #[tokio::test]
 async fn openai_responses_cache_by_themselves() {
-    let conversation = Conversation {
+    let session = Session {
         accounts: ["openai-a", "openai-b"],
         path: "/v1/responses",
         turn: responses,
         user,
-        said: |answer| answer["output"][0].clone(),
-        cached: |answer| {
+        reply: |response| response["output"][0].clone(),
+        cached: |response| {
             (
-                count(answer, "/usage/input_tokens_details/cached_tokens"),
-                count(answer, "/usage/input_tokens"),
+                count(response, "/usage/input_tokens_details/cached_tokens"),
+                count(response, "/usage/input_tokens"),
             )
         },
     };
-    conversation.check().await;
+    session.check().await;
 }
 
 #[tokio::test]
 async fn gemini_caches_by_itself() {
-    let conversation = Conversation {
+    let session = Session {
         accounts: ["gemini-a", "gemini-b"],
         path: "/v1beta/models/gemini-3.1-pro:generateContent",
         turn: gemini,
         user: |text| json!({"role": "user", "parts": [{"text": text}]}),
-        said: |answer| answer["candidates"][0]["content"].clone(),
-        cached: |answer| {
+        reply: |response| response["candidates"][0]["content"].clone(),
+        cached: |response| {
             (
-                count(answer, "/usageMetadata/cachedContentTokenCount"),
-                count(answer, "/usageMetadata/promptTokenCount"),
+                count(response, "/usageMetadata/cachedContentTokenCount"),
+                count(response, "/usageMetadata/promptTokenCount"),
             )
         },
     };
-    conversation.check().await;
+    session.check().await;
 }
 
 #[tokio::test]
@@ -163,14 +163,14 @@ async fn a_prompt_below_the_minimum_is_not_cached() {
     let world = World::start().await;
     let body = chat(json!([{"role": "user", "content": text(1000)}]));
     for _ in 0..2 {
-        let answer = world.post("openai-a", "/v1/chat/completions", &body).await.json();
-        assert_eq!(count(&answer, "/usage/prompt_tokens_details/cached_tokens"), 0);
+        let response = world.post("openai-a", "/v1/chat/completions", &body).await.json();
+        assert_eq!(count(&response, "/usage/prompt_tokens_details/cached_tokens"), 0);
     }
     world.providers.stop().await;
 }
 
 #[tokio::test]
-async fn an_answer_to_a_request_is_the_same_on_every_account() {
+async fn the_reply_to_a_request_is_the_same_on_every_account() {
     let world = World::start().await;
     let body = responses(json!("hello"));
     let a = world.post("openai-a", "/v1/responses", &body).await.json();

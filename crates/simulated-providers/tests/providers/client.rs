@@ -19,7 +19,7 @@ pub(crate) struct World {
     http2: Legacy<HttpConnector, Full<Bytes>>,
 }
 
-/// An answer as far as it came.
+/// A response as far as it came.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -47,7 +47,7 @@ impl World {
         account.unwrap_or_else(|| panic!("no account {name}")).clone()
     }
 
-    /// Sends a JSON body with the key of an account and expects an answer that is complete.
+    /// Sends a JSON body with the key of an account and expects a complete response.
     pub(crate) async fn post(&self, account: &str, path: &str, body: &Value) -> Reply {
         let reply = self.try_post(account, path, body, &[]).await.unwrap();
         assert!(reply.complete);
@@ -132,7 +132,7 @@ async fn receive(
     client: &Legacy<HttpConnector, Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Reply> {
-    let response = client.request(request).await.context("no answer")?;
+    let response = client.request(request).await.context("no response")?;
     let (parts, mut body) = response.into_parts();
     let (mut bytes, mut complete) = (Vec::new(), true);
     while let Some(frame) = body.frame().await {
@@ -144,7 +144,7 @@ async fn receive(
             }
         }
     }
-    let text = String::from_utf8(bytes).context("an answer in UTF-8")?;
+    let text = String::from_utf8(bytes).context("a response in UTF-8")?;
     Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, text, complete })
 }
 
@@ -164,17 +164,8 @@ impl Reply {
     /// The events of a stream: name (empty if it has none) and data.
     pub(crate) fn events(&self) -> Vec<(String, String)> {
         let text = self.text.replace("\r\n", "\n");
-        let field = |event: &str, name: &str| {
-            event
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        };
-        text.split_terminator("\n\n")
-            .map(|event| (field(event, "event:"), field(event, "data:")))
-            .collect()
+        let events = text.split_terminator("\n\n");
+        events.map(|event| (field(event, "event:"), field(event, "data:"))).collect()
     }
 
     /// The data of the events, without a closing `[DONE]`.
@@ -184,7 +175,12 @@ impl Reply {
     }
 }
 
-/// The header by which Envoy would send the account's key.
+fn field(event: &str, name: &str) -> String {
+    let value = event.lines().find_map(|line| line.strip_prefix(name));
+    value.unwrap_or_default().trim().to_owned()
+}
+
+/// The header with the key of the account, as Envoy sends it.
 pub(crate) fn key_header(account: &Account) -> (&'static str, String) {
     match account.vendor {
         Vendor::Anthropic => ("x-api-key", account.key.clone()),
@@ -193,7 +189,7 @@ pub(crate) fn key_header(account: &Account) -> (&'static str, String) {
     }
 }
 
-/// A text of so many tokens by the providers' rule.
+/// A text of this many tokens, as the providers count.
 pub(crate) fn text(tokens: usize) -> String {
     "all ".repeat(tokens)
 }

@@ -19,7 +19,7 @@ fn message() -> Value {
 }
 
 #[tokio::test]
-async fn a_rate_limit_is_answered_as_often_as_asked_for() {
+async fn a_rate_limit_lasts_as_many_requests_as_planned() {
     let world = World::start().await;
     world.providers.fault("anthropic-a", Fault::rate_limit(7), Some(2)).unwrap();
     for _ in 0..2 {
@@ -53,7 +53,7 @@ async fn a_refused_request_leaves_nothing_in_the_cache() {
 #[tokio::test]
 async fn faults_can_be_cleared_and_need_a_known_account() {
     let world = World::start().await;
-    assert!(world.providers.fault("nobody", Fault::Drop, None).is_err());
+    assert!(world.providers.fault("unknown", Fault::Drop, None).is_err());
     world.providers.fault("openai-a", Fault::rate_limit(1), None).unwrap();
     world.providers.clear_faults();
     assert_eq!(
@@ -75,7 +75,7 @@ async fn the_header_works_on_the_account_it_names() {
 }
 
 #[tokio::test]
-async fn geminis_rate_limit_comes_in_an_array_where_an_array_is_expected() {
+async fn a_rate_limit_of_gemini_is_an_array_where_an_array_is_expected() {
     let world = World::start().await;
     let body = gemini(json!([{"role": "user", "parts": [{"text": "hello"}]}]));
     let headers = [(FAULT_HEADER, "status=429; retry-after=3")];
@@ -92,7 +92,7 @@ async fn geminis_rate_limit_comes_in_an_array_where_an_array_is_expected() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_is_the_same_answer() {
+async fn a_slow_response_is_the_same_response() {
     let world = World::start().await;
     let slow = Fault::SlowFirstByte(Duration::from_millis(20));
     world.providers.fault("openai-a", slow, Some(1)).unwrap();
@@ -104,7 +104,7 @@ async fn a_slow_answer_is_the_same_answer() {
 #[tokio::test]
 async fn of_two_first_requests_at_once_both_miss() {
     let world = World::start().await;
-    // The first answer has not begun when the second request arrives.
+    // The first response has not begun when the second request arrives.
     world
         .providers
         .fault("openai-a", Fault::SlowFirstByte(Duration::from_secs(3600)), Some(1))
@@ -116,7 +116,7 @@ async fn of_two_first_requests_at_once_both_miss() {
         world.post("openai-a", "/v1/responses", &body).await.json()
     };
     tokio::select! {
-        _ = first => panic!("the first answer takes an hour"),
+        _ = first => panic!("the first response takes an hour"),
         second = second => assert_eq!(second["usage"]["input_tokens_details"]["cached_tokens"], 0),
     }
     world.providers.stop().await;
@@ -131,7 +131,7 @@ async fn a_client_that_gives_up_is_in_the_record_without_a_status() {
         .unwrap();
     let body = responses(json!("hello"));
     tokio::select! {
-        _ = world.post("openai-a", "/v1/responses", &body) => panic!("the answer takes an hour"),
+        _ = world.post("openai-a", "/v1/responses", &body) => panic!("the response takes an hour"),
         () = world.a_body_arrived() => {}
     }
     let records = world.providers.requests();
@@ -154,10 +154,10 @@ async fn a_drop_closes_the_tcp_connection_without_a_byte() {
     );
     let mut stream = TcpStream::connect(world.providers.address(Vendor::OpenAi)).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     // The end of the stream or a reset, both without a byte.
-    let _ = stream.read_to_end(&mut answer).await;
-    assert_eq!(answer, b"");
+    let _ = stream.read_to_end(&mut response).await;
+    assert_eq!(response, b"");
     let records = world.providers.requests();
     assert_eq!((records[0].body_length, records[0].status), (length, None));
     world.providers.stop().await;
@@ -174,7 +174,7 @@ async fn a_drop_is_an_error_on_http2_too() {
 }
 
 #[tokio::test]
-async fn a_cut_breaks_a_stream_after_so_many_events() {
+async fn a_cut_breaks_a_stream_after_its_number_of_events() {
     let world = World::start().await;
     let body = streamed(chat(json!([{"role": "user", "content": "hello"}])));
     for events in [0, 1, 3] {
@@ -189,7 +189,7 @@ async fn a_cut_breaks_a_stream_after_so_many_events() {
 }
 
 #[tokio::test]
-async fn a_cut_breaks_a_plain_answer_in_its_middle() {
+async fn a_cut_breaks_a_plain_response_in_its_middle() {
     let world = World::start().await;
     let headers = [(FAULT_HEADER, "cut=1")];
     let reply = world.try_post("anthropic-a", "/v1/messages", &message(), &headers).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_cut_breaks_a_plain_answer_in_its_middle() {
 }
 
 #[tokio::test]
-async fn stopping_lets_an_answer_under_way_finish() {
+async fn stopping_lets_a_response_finish() {
     let world = World::start().await;
     world
         .providers
@@ -215,8 +215,8 @@ async fn stopping_lets_an_answer_under_way_finish() {
         tokio::task::yield_now().await;
     }
     world.providers.stop().await;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     assert!(TcpStream::connect(address).await.is_err());
 }

@@ -1,4 +1,4 @@
-//! Who is let in, what is refused, and what the record says about it.
+//! Keys: which are accepted, which are refused, and how requests are recorded.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ async fn status(world: &World, vendor: Vendor, headers: &[(&str, &str)]) -> (u16
 }
 
 #[tokio::test]
-async fn a_missing_or_wrong_key_is_refused_in_the_vendors_own_words() {
+async fn a_missing_or_wrong_key_is_refused_in_the_form_of_the_vendor() {
     let world = World::start().await;
     for (vendor, header, pointer, expected) in [
         (Vendor::Anthropic, ("x-api-key", "wrong"), "/error/type", "authentication_error"),
@@ -60,7 +60,7 @@ async fn a_key_of_another_vendor_is_refused() {
 }
 
 #[tokio::test]
-async fn the_other_places_for_a_key() {
+async fn a_key_may_also_be_in_these_places() {
     let world = World::start().await;
     let bearer = format!("Bearer {}", world.account("anthropic-b").key);
     let served = status(&world, Vendor::Anthropic, &[("authorization", &bearer)]).await;

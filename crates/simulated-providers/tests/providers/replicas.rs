@@ -11,19 +11,19 @@ async fn start() -> World {
     World::start_with(Config { replicas, ..Config::default() }).await
 }
 
-async fn ask(world: &World, replica: &Replica, key: Option<&str>, body: &Value) -> Reply {
+async fn send(world: &World, replica: &Replica, key: Option<&str>, body: &Value) -> Reply {
     let headers: Vec<_> = key.map(|key| ("authorization", key)).into_iter().collect();
     let path = "/v1/chat/completions";
     world.send_to(replica.address, Method::POST, path, &headers, body.to_string()).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_replica_takes_any_key_and_tells_its_name() {
+async fn a_replica_takes_any_key_and_names_itself() {
     let world = start().await;
     let body = chat(json!([{"role": "user", "content": "hello"}]));
     for replica in world.providers.replicas() {
         for key in [None, Some("Bearer any"), Some("none at all")] {
-            let response = ask(&world, replica, key, &body).await;
+            let response = send(&world, replica, key, &body).await;
             assert_eq!((response.status, response.account()), (200, replica.name.as_str()));
         }
     }
@@ -42,7 +42,7 @@ async fn every_replica_has_its_own_prompt_cache_and_its_own_faults() {
     let body = chat(json!([{"role": "user", "content": "word ".repeat(2_000)}]));
     let mut cached = Vec::new();
     for replica in [first, first, second] {
-        let usage = ask(&world, replica, None, &body).await.json();
+        let usage = send(&world, replica, None, &body).await.json();
         cached.push(usage["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 0);
     }
     assert_eq!(cached, [false, true, false]);
@@ -53,7 +53,7 @@ async fn every_replica_has_its_own_prompt_cache_and_its_own_faults() {
         .unwrap();
     let mut statuses = Vec::new();
     for replica in [first, second, second] {
-        statuses.push(ask(&world, replica, None, &body).await.status);
+        statuses.push(send(&world, replica, None, &body).await.status);
     }
     assert_eq!(statuses, [200, 503, 200]);
     assert!(world.providers.fault("replica-x", Fault::Drop, None).is_err());

@@ -34,9 +34,9 @@ fn create(mut body: Value) -> Value {
     body
 }
 
-/// Sends a message and returns the events up to the one that ends the answer, or to the end of the
-/// connection.
-async fn ask(socket: &mut Socket, message: &Value) -> Vec<Value> {
+/// Sends a message and returns the events up to the one that ends the response, or to the end of
+/// the connection.
+async fn exchange(socket: &mut Socket, message: &Value) -> Vec<Value> {
     socket.send(Message::text(message.to_string())).await.unwrap();
     let mut events: Vec<Value> = vec![];
     while let Some(Ok(Message::Text(text))) = socket.next().await {
@@ -53,12 +53,12 @@ fn kind(events: &[Value]) -> &str {
 }
 
 #[tokio::test]
-async fn each_message_is_answered_and_continues_the_last() {
+async fn each_message_gets_a_response_and_continues_the_last() {
     let world = World::start().await;
     let mut socket = open_as(&world, "openai-a").await;
     let mut warm = create(responses(json!([])));
     warm["generate"] = json!(false);
-    let events = ask(&mut socket, &warm).await;
+    let events = exchange(&mut socket, &warm).await;
     assert_eq!(
         (events[0]["type"].as_str(), kind(&events)),
         (Some("response.created"), "response.completed")
@@ -66,7 +66,7 @@ async fn each_message_is_answered_and_continues_the_last() {
 
     let mut next = create(responses(json!("hello")));
     next["previous_response_id"] = events.last().unwrap()["response"]["id"].clone();
-    let events = ask(&mut socket, &next).await;
+    let events = exchange(&mut socket, &next).await;
     let response = &events.last().unwrap()["response"];
     assert!(response["usage"]["input_tokens_details"]["cached_tokens"].as_u64() > Some(1024));
     assert!(response["output"][0]["content"][0]["text"].is_string());
@@ -79,12 +79,12 @@ async fn each_message_is_answered_and_continues_the_last() {
     // What was not stored is known on this socket alone.
     next["previous_response_id"] = response["id"].clone();
     let mut other = open_as(&world, "openai-a").await;
-    let events = ask(&mut other, &next).await;
+    let events = exchange(&mut other, &next).await;
     assert_eq!(
         (&events[0]["status"], &events[0]["error"]["code"]),
         (&json!(400), &json!("previous_response_not_found"))
     );
-    assert_eq!(kind(&ask(&mut socket, &next).await), "response.completed");
+    assert_eq!(kind(&exchange(&mut socket, &next).await), "response.completed");
     world.providers.stop().await;
 }
 
@@ -104,7 +104,7 @@ async fn a_handshake_needs_a_key_and_may_be_refused() {
 }
 
 #[tokio::test]
-async fn a_get_that_is_no_websocket_is_refused() {
+async fn a_get_without_an_upgrade_is_refused() {
     let world = World::start().await;
     let key = key_header(&world.account("openai-a")).1;
     let headers = [("authorization", key.as_str())];
@@ -122,20 +122,20 @@ async fn faults_work_on_messages() {
     let mut socket = open_as(&world, "openai-a").await;
     let message = create(responses(json!("hello")));
     world.providers.fault("openai-a", Fault::rate_limit(7), Some(1)).unwrap();
-    let events = ask(&mut socket, &message).await;
+    let events = exchange(&mut socket, &message).await;
     assert_eq!(
         (&events[0]["status"], &events[0]["headers"]["retry-after"]),
         (&json!(429), &json!("7"))
     );
-    assert_eq!(kind(&ask(&mut socket, &json!({"type": "unknown"})).await), "error");
-    assert_eq!(kind(&ask(&mut socket, &message).await), "response.completed");
+    assert_eq!(kind(&exchange(&mut socket, &json!({"type": "unknown"})).await), "error");
+    assert_eq!(kind(&exchange(&mut socket, &message).await), "response.completed");
 
     world.providers.fault("openai-a", Fault::CutAfter(2), Some(1)).unwrap();
-    assert_eq!(ask(&mut socket, &message).await.len(), 2);
+    assert_eq!(exchange(&mut socket, &message).await.len(), 2);
 
     let mut socket = open_as(&world, "openai-a").await;
     world.providers.fault("openai-a", Fault::Drop, Some(1)).unwrap();
-    assert_eq!(ask(&mut socket, &message).await, [] as [Value; 0]);
+    assert_eq!(exchange(&mut socket, &message).await, [] as [Value; 0]);
     world.providers.stop().await;
 }
 
