@@ -1,6 +1,6 @@
-//! Which API a client speaks, as far as path and host tell.
+//! Which API a client speaks, as far as path and host show it.
 
-/// The APIs that are told apart.
+/// The APIs that are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// Anthropic Messages, also on Vertex (`…/publishers/anthropic/models/<model>:rawPredict`).
@@ -23,7 +23,6 @@ impl Api {
 
     /// The API of a path (without its query) and a host (in lower case).
     pub fn of(path: &str, host: &str) -> Self {
-        let is_host = |name: &str| host.contains(name);
         let method =
             path.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, method)| method);
         if path.ends_with("/messages")
@@ -31,13 +30,13 @@ impl Api {
             || path.contains("/publishers/anthropic/")
         {
             Self::Anthropic
-        } else if path.contains("/openai/deployments/") || is_host(".openai.azure.com") {
+        } else if path.contains("/openai/deployments/") || host.contains(".openai.azure.com") {
             Self::Azure
-        } else if bedrock_model(path).is_some() || is_host("bedrock-runtime") {
+        } else if bedrock_model(path).is_some() || host.contains("bedrock-runtime") {
             Self::Bedrock
         } else if method.is_some()
             || path.contains("/v1beta/")
-            || is_host("generativelanguage.googleapis.com")
+            || host.contains("generativelanguage.googleapis.com")
         {
             Self::Gemini
         } else {
@@ -70,10 +69,9 @@ pub fn model_in_path(path: &str) -> Option<String> {
         Some((model, _)) if !model.contains('/') => Some(model),
         _ => None,
     };
-    let deployment = || path.split_once("/openai/deployments/")?.1.split('/').next();
     let model = model
         .or_else(|| bedrock_model(path))
-        .or_else(deployment)
+        .or_else(|| path.split_once("/openai/deployments/")?.1.split('/').next())
         .filter(|model| !model.is_empty())?;
     Some(percent_decoded(model))
 }
@@ -84,11 +82,14 @@ fn bedrock_model(path: &str) -> Option<&str> {
         .then_some(model)
 }
 
+fn hexadecimal(byte: Option<&u8>) -> Option<u32> {
+    char::from(*byte?).to_digit(16)
+}
+
 fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
-        let hexadecimal = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
         match (first, hexadecimal(tail.first()), hexadecimal(tail.get(1))) {
             (b'%', Some(high), Some(low)) => {
                 bytes.push((high * 16 + low) as u8);

@@ -25,6 +25,9 @@ use crate::time::Timestamp;
 /// it. A refusal counts for both.
 pub const FAILURES_TO_MOVE: u8 = 2;
 
+/// How far two clocks may disagree.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
+
 /// Sentinel: no substitute.
 const NO_SUBSTITUTE: CredentialId = CredentialId(0);
 
@@ -76,6 +79,11 @@ impl Binding {
         Self { home, substitute: None, failures: 0, avoid_until: Timestamp::EPOCH, used: now }
     }
 
+    /// Whether a credential has served the session.
+    pub fn is_confirmed(&self) -> bool {
+        self.home.served.is_some() || self.substitute.is_some_and(|it| it.served.is_some())
+    }
+
     /// Whether the session is better served elsewhere, though its home may be ready.
     pub fn avoids_home(&self, now: Timestamp) -> bool {
         self.failures >= FAILURES_TO_MOVE || now < self.avoid_until
@@ -117,7 +125,12 @@ impl Binding {
         if self.substitute == Some(failed) {
             self.substitute = None;
         }
-        (self.home != failed).then_some(self)
+        if self.home != failed {
+            return Some(self);
+        }
+        // A substitute that has served the session is all that it has.
+        let home = self.substitute.filter(|substitute| substitute.served.is_some())?;
+        Some(Self::new(home, self.used))
     }
 
     fn numbers(&self) -> [u64; 5] {
@@ -174,7 +187,11 @@ impl<S: SharedData> BindingSlot<'_, S> {
 impl Bindings {
     /// Room for at least `capacity` bindings, which end `ttl` after their last use.
     pub fn new(capacity: u32, ttl: Duration) -> Self {
-        Self { table: Table::new("binding", capacity), ttl }
+        let table = Table::new("binding", capacity).ranked(|entry| {
+            // A session that no credential has served yet displaces none that was served.
+            (Binding::from(*entry).is_confirmed(), entry.used)
+        });
+        Self { table, ttl }
     }
 
     /// The binding of a key. Reading does not prolong it.
@@ -272,6 +289,9 @@ impl Bindings {
     }
 
     fn alive(&self, entry: Option<Entry<5>>, now: Timestamp) -> Option<Binding> {
-        entry.filter(|entry| now <= entry.used + self.ttl).map(Binding::from)
+        // A use that is still to come is from before the clock was set back.
+        entry
+            .filter(|entry| now <= entry.used + self.ttl && entry.used <= now + CLOCK_TOLERANCE)
+            .map(Binding::from)
     }
 }

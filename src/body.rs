@@ -51,18 +51,23 @@ impl Paths {
     }
 }
 
+/// Repetitions that are remembered.
+const MOST_REPEATED: usize = 64;
+
 /// The values found in a body. One that is absent, or not JSON, has none.
 #[derive(Clone, Debug, Default)]
 pub struct Body<'a> {
     bytes: &'a [u8],
     values: Vec<Option<Value<'a>>>,
+    repeated: Vec<PathId>,
     is_beginning: bool,
 }
 
 impl<'a> Body<'a> {
     /// Reads a body, whole or cut off at any byte.
     pub fn read(paths: &Paths, bytes: &'a [u8]) -> Self {
-        let mut body = Self { bytes, values: vec![None; paths.count], is_beginning: false };
+        let values = vec![None; paths.count];
+        let mut body = Self { bytes, values, repeated: Vec::new(), is_beginning: false };
         if let Some(document) = Value::document(bytes) {
             body.walk(&paths.root, document);
         }
@@ -87,6 +92,11 @@ impl<'a> Body<'a> {
     /// The value at a path.
     pub fn get(&self, path: PathId) -> Option<Value<'a>> {
         self.values.get(path.0).copied().flatten()
+    }
+
+    /// Whether there are several values at a path: then another reader may take another one.
+    pub fn is_repeated(&self, path: PathId) -> bool {
+        self.repeated.contains(&path)
     }
 
     /// The depth of this recursion is that of the configured paths, not of the document.
@@ -117,9 +127,12 @@ impl<'a> Body<'a> {
     fn take(&mut self, node: &Node, value: Value<'a>) {
         if let Some(PathId(at)) = node.path
             && let Some(place) = self.values.get_mut(at)
-            && place.is_none()
         {
-            *place = Some(value);
+            match place {
+                None => *place = Some(value),
+                Some(_) if self.repeated.len() < MOST_REPEATED => self.repeated.push(PathId(at)),
+                Some(_) => {}
+            }
         }
         if !node.children.is_empty() {
             self.walk(node, value);

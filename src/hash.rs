@@ -1,8 +1,8 @@
 //! Keyed hashes of what clients choose.
 //!
-//! Session ids and model names decide where an entry stands in shared data. Their hash
-//! (SipHash-1-3, 128 bits) is keyed by a random seed that all workers share and nobody outside can
-//! know, so nobody can aim at another's row, and shared data holds no id. The seed lives in shared
+//! Session ids and model names decide where an entry is in shared data. Their hash
+//! (SipHash-1-3, 128 bits) is keyed by a random seed that all workers share and no client can
+//! know, so none can aim at another's row, and shared data holds no id. The seed lives in shared
 //! data too: as long as there are bindings, there is their seed.
 
 use std::hash::Hasher;
@@ -11,7 +11,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::shared::SharedData;
 
-/// The only key of shared data beside those of the tables.
+/// The key of the seed in shared data.
 pub const SEED_KEY: &str = "session_affinity/seed";
 
 /// The hash of a key; equal for equal keys on all workers.
@@ -19,10 +19,17 @@ pub const SEED_KEY: &str = "session_affinity/seed";
 pub struct KeyHash(pub u128);
 
 impl KeyHash {
-    /// The place of the key among so many.
+    /// The slot of the key among `slots`.
     pub fn slot(self, slots: u32) -> u32 {
         // The upper half of a product spreads evenly over any number of slots.
         (((self.0 >> 64) as u64 as u128 * u128::from(slots)) >> 64) as u32
+    }
+
+    /// The same key in the part of all slots that `owner` has, one of sixteen: so whatever an owner
+    /// stores, it can evict no more than that part.
+    pub fn within(self, owner: Self) -> Self {
+        const PART: u128 = 0xf << 124;
+        Self((self.0 & !PART) | (owner.0 & PART))
     }
 
     /// A few digits by which a log tells sessions apart. They lead back to no id.
@@ -38,6 +45,12 @@ pub struct Seed([u8; 16]);
 impl Seed {
     /// The seed of hashes that must be the same everywhere and always, so keyed by nothing.
     pub const STABLE: Self = Self([0; 16]);
+
+    /// A seed that is the same on every Envoy with the same secret and pool.
+    pub fn of_fleet(secret: &str, pool: &str) -> Self {
+        let hash = Self::STABLE.hash(&[b"fleet", secret.as_bytes(), pool.as_bytes()]);
+        Self(hash.0.to_le_bytes())
+    }
 
     /// The seed that all workers use: the one in shared data, or if there is none yet, the proposed
     /// one.

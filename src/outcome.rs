@@ -36,11 +36,13 @@ pub enum Outcome {
     ModelCooldown,
     /// No credential may serve it: the client got 503.
     AuthUnavailable,
+    /// The request lacks a part of the scope that is required: the client got 401.
+    Unauthorized,
 }
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Hit,
         Self::Inherit,
         Self::Return,
@@ -54,6 +56,7 @@ impl Outcome {
         Self::Unmatched,
         Self::ModelCooldown,
         Self::AuthUnavailable,
+        Self::Unauthorized,
     ];
 
     /// The word.
@@ -72,6 +75,7 @@ impl Outcome {
             Self::Unmatched => "unmatched",
             Self::ModelCooldown => "model_cooldown",
             Self::AuthUnavailable => "auth_unavailable",
+            Self::Unauthorized => "unauthorized",
         }
     }
 }

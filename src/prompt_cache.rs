@@ -15,6 +15,9 @@ use crate::request::Request;
 const FIVE_MINUTES: Duration = Duration::from_mins(5);
 const ONE_HOUR: Duration = Duration::from_hours(1);
 
+/// Bytes of a breakpoint that are looked at.
+const LONGEST_BREAKPOINT: usize = 256;
+
 /// For how long after its last use a prompt is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
@@ -55,23 +58,29 @@ fn asks_for_an_hour(request: &Request<'_>) -> bool {
             .any(|value| behind(value, b"extended-cache-ttl").next().is_some());
     }
     // A member's name is followed by a colon; inside a text its quotation marks would be escaped.
-    let breakpoints = behind(body, br#""cache_control""#).filter_map(value);
-    breakpoints.filter_map(|value| value.split(|&byte| byte == b'}').next()).any(has_ttl_of_an_hour)
+    // A breakpoint is a small object: no more than its first bytes are looked at, so that the time
+    // is linear in the body, whatever it holds.
+    behind(body, br#""cache_control""#)
+        .filter_map(value)
+        .map(|value| value.get(..LONGEST_BREAKPOINT).unwrap_or(value))
+        .filter_map(|value| value.split(|&byte| byte == b'}').next())
+        .any(has_ttl_of_an_hour)
 }
 
 fn has_ttl_of_an_hour(breakpoint: &[u8]) -> bool {
     behind(breakpoint, br#""ttl""#).filter_map(value).any(|value| value.starts_with(br#""1h""#))
 }
 
-/// What stands behind each place where a text is found.
+/// What follows each place where a text is found.
 fn behind<'b>(bytes: &'b [u8], text: &'static [u8]) -> impl Iterator<Item = &'b [u8]> {
     let first = text.first().copied().unwrap_or_default();
     memchr::memchr_iter(first, bytes).filter_map(|at| bytes.get(at..)?.strip_prefix(text))
 }
 
-/// The value of a member, from what stands behind its name.
+/// The value of a member, from what follows its name.
 fn value(behind_name: &[u8]) -> Option<&[u8]> {
-    Some(behind_name.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
+    let near = behind_name.get(..LONGEST_BREAKPOINT).unwrap_or(behind_name);
+    Some(near.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Errors that the filter answers itself, in the dialect of the API that the client speaks.
+//! Responses of the filter itself, all of them errors, in the dialect of the API that the client speaks.
 
 use std::time::Duration;
 
@@ -51,6 +51,25 @@ pub fn no_credential(target: &Target<'_>, unready: Unready, now: Timestamp) -> L
             LocalReply { status: 503, retry_after: None, retry_is_useless: true, body }
         }
     }
+}
+
+/// The reply to a request that does not say which tenant it belongs to.
+pub fn unauthorized(target: &Target<'_>) -> LocalReply {
+    let message = "the request lacks what identifies its tenant";
+    let body = match target.api {
+        Api::Anthropic => {
+            json!({"type": "error", "error": {"type": "authentication_error", "message": message}})
+        }
+        Api::Gemini => {
+            json!({"error": {"code": 401, "message": message, "status": "UNAUTHENTICATED"}})
+        }
+        Api::Bedrock => json!({"message": message}),
+        Api::OpenAi | Api::Azure => {
+            json!({"error": {"message": message, "type": "authentication_error", "code": null}})
+        }
+    };
+    let body = body.to_string();
+    LocalReply { status: 401, retry_after: None, retry_is_useless: true, body }
 }
 
 /// The reply when the last attempt ended without a response: 503, or 504 if it took too long, with

@@ -45,17 +45,23 @@ impl Headers {
     }
 
     /// Whether a body follows that can be waited for and read as JSON:
-    /// - an upgrade never ends its body before the upstream answers, so waiting would be a
+    /// - an upgrade never ends its body before the upstream responds, so waiting would be a
     ///   deadlock;
     /// - a body with another content type, or compressed, could not be read anyway. A missing
     ///   content type is read: some clients send none.
     pub fn announce_json(&self, end_of_stream: bool) -> bool {
-        let content_type = self.text("content-type").to_ascii_lowercase();
+        let content_type = self.text("content-type");
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        let media_type = media_type.to_ascii_lowercase();
+        // Not lines of JSON, nor gRPC: such a stream may wait for a response before it ends.
+        let is_document = media_type.is_empty()
+            || media_type.ends_with("/json")
+            || (media_type.ends_with("+json") && !media_type.starts_with("application/grpc"));
         let content_encoding = self.text("content-encoding").trim();
         !end_of_stream
             && self.first("upgrade").is_none()
             && self.first(":method") != Some(b"CONNECT")
-            && (content_type.is_empty() || content_type.contains("json"))
+            && is_document
             && (content_encoding.is_empty() || content_encoding.eq_ignore_ascii_case("identity"))
     }
 
@@ -67,12 +73,12 @@ impl Headers {
 
 impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
-        let lower = |name: N| -> String {
+        let headers = headers.into_iter().map(|(name, value)| {
             let mut name = name.into();
             name.make_ascii_lowercase();
-            name
-        };
-        Self(headers.into_iter().map(|(name, value)| (lower(name), value.into())).collect())
+            (name, value.into())
+        });
+        Self(headers.collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The seam to the host: Envoy's shared data, seen by all workers.
 //!
 //! Shared data is a hint. Another worker may write at any moment, and all of it is lost with the
-//! last VM. Losing a value may cost a new choice of credential, never a wrong answer: what is read
+//! last VM. Losing a value may cost a new choice of credential, never a wrong response: what is read
 //! is checked against the configuration.
 
 use std::cell::RefCell;

@@ -1,8 +1,8 @@
 //! A table of fixed size in shared data.
 //!
 //! The host can never delete a key, so the table has a fixed number of rows, each one key, and
-//! every row has room for [`WAYS`] entries. An entry may stand only in the row that its key's hash
-//! names; in a full row the least recently used entry gives way. So memory is a product known from
+//! every row has room for [`WAYS`] entries. An entry can be only in the row that its key's hash
+//! names; in a full row the least recently used entry gives way, or the one of the lowest rank. So memory is a product known from
 //! the configuration: rows × 16 entries, and about 100 bytes more for each row's key in the host.
 //!
 //! A row is a version byte and its entries, little endian: the hash of the key (16 bytes), the time
@@ -19,7 +19,7 @@ pub const WAYS: usize = 16;
 
 const VERSION: u8 = 2;
 
-/// What a table keeps for a key: so many numbers.
+/// What a table keeps for a key: `N` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<const N: usize> {
     /// The hash of the key.
@@ -29,6 +29,9 @@ pub struct Entry<const N: usize> {
     /// What is kept.
     pub numbers: [u64; N],
 }
+
+/// Which entry of a full row gives way: the one with the lowest rank.
+pub type Rank<const N: usize> = fn(&Entry<N>) -> (bool, Timestamp);
 
 /// What becomes of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +49,19 @@ pub enum Edit<const N: usize> {
 pub struct Table<const N: usize> {
     name: &'static str,
     rows: u32,
+    rank: Rank<N>,
 }
 
 impl<const N: usize> Table<N> {
-    /// A table with room for at least so many entries.
+    /// A table with room for at least `entries` entries.
     pub fn new(name: &'static str, entries: u32) -> Self {
-        Self { name, rows: entries.div_ceil(WAYS as u32).max(1) }
+        let rows = entries.div_ceil(WAYS as u32).max(1);
+        Self { name, rows, rank: |entry| (true, entry.used) }
+    }
+
+    /// The same with another rule of eviction than "the least recently used".
+    pub fn ranked(self, rank: Rank<N>) -> Self {
+        Self { rank, ..self }
     }
 
     /// Every key that the table ever writes.
@@ -69,7 +79,14 @@ impl<const N: usize> Table<N> {
     pub fn slot<'a, S: SharedData>(&self, shared: &'a S, key: KeyHash) -> Slot<'a, S, N> {
         let row = self.row_name(key.slot(self.rows));
         let stored = shared.get(&row);
-        Slot { shared, row, cas: stored.cas, key, entries: Entry::decode_row(&stored.value) }
+        Slot {
+            shared,
+            row,
+            cas: stored.cas,
+            key,
+            rank: self.rank,
+            entries: Entry::decode_row(&stored.value),
+        }
     }
 
     /// Changes the entry of a key, as [`shared::update`] does: `change` gets the current entry and
@@ -99,6 +116,7 @@ pub struct Slot<'a, S, const N: usize> {
     row: String,
     cas: Cas,
     key: KeyHash,
+    rank: Rank<N>,
     entries: Vec<Entry<N>>,
 }
 
@@ -116,7 +134,7 @@ impl<S: SharedData, const N: usize> Slot<'_, S, N> {
         match edit {
             Edit::Leave => return Ok(()),
             Edit::Put(numbers) => {
-                put(&mut self.entries, Entry { key: self.key, used: now, numbers });
+                put(&mut self.entries, Entry { key: self.key, used: now, numbers }, self.rank);
             }
             Edit::Remove => self.entries.retain(|other| other.key != self.key),
         }
@@ -166,14 +184,17 @@ fn find<const N: usize>(entries: &[Entry<N>], key: KeyHash) -> Option<Entry<N>> 
     entries.iter().copied().find(|entry| entry.key == key)
 }
 
-/// Puts an entry in the place of the key's old one, of a free one, or of the least recently used.
-fn put<const N: usize>(entries: &mut Vec<Entry<N>>, entry: Entry<N>) {
+/// Puts an entry in the place of the key's old one, of a free one, or of the one with the lowest
+/// rank. One that ranks in the lower half does not displace one of the upper half.
+fn put<const N: usize>(entries: &mut Vec<Entry<N>>, entry: Entry<N>, rank: Rank<N>) {
     entries.retain(|other| other.key != entry.key);
-    if entries.len() >= WAYS
-        && let Some(oldest) =
-            (0..entries.len()).min_by_key(|&at| entries.get(at).map(|entry| entry.used))
-    {
-        entries.swap_remove(oldest);
+    if entries.len() >= WAYS {
+        let ranks = (0..entries.len()).filter_map(|at| Some((rank(entries.get(at)?), at)));
+        match ranks.min() {
+            Some(((is_upper, _), _)) if is_upper && !rank(&entry).0 => return,
+            Some((_, lowest)) => entries.swap_remove(lowest),
+            None => return,
+        };
     }
     entries.push(entry);
 }

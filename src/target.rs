@@ -1,9 +1,9 @@
 //! What a request is for: its pool, its provider and its model.
 
 use crate::api::{Api, model_in_path};
-use crate::body::PathId;
-use crate::config::{Match, Pool};
+use crate::config::{Config, Match, Pool, Profile};
 use crate::cooldown::Subject;
+use crate::json::Value;
 use crate::operation::Operation;
 use crate::request::{Headers, Request};
 
@@ -31,20 +31,24 @@ pub struct Target<'c> {
 }
 
 impl<'c> Target<'c> {
-    /// Finds the pool of a request; `None` if no pool serves it. `model` is the path to the model
-    /// in a body.
-    pub fn of(request: &Request<'_>, pools: &'c [Pool], model: PathId) -> Option<Self> {
+    /// Finds the pool of a request; `None` if no pool serves it.
+    pub fn of(request: &Request<'_>, config: &'c Config) -> Option<Self> {
         let headers = request.headers;
-        let in_body = || {
-            request.body.get(model).map(|value| String::from_utf8_lossy(&value.text()).into_owned())
+        let mut model = match model_in_path(headers.path()) {
+            Some(model) => model,
+            // Of two models providers read the last, the reference the first: neither is certain.
+            None if config.profile == Profile::Recommended
+                && request.body.is_repeated(config.body.model) =>
+            {
+                String::new()
+            }
+            None => request.body.get(config.body.model).map(text).unwrap_or_default(),
         };
-        let mut model = model_in_path(headers.path()).or_else(in_body).unwrap_or_default();
         model.truncate(model.floor_char_boundary(LONGEST_MODEL));
         let host = headers.host();
-        let fits = |pool: &&Pool| {
+        let pool = config.pools.iter().find(|pool| {
             serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model)
-        };
-        let pool = pools.iter().find(fits)?;
+        })?;
         let api = Api::of(headers.path(), &host);
         let operation =
             Operation::of(headers.text(":method"), headers.path(), headers.ask_for_websocket());
@@ -69,6 +73,10 @@ impl Target<'_> {
     pub fn subject(&self) -> Subject<'_> {
         Subject { model: &self.canonical_model, operation: self.operation }
     }
+}
+
+fn text(value: Value<'_>) -> String {
+    String::from_utf8_lossy(&value.text()).into_owned()
 }
 
 /// A model without a suffix in parentheses.
@@ -107,14 +115,41 @@ impl Knowledge {
 
 fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
     let path = headers.path();
-    let header = |(name, value): &(String, Option<String>)| match (headers.first(name), value) {
-        (Some(sent), Some(value)) => sent == value.as_bytes(),
-        (sent, None) => sent.is_some(),
-        (None, Some(_)) => false,
-    };
-    any_or_none_given(&matches.path_prefixes, |prefix| path.starts_with(prefix.as_str()))
+    let method = headers.text(":method");
+    let is_upgrade = headers.ask_for_websocket();
+    if matches!(method, "TRACE" | "CONNECT") && !is_upgrade || has_dot_segment(path) {
+        return false;
+    }
+    any_or_none_given(&matches.path_prefixes, |prefix| has_prefix(path, prefix))
+        && (is_upgrade || any_or_none_given(&matches.methods, |it| it == method))
         && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, host))
-        && matches.headers.iter().all(header)
+        && matches.headers.iter().all(|(name, value)| match (headers.first(name), value) {
+            (Some(sent), Some(value)) => sent == value.as_bytes(),
+            (sent, None) => sent.is_some(),
+            (None, Some(_)) => false,
+        })
+}
+
+/// Whether a path begins with a prefix, as whole segments.
+fn has_prefix(path: &str, prefix: &str) -> bool {
+    match path.strip_prefix(prefix) {
+        Some(rest) => rest.is_empty() || rest.starts_with('/') || prefix.ends_with(is_separator),
+        None => false,
+    }
+}
+
+/// Characters after which a segment may go on.
+fn is_separator(character: char) -> bool {
+    !character.is_ascii_alphanumeric()
+}
+
+/// Whether a path leads out of where it seems to be, for an upstream that resolves it.
+fn has_dot_segment(path: &str) -> bool {
+    path.split('/').any(|segment| {
+        let segment = segment.to_ascii_lowercase().replace("%2e", ".");
+        matches!(segment.as_str(), "." | "..")
+            || ["%2f..", "..%2f", "%5c..", "..%5c"].iter().any(|trick| segment.contains(trick))
+    })
 }
 
 fn names_model(matches: &Match, model: &str) -> bool {

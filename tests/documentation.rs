@@ -151,7 +151,7 @@ fn every_configuration_in_a_document_is_accepted() {
             accepted += 1;
         }
     }
-    assert_eq!(accepted, 3);
+    assert_eq!(accepted, 4);
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl Cursors {
         self.table.keys().chain(self.cap.map(|_| GENERATION.to_owned()))
     }
 
+    /// Whether a rotation has begun.
+    pub(super) fn has_begun(&self, shared: &impl SharedData, key: KeyHash) -> bool {
+        self.table.find(shared, key).is_some()
+    }
+
     /// Takes a turn of the rotation with this key; a new rotation begins at `first`.
     pub(super) fn turn(
         &self,

@@ -25,8 +25,13 @@ pub struct Rotation<'a, S> {
     pub shared: &'a S,
     /// What keys their hashes.
     pub seed: Seed,
+    /// What keys the draws of `consistent`: the same on every Envoy of the fleet.
+    pub fleet: Seed,
     /// What tells this rotation from others: pool, provider, model.
     pub rotation_key: [&'a [u8]; 3],
+    /// Whether a new rotation begins where the pool's rotations have got to, so that models that were
+    /// not used yet do not all begin with the same credential. The reference begins with the first.
+    pub begins_anywhere: bool,
     /// Now.
     pub now: Timestamp,
     /// Set when other workers won every try for a turn. Then two of them may have taken the same
@@ -45,7 +50,7 @@ impl<S: SharedData> Rotation<'_, S> {
     ) -> Option<&'c Credential> {
         match (strategy, session) {
             (Strategy::FillFirst, _) => candidates.first().copied(),
-            (Strategy::Consistent, Some(session)) => rendezvous(candidates, session),
+            (Strategy::Consistent, Some(session)) => rendezvous(candidates, session, self.fleet),
             (Strategy::RoundRobin | Strategy::Consistent, _) => self.go_round(candidates),
         }
     }
@@ -81,9 +86,21 @@ impl<S: SharedData> Rotation<'_, S> {
         let mut weights = members.iter().map(|member| member.weight);
         let first = weights.next()?;
         if weights.all(|weight| weight == first) {
-            return at_turn(members, self.turn(&[ring], 0));
+            let first = if self.begins_anywhere { self.next_beginning(ring) } else { 0 };
+            return at_turn(members, self.turn(&[ring], first));
         }
         self.weighted_turn(ring, members)
+    }
+
+    /// Where a rotation of this pool begins, should it be new.
+    fn next_beginning(&mut self, ring: &[u8]) -> u64 {
+        if self.cursors.has_begun(self.shared, self.hash(&[ring])) {
+            return 0;
+        }
+        let [pool, provider, _] = self.rotation_key;
+        let key = self.seed.hash(&[pool, provider, b"beginnings", ring]);
+        let beginning = self.cursors.turn(self.shared, key, self.now, 0);
+        self.taken(beginning)
     }
 
     fn turn(&mut self, ring: &[&[u8]], first: u64) -> u64 {
@@ -104,6 +121,8 @@ impl<S: SharedData> Rotation<'_, S> {
 /// What decides the order of candidates after the first.
 pub struct Order<'a> {
     pub strategy: Strategy,
+    /// What keys the draws of `consistent`.
+    pub fleet: Seed,
     /// The credential that is tried first.
     pub first: &'a Credential,
     /// What `consistent` goes by, and the key of the session; `None` without a session.
@@ -145,7 +164,7 @@ impl Order<'_> {
         let is_sibling = other.parent.is_some() && other.parent == self.first.parent;
         // Scores are positive numbers, and those are ordered as their bits are.
         let score = match (self.strategy, self.session) {
-            (Strategy::Consistent, Some((id, _))) => score(other, id).to_bits(),
+            (Strategy::Consistent, Some((id, _))) => score(other, id, self.fleet).to_bits(),
             _ => 0,
         };
         (
@@ -155,21 +174,27 @@ impl Order<'_> {
     }
 }
 
-/// Weighted rendezvous hashing: every credential draws a number from its id and the session, and
-/// the highest wins. It needs no memory: every Envoy finds the same home, also after a restart, and
+/// Weighted rendezvous hashing: every credential draws a number from its id and the session, and the
+/// highest wins. It needs no memory: every Envoy finds the same home, also after a restart, and
 /// without a credential only its own sessions move. The draw is the lower half of SipHash-1-3-128
-/// with the key zero, over session id (and the hash of its scope, if there is one) and credential
-/// id, each behind its length as eight bytes, little endian. Taken as a number between 0 and 1, the
-/// score is `-weight / ln(draw)`. None of this may ever change.
-fn rendezvous<'c>(candidates: &[&'c Credential], session: &[u8]) -> Option<&'c Credential> {
+/// over session id (and the hash of its tenants, if there is one) and credential id, each behind its
+/// length as eight bytes, little endian. Its key is the same hash, with the key zero, over `fleet`,
+/// `routing.seed` and the name of the pool: without the seed no client can choose its credential by
+/// its session id. Taken as a number between 0 and 1, the score is `-weight / ln(draw)`. None of this
+/// may ever change.
+fn rendezvous<'c>(
+    candidates: &[&'c Credential],
+    session: &[u8],
+    fleet: Seed,
+) -> Option<&'c Credential> {
     candidates
         .iter()
         .copied()
-        .max_by(|left, right| score(left, session).total_cmp(&score(right, session)))
+        .max_by(|left, right| score(left, session, fleet).total_cmp(&score(right, session, fleet)))
 }
 
-fn score(credential: &Credential, session: &[u8]) -> f64 {
-    let draw = Seed::STABLE.hash(&[session, credential.id.as_bytes()]).0 as u64;
+fn score(credential: &Credential, session: &[u8], fleet: Seed) -> f64 {
+    let draw = fleet.hash(&[session, credential.id.as_bytes()]).0 as u64;
     // The upper 53 bits, shifted by a half: never 0, never 1.
     let draw = ((draw >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -f64::from(credential.weight) / libm::log(draw)

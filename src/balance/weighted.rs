@@ -9,9 +9,11 @@ use crate::codec::{Reader, Writer};
 use crate::config::Credential;
 use crate::shared::{self, SharedData};
 
-/// Weighted rotations that are kept apart. Two that share a slot restart each other: a little
-/// balance is lost.
+/// Slots of shared data for weighted rotations.
 const SLOTS: u32 = 256;
+
+/// Weighted rotations that are kept in a slot. Beyond it the least recently used one starts over.
+const RINGS: usize = 4;
 
 /// Every key of shared data that weighted rotations use.
 pub(super) fn keys() -> impl Iterator<Item = String> {
@@ -29,7 +31,13 @@ impl<S: SharedData> Rotation<'_, S> {
         let identity = self.identity(ring, members);
         let sum: i64 = members.iter().map(|member| i64::from(member.weight)).sum();
         let updated = shared::update(self.shared, &slot_name(slot), |value| {
-            let mut credits = decode(value, identity, members.len());
+            let mut rings = decode(value);
+            let known = rings.iter().position(|ring| ring.identity == identity);
+            let mut credits = match known {
+                Some(at) => rings.remove(at).credits,
+                None => Vec::new(),
+            };
+            credits.resize(members.len(), 0);
             for (credit, member) in credits.iter_mut().zip(members) {
                 *credit += i64::from(member.weight);
             }
@@ -39,7 +47,9 @@ impl<S: SharedData> Rotation<'_, S> {
             if let Some(credit) = credits.get_mut(at) {
                 *credit -= sum;
             }
-            (Some(encode(identity, &credits)), at)
+            rings.insert(0, Ring { identity, credits });
+            rings.truncate(RINGS);
+            (Some(encode(&rings)), at)
         });
         members.get(self.taken(updated)).copied()
     }
@@ -58,18 +68,40 @@ fn slot_name(slot: u32) -> String {
     format!("session_affinity/wheel/{slot}")
 }
 
-fn encode(identity: u128, credits: &[i64]) -> Vec<u8> {
-    let mut value = Writer::with_capacity(16 + 8 * credits.len());
-    value.hash(identity);
-    credits.iter().for_each(|credit| value.number(credit.cast_unsigned()));
+/// A weighted rotation: the hash of its members and weights, and the credit of each.
+struct Ring {
+    identity: u128,
+    credits: Vec<i64>,
+}
+
+fn encode(rings: &[Ring]) -> Vec<u8> {
+    let mut value = Writer::default();
+    for ring in rings {
+        value.hash(ring.identity);
+        value.word(ring.credits.len() as u32);
+        ring.credits.iter().for_each(|credit| value.number(credit.cast_unsigned()));
+    }
     value.finish()
 }
 
-/// The credits of a ring's members; zeros if the value belongs to another ring or layout.
-fn decode(value: &[u8], identity: u128, members: usize) -> Vec<i64> {
+/// The rotations of a slot, the most recently used first, as far as they can be read.
+fn decode(value: &[u8]) -> Vec<Ring> {
+    let mut rings = Vec::new();
     let mut reader = Reader::new(value);
-    if reader.hash() != Some(identity) || reader.rest().len() != 8 * members {
-        return vec![0; members];
+    while rings.len() < RINGS
+        && let Some(ring) = Ring::decode(&mut reader)
+    {
+        rings.push(ring);
     }
-    (0..members).filter_map(|_| reader.number()).map(u64::cast_signed).collect()
+    rings
+}
+
+impl Ring {
+    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let (identity, members) = (reader.hash()?, reader.word()?);
+        let credits = reader.take((members as usize).checked_mul(8)?)?.chunks_exact(8);
+        let credits =
+            credits.filter_map(|credit| Some(i64::from_le_bytes(credit.try_into().ok()?)));
+        Some(Self { identity, credits: credits.collect() })
+    }
 }

@@ -175,6 +175,9 @@ impl CredentialHeader {
         let mut fields = Fields::new(path, value, problems);
         let name = fields.required_header_name("name");
         let prefix = fields.string("prefix").unwrap_or_default();
+        if !prefix.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            fields.problem("prefix", "expected visible ASCII characters and spaces");
+        }
         let value = match (fields.string("environment"), fields.header_name("header")) {
             (Some(variable), None) => match Secret::read(&variable, &prefix, setting.environment) {
                 Ok(secret) => Some(HeaderValue::Secret(secret)),
@@ -198,7 +201,7 @@ fn entry(cluster: &str, endpoint: Option<&str>, headers: &[CredentialHeader]) ->
     fingerprint(&parts) as u32
 }
 
-/// FNV-1a. Ids are the operator's, so nobody gains by finding two that collide; that none of one
+/// FNV-1a. Ids are the operator's, so no client gains by finding two that collide; that none of one
 /// pool do is checked where the pool is read.
 pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     let mut hasher = FnvHasher::default();
@@ -206,7 +209,7 @@ pub(super) fn fingerprint(parts: &[&str]) -> u64 {
     hasher.finish()
 }
 
-/// A priority as the reference reads its attribute: a decimal number with an optional sign, blanks
+/// A priority as the reference reads its attribute: a decimal number with an optional sign, spaces
 /// around it ignored; anything else is 0.
 fn reference_priority(text: &str) -> i64 {
     text.trim().parse().unwrap_or(0)

@@ -108,22 +108,22 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// As [`Self::string`], and its absence is a problem. A stand-in keeps the reading going.
+    /// As [`Self::string`], and its absence is a problem. A placeholder keeps the reading going.
     pub(super) fn required_string(&mut self, name: &str) -> String {
         self.require(name);
         self.string(name).unwrap_or_default()
     }
 
-    /// A string of visible ASCII, so that it can stand in a header, a log line and a filter state.
+    /// A string of visible ASCII, so that it fits into a header, a log line and a filter state.
     pub(super) fn word(&mut self, name: &str) -> Option<String> {
         let text = self.string(name)?;
         if text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Some(text);
         }
-        self.wrong(name, "expected at most 256 visible ASCII characters, without blanks")
+        self.wrong(name, "expected at most 256 visible ASCII characters, without spaces")
     }
 
-    /// As [`Self::word`], and its absence is a problem. A stand-in keeps the reading going.
+    /// As [`Self::word`], and its absence is a problem. A placeholder keeps the reading going.
     pub(super) fn required_word(&mut self, name: &str) -> String {
         self.require(name);
         self.word(name).unwrap_or_default()
@@ -139,7 +139,7 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// As [`Self::header_name`], and its absence is a problem. A stand-in keeps the reading going.
+    /// As [`Self::header_name`], and its absence is a problem. A placeholder keeps the reading going.
     pub(super) fn required_header_name(&mut self, name: &str) -> String {
         self.require(name);
         self.header_name(name).unwrap_or_default()

@@ -21,7 +21,7 @@ use fields::Fields;
 pub use fields::{Problem, Problems};
 pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;
-pub use session::{ScopePart, SessionConfig};
+pub use session::{ScopePart, ScopeSource, SessionConfig};
 
 use crate::body::{Body, PathId, Paths};
 use crate::signals::{Class, Rule};
@@ -39,33 +39,60 @@ const STATE: [&str; 7] = [
     "continuation_token",
 ];
 
+/// Filter states that the filter uses for itself.
+const RESERVED_STATES: [&str; 2] = ["session_affinity.plan", "session_affinity.decision"];
+
+/// Headers with a meaning of their own, which cannot name a cluster as well.
+const RESERVED_HEADERS: [&str; 14] = [
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "cookie",
+    "origin",
+    "x-request-id",
+];
+
+fn is_reserved(header: &str) -> bool {
+    RESERVED_HEADERS.contains(&header) || header.starts_with("x-envoy-")
+}
+
 /// A configuration without a problem.
 #[derive(Debug)]
 pub struct Config {
-    /// Which rules are followed where the reference could be improved on.
+    /// Whose rules are followed.
     pub profile: Profile,
-    /// How credentials are chosen, and how the choice is told to Envoy.
+    /// How credentials are chosen, and how Envoy learns the choice.
     pub routing: Routing,
-    /// How conversations are recognised and kept.
+    /// How sessions are recognized and kept.
     pub session: SessionConfig,
     /// How bodies are read.
     pub body: BodyConfig,
-    /// What answers teach.
+    /// What responses lead to.
     pub cooldown: CooldownConfig,
     /// What happens when a credential fails.
     pub failover: FailoverConfig,
+    /// Whether response headers that name the provider's account are removed.
+    pub hides_account_headers: bool,
     /// The pools, in the order in which they are tried.
     pub pools: Vec<Pool>,
     /// What works, but should be written otherwise: for the log.
     pub warnings: Vec<String>,
 }
 
-/// Which rules are followed where the reference could be improved on.
+/// Whose rules are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// The better ones.
+    /// The rules of this filter, which improve on the reference.
     Recommended,
-    /// The reference's.
+    /// The rules of the reference, byte for byte.
     Reference,
 }
 
@@ -81,7 +108,7 @@ pub struct BodyConfig {
     pub paths: Paths,
     /// Where the model is.
     pub model: PathId,
-    /// Where a request refers to state that only the credential of its conversation has.
+    /// Where a request refers to state that only the credential of its session has.
     pub state: Vec<PathId>,
 }
 
@@ -99,6 +126,9 @@ pub struct Routing {
     pub max_rotations: u32,
     /// The request header that names the cluster.
     pub header: String,
+    /// The secret that keys the strategy `consistent`; empty by default. The same on every Envoy of
+    /// a fleet, or they find different homes.
+    pub seed: String,
     /// The filter state that names the cluster; Envoy shows it as `wasm.<name>`.
     pub filter_state: String,
 }
@@ -221,10 +251,23 @@ impl Config {
         let disabled = fields.boolean("disable_cooling").unwrap_or(false);
         let cooldown = CooldownConfig::read(fields.object("cooldown"), disabled);
         let failover = FailoverConfig::read(fields.object("failover"), profile);
+        let mut privacy = fields.object("privacy");
+        let hides_account_headers = privacy.boolean("hide_account_headers").unwrap_or(false);
+        privacy.finish();
         let setting = Setting { profile, strict: session.strict, environment };
         let pools = pool::read_all(&mut fields, &setting);
         fields.finish();
-        Self { profile, routing, session, body, cooldown, failover, pools, warnings }
+        Self {
+            profile,
+            routing,
+            session,
+            body,
+            cooldown,
+            failover,
+            hides_account_headers,
+            pools,
+            warnings,
+        }
     }
 }
 
@@ -276,7 +319,7 @@ impl BodyConfig {
     fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {
         let max_bytes = fields.integer_within("max_bytes", 1, 1 << 30).unwrap_or(8 << 20) as usize;
         let always_read = fields.one_of("read", &[("needed", false), ("always", true)]);
-        // In the reference the model is always part of the key, and it stands in the body.
+        // In the reference the model, which is in the body, is always part of the key.
         let always_read = always_read.unwrap_or(profile == Profile::Reference);
         fields.finish();
         let model = paths.add(["model"]);
@@ -297,10 +340,12 @@ impl CooldownConfig {
         for name in by_status.names() {
             let class = by_status.one_of(&name, &rule::classes());
             match name.parse() {
-                Ok(status @ (0 | 100..=599)) => statuses.extend(class.map(|class| (status, class))),
+                Ok(status @ (0 | 400..=599)) if name.bytes().all(|it| it.is_ascii_digit()) => {
+                    statuses.extend(class.map(|class| (status, class)));
+                }
                 _ => by_status.problem(
                     &name,
-                    "expected a status from 100 to 599, or 0 for a connection that failed",
+                    "expected a status from 400 to 599, or 0 for an attempt without a response",
                 ),
             }
         }
@@ -345,7 +390,14 @@ impl Routing {
         let max_rotations =
             fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
         let header = fields.header_name("header");
+        if header.as_deref().is_some_and(is_reserved) {
+            fields.problem("header", "expected a header that neither HTTP nor Envoy owns");
+        }
+        let seed = fields.string("seed").unwrap_or_default();
         let filter_state = fields.word("filter_state");
+        if filter_state.as_deref().is_some_and(|name| RESERVED_STATES.contains(&name)) {
+            fields.problem("filter_state", "expected a name that the filter does not use itself");
+        }
         fields.finish();
         Self {
             strategy: strategy.unwrap_or(Strategy::RoundRobin),
@@ -355,6 +407,7 @@ impl Routing {
             },
             ttl: ttl.unwrap_or(Duration::from_hours(1)),
             max_rotations,
+            seed,
             header: header.unwrap_or_else(|| "x-session-affinity-cluster".to_owned()),
             filter_state: filter_state.unwrap_or_else(|| "session_affinity.cluster".to_owned()),
         }

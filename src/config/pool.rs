@@ -42,9 +42,11 @@ pub struct Pool {
 /// several values is met by any of them.
 #[derive(Debug, Default)]
 pub struct Match {
-    /// Beginnings of the path.
+    /// Beginnings of the path, as whole segments.
     pub path_prefixes: Vec<String>,
-    /// Hosts, without a port; `*.example.com` stands for every name below.
+    /// Methods, in upper case. An upgrade to a WebSocket is served whatever its method.
+    pub methods: Vec<String>,
+    /// Hosts, without a port; `*.example.com` matches every name below.
     pub hosts: Vec<String>,
     /// Request headers, with the value they must have, or only present.
     pub headers: Vec<(String, Option<String>)>,
@@ -101,10 +103,10 @@ impl Pool {
         session.finish();
         let cache_lifetime = fields.duration("cache_lifetime");
         fields.finish();
-        let headers = || credentials.iter().flat_map(|credential| &credential.headers);
-        let key_headers = distinct(headers().map(|header| header.name.as_str()));
-        let source_headers = distinct(headers().filter_map(|header| header.value.source()));
-        credentials.sort_by(|left, right| left.id.cmp(&right.id));
+        let headers: Vec<_> = credentials.iter().flat_map(|it| &it.headers).collect();
+        let key_headers = distinct(headers.iter().map(|header| header.name.as_str()));
+        let source_headers = distinct(headers.iter().filter_map(|header| header.value.source()));
+        credentials.sort_unstable_by(|left, right| left.id.cmp(&right.id));
         Self {
             fingerprint: PoolId(fingerprint(&[&name])),
             name,
@@ -150,6 +152,7 @@ impl Pool {
 impl Match {
     fn read(mut fields: Fields<'_>) -> Self {
         let path_prefixes = fields.strings("path_prefixes");
+        let methods = fields.strings("methods").iter().map(|it| it.to_ascii_uppercase()).collect();
         let hosts = fields.strings("hosts").iter().map(|host| host.to_ascii_lowercase()).collect();
         let headers = fields.array("headers").into_iter().map(|(path, value)| {
             let mut header = Fields::new(path, value, fields.problems());
@@ -161,7 +164,7 @@ impl Match {
         let headers = headers.collect();
         let models = fields.strings("models").into_iter().map(Pattern).collect();
         fields.finish();
-        Self { path_prefixes, hosts, headers, models }
+        Self { path_prefixes, methods, hosts, headers, models }
     }
 }
 
@@ -175,7 +178,7 @@ fn distinct<'t>(names: impl Iterator<Item = &'t str>) -> Vec<String> {
     distinct
 }
 
-/// A text in which `*` stands for any text, also an empty one.
+/// A text in which `*` matches any text, also an empty one.
 #[derive(Debug)]
 pub struct Pattern(String);
 

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The longest name of an environment variable.
+const LONGEST_NAME: usize = 128;
+
 /// The value of a header that carries a key.
 pub struct Secret(String);
 
@@ -16,6 +19,15 @@ impl Secret {
         prefix: &str,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
+        // What is no name may be the key itself, in the wrong place: it must not be printed.
+        let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        if variable.len() > LONGEST_NAME || !variable.bytes().all(is_name) {
+            return Err(
+                "expected the name of an environment variable: upper case letters, digits \
+                        and underscores"
+                    .to_owned(),
+            );
+        }
         let value = environment(variable).unwrap_or_default();
         let value = value.trim_end();
         if value.is_empty() {
@@ -24,7 +36,7 @@ impl Secret {
             ));
         }
         if value.bytes().any(|byte| !(byte == b' ' || byte.is_ascii_graphic())) {
-            return Err(format!("{variable} holds what cannot stand in a header"));
+            return Err(format!("{variable} holds bytes that no header value may have"));
         }
         Ok(Self(format!("{prefix}{value}")))
     }

@@ -1,4 +1,4 @@
-//! The section `session`: where conversations are named, and what keeps those of different tenants
+//! The section `session`: where clients name their sessions, and what keeps those of different tenants
 //! apart.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ pub struct SessionConfig {
     /// The most bindings that are kept; the least recently used of a row gives way. 16 to
     /// 16,777,216, default 65,536.
     pub max_bindings: u32,
-    /// Where conversations are named.
+    /// Where sessions are named.
     pub sources: Sources,
     /// What is mixed into the key of bindings, so that tenants share none.
     pub scope: Vec<ScopePart>,
@@ -33,7 +33,15 @@ pub struct SessionConfig {
 
 /// Something that tells tenants apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScopePart {
+pub struct ScopePart {
+    pub source: ScopeSource,
+    /// Whether a request without it is refused.
+    pub required: bool,
+}
+
+/// Where a part of the scope is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopeSource {
     /// All values of a request header.
     Header(String),
     /// An attribute of Envoy, as the path to it: `["connection", "uri_san_peer_certificate"]`.
@@ -53,10 +61,10 @@ impl SessionConfig {
             (true, Profile::Recommended) => Sources::recommended(paths),
             (true, Profile::Reference) => Sources::reference(paths),
             (false, _) => {
-                let read = |(path, value): (String, Value)| {
-                    read_source(&path, value, fields.problems(), paths)
-                };
-                let list = given.into_iter().flat_map(read).collect();
+                let list = given
+                    .into_iter()
+                    .flat_map(|(path, value)| read_source(&path, value, fields.problems(), paths))
+                    .collect();
                 Sources::new(list, rules, paths)
             }
         };
@@ -124,13 +132,14 @@ fn read_scope(path: String, value: Value, problems: &mut Problems) -> Option<Sco
     let mut fields = Fields::new(path, value, problems);
     let header = fields.header_name("header");
     let property = fields.strings("property");
-    let part = match (header, property.is_empty()) {
-        (Some(header), true) => Some(ScopePart::Header(header)),
-        (None, false) => Some(ScopePart::Property(property)),
+    let required = fields.boolean("required").unwrap_or(false);
+    let source = match (header, property.is_empty()) {
+        (Some(header), true) => Some(ScopeSource::Header(header)),
+        (None, false) => Some(ScopeSource::Property(property)),
         _ => fields.wrong("", "expected either `header` or `property` (an array of strings)"),
     };
     fields.finish();
-    part
+    Some(ScopePart { source: source?, required })
 }
 
 impl Fields<'_> {
@@ -147,7 +156,7 @@ impl Fields<'_> {
             }
         }
         if names.iter().any(String::is_empty) || names.len() > DEEPEST_PATH {
-            self.problem(field, format!("expected 1 to {DEEPEST_PATH} names, parted by dots"));
+            self.problem(field, format!("expected 1 to {DEEPEST_PATH} names, separated by dots"));
         }
         names
     }

@@ -180,6 +180,10 @@ impl AttemptContext {
         self.record(plan, &response, true);
     }
 
+    fn response_headers(&self) -> Headers {
+        self.get_http_response_headers_bytes().into_iter().collect()
+    }
+
     /// Reads on in a stream that is held.
     fn read_held(&mut self, size: usize, end_of_stream: bool) -> Action {
         let Stage::HeldStream(mut plan, mut watch, held) =
@@ -187,13 +191,19 @@ impl AttemptContext {
         else {
             return Action::Continue;
         };
+        if held.is_released() {
+            // Pieces come one by one again.
+            self.stage = Stage::PassingStream(plan, watch);
+            self.read_passing(size, end_of_stream);
+            return Action::Continue;
+        }
         let bytes = self.running.router.config().failover.first_event.bytes;
         let seen = watch.read_held(size.min(bytes), end_of_stream, &plan);
         if self.record_event(&mut plan, seen, true) {
             held.settle();
             return Action::Continue;
         }
-        if held.is_released() || size >= bytes || held.is_late(host::now()) {
+        if size >= bytes || held.is_late(host::now()) {
             held.settle();
             self.stage = Stage::PassingStream(plan, watch);
             return Action::Continue;
@@ -216,14 +226,13 @@ impl Context for AttemptContext {
                 (plan, true)
             }
             // A WebSocket that was opened and on which the provider has said nothing.
-            Stage::PassingStream(mut plan, watch) if !watch.is_stream() => {
+            Stage::PassingStream(mut plan, watch) if watch.is_websocket() => {
                 self.record_success(&mut plan);
                 return true;
             }
-            Stage::PassingError(_) => {
+            Stage::New | Stage::PassingError(_) | Stage::PassingStream(..) | Stage::Done => {
                 return true;
             }
-            Stage::New | Stage::PassingStream(..) | Stage::Done => return true,
         };
         if let Some(failure) = host::failure_of_attempt(plan.sent, self.is_kept) {
             self.record(&mut plan, &Response::Failed(failure), is_held);
@@ -249,14 +258,13 @@ impl HttpContext for AttemptContext {
             self.set_http_response_header_bytes(RETRY, None);
         }
         let status = host::response_status();
-        let headers: Headers = self.get_http_response_headers_bytes().into_iter().collect();
         if status < 400 {
-            let watch = self.running.watch(status, &headers).filter(|_| !end_of_stream);
-            let Some(watch) = watch else {
+            let Some(kind) = self.running.watches(status).filter(|_| !end_of_stream) else {
                 self.record_success(&mut plan);
                 return Action::Continue;
             };
-            if watch.is_stream() && self.running.holds_streams() {
+            let watch = Watch::new(kind, self.response_headers());
+            if !watch.is_websocket() && self.running.holds_streams() {
                 let held = self.running.hold(self.id, host::now());
                 self.stage = Stage::HeldStream(plan, watch, held);
                 return Action::Pause;
@@ -264,6 +272,7 @@ impl HttpContext for AttemptContext {
             self.stage = Stage::PassingStream(plan, watch);
             return Action::Continue;
         }
+        let headers = self.response_headers();
         let reads_body = self.running.router.reads_body_of(status) && !end_of_stream;
         let mut pending = PendingError::new(plan, status, headers);
         if !reads_body {

@@ -1,4 +1,4 @@
-//! What the two roles of the filter tell each other, and access logs: filter states, which no
+//! What the two roles of the filter share, and what access logs can show: filter states, which no
 //! upstream ever sees.
 
 use super::host;
@@ -7,7 +7,7 @@ use crate::router::Plan;
 /// What was decided, and what came of it, in words.
 const DECISION: &str = "session_affinity.decision";
 
-/// Whom to ask, and what came of it so far. It goes to the filter on the cluster, and comes back.
+/// The plan of the request. It goes to the filter on the cluster, and comes back.
 const PLAN: &str = "session_affinity.plan";
 
 pub(super) fn set_decision(words: &str) {
@@ -20,12 +20,12 @@ pub(super) fn extend_decision(words: &str) {
     host::set_filter_state(DECISION, &[&decision, words.as_bytes()].concat());
 }
 
-/// The plan as it stands; `None` for a stream that has none.
+/// The current plan; `None` for a stream that has none.
 pub(super) fn plan() -> Option<Plan> {
     Plan::decode(&host::filter_state(PLAN))
 }
 
-/// Keeps the plan for whoever sees the stream next.
+/// Keeps the plan for the next filter that sees the stream.
 pub(super) fn set_plan(plan: &Plan) {
     host::set_filter_state(PLAN, &plan.encode());
 }

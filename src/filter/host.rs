@@ -1,4 +1,4 @@
-//! What the filter asks of Envoy, with each answer turned into a plain value.
+//! What the filter needs of Envoy, with each result turned into a plain value.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -35,11 +35,11 @@ pub(super) fn now() -> Timestamp {
     Timestamp::EPOCH + time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Bytes that nobody can guess, from the random keys that the standard library draws for its hash
+/// Bytes that cannot be guessed, from the random keys that the standard library draws for its hash
 /// maps.
 pub(super) fn random_bytes() -> [u8; 16] {
-    let draw = || RandomState::new().build_hasher().finish();
-    ((u128::from(draw()) << 64) | u128::from(draw())).to_le_bytes()
+    let [high, low] = [(), ()].map(|()| RandomState::new().build_hasher().finish());
+    ((u128::from(high) << 64) | u128::from(low)).to_le_bytes()
 }
 
 /// What the plugin is in Envoy's configuration: by its `root_id` the filter knows its role.
@@ -84,6 +84,12 @@ pub(super) fn response_status() -> u16 {
     let status =
         hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status").ok().flatten();
     status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// A header of the response that is passing; empty if it is not there, or not UTF-8.
+pub(super) fn response_header(name: &str) -> String {
+    let value = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten();
+    value.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default()
 }
 
 /// The beginning of the piece of a response's body that is passing, or of all that is held.
@@ -215,9 +221,9 @@ pub(super) fn clear_route_cache() {
     }
 }
 
-/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for everything
-/// that an answer can teach, `session_affinity.answer.<word>.responses`; one for every end of a
-/// failover, `session_affinity.failover.<word>.requests`.
+/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for every class of
+/// response, `session_affinity.answer.<word>.responses`; one for every end of a failover,
+/// `session_affinity.failover.<word>.requests`.
 pub(super) struct Counters {
     outcomes: Vec<(Outcome, u32)>,
     responses: Vec<(Observed, u32)>,

@@ -17,24 +17,39 @@ const IDENTITIES: [&str; 8] = [
     "origin",
 ];
 
-/// Headers with which Envoy lets a client steer retries, timeouts, hedging and stats. The filter
-/// decides these; whether Envoy strips them depends on the address that it takes the client for.
-const CONTROLS: [&str; 14] = [
-    "x-envoy-retry-on",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-max-retries",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retriable-header-names",
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-upstream-rq-timeout-ms",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-stream-duration-ms",
-    "x-envoy-upstream-alt-stat-name",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-is-timeout-retry",
-    "x-session-affinity-retry",
+/// What Envoy itself may have set when the filter sees a request. Every other `x-envoy-` header comes
+/// from the client, and would let it steer retries, timeouts, hedging, stats or logs; whether Envoy
+/// strips them depends on the address that it takes the client for.
+const OF_ENVOY: [&str; 4] = [
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    "x-envoy-peer-metadata",
+    "x-envoy-peer-metadata-id",
 ];
+
+/// Headers that carry keys. Some upstreams read `_` as `-`, so the twins with underscores must not
+/// pass beside an injected key.
+const KEY_HEADERS: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+
+/// Response headers of providers that name the account, and cookies of their edges.
+const ACCOUNT_HEADERS: [&str; 7] = [
+    "anthropic-organization-id",
+    "anthropic-workspace-id",
+    "openai-organization",
+    "openai-project",
+    "x-codex-plan-type",
+    "x-goog-user-project",
+    "set-cookie",
+];
+
+/// Removes what names the account from a response.
+pub(super) fn remove_account_headers(context: &impl HttpContext) {
+    for name in ACCOUNT_HEADERS {
+        if context.get_http_response_header_bytes(name).is_some() {
+            context.set_http_response_header_bytes(name, None);
+        }
+    }
+}
 
 /// Removes what would contradict an injected key.
 pub(super) fn remove_identities(context: &impl HttpContext) {
@@ -45,14 +60,22 @@ pub(super) fn remove_identities(context: &impl HttpContext) {
     }
 }
 
-/// Removes what would let a client steer Envoy's router. `names` are the names of all headers.
+/// Removes what would let a client steer Envoy, or pass a key of its own. `names` are the names of all
+/// headers.
 pub(super) fn remove_controls<'n>(
     context: &impl HttpContext,
     names: impl Iterator<Item = &'n str>,
 ) {
-    for name in names.filter(|name| CONTROLS.contains(name)) {
+    for name in names.filter(|name| is_control(name)) {
         context.set_http_request_header_bytes(name, None);
     }
+}
+
+fn is_control(name: &str) -> bool {
+    let is_envoys = name.starts_with("x-envoy-") && !OF_ENVOY.contains(&name);
+    let is_ours = name.starts_with("x-session-affinity-");
+    let is_twin = name.contains('_') && KEY_HEADERS.contains(&name.replace('_', "-").as_str());
+    is_envoys || is_ours || is_twin
 }
 
 /// Leaves only those encodings of responses that the filter can read: providers compress errors too.
@@ -75,19 +98,26 @@ pub(super) fn narrow_encodings(context: &impl HttpContext) {
     }
 }
 
-/// A path without the query parameters in which Google's clients send keys.
+/// Query parameters in which clients send keys.
+const KEY_PARAMETERS: [&str; 5] = ["key", "api_key", "apikey", "access_token", "oauth_token"];
+
+/// A path without the query parameters that carry keys; `None` if there are none. They must reach
+/// neither an upstream, where another key is injected, nor a log.
 pub(super) fn without_keys(path: &str) -> Option<String> {
     let (path, query) = path.split_once('?')?;
-    let parameters = query.split('&');
-    let kept: Vec<_> = parameters
-        .clone()
-        .filter(|it| !matches!(it.split('=').next(), Some("key" | "access_token" | "oauth_token")))
-        .collect();
-    if kept.len() == parameters.count() {
-        return None;
+    let mut kept = Vec::new();
+    let mut has_key = false;
+    for parameter in query.split('&') {
+        let name = parameter.split('=').next().unwrap_or_default();
+        if KEY_PARAMETERS.iter().any(|key| name.eq_ignore_ascii_case(key)) {
+            has_key = true;
+        } else {
+            kept.push(parameter);
+        }
     }
-    if kept.is_empty() {
-        return Some(path.to_owned());
+    match (has_key, kept.is_empty()) {
+        (false, _) => None,
+        (true, true) => Some(path.to_owned()),
+        (true, false) => Some(format!("{path}?{}", kept.join("&"))),
     }
-    Some(format!("{path}?{}", kept.join("&")))
 }

@@ -17,6 +17,7 @@ mod stream_context;
 mod trap;
 mod watch;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,7 +27,6 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::config::{Config, Credential, Profile};
 use crate::cooldown::Change;
 use crate::hash::Seed;
-use crate::request::Headers;
 use crate::router::{Plan, Router, Verdict, short};
 use crate::time::Timestamp;
 
@@ -34,10 +34,12 @@ use attempt_context::AttemptContext;
 use held::{Held, HeldStreams};
 use host::{Counters, Host};
 use stream_context::StreamContext;
-use watch::Watch;
 
 /// The `root_id` by which a filter on a cluster is distinguished from one in a listener.
 const UPSTREAM_ROOT_ID: &[u8] = b"session_affinity_upstream";
+
+/// The `root_id` of the filter in a listener, which may also be empty.
+const LISTENER_ROOT_ID: &[u8] = b"session_affinity";
 
 /// How often streams that are held are looked after.
 const TICK: Duration = Duration::from_millis(100);
@@ -54,6 +56,15 @@ struct Running {
     role: Role,
     version: Version,
     held: HeldStreams,
+    bodies: Cell<Bodies>,
+}
+
+/// Whether bodies ever reach this VM.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    Unknown,
+    Seen,
+    Missing,
 }
 
 /// What depends on Envoy's version; measured on the versions named.
@@ -83,6 +94,21 @@ impl Version {
 }
 
 impl Running {
+    fn saw_body(&self) {
+        self.bodies.set(Bodies::Seen);
+    }
+
+    /// Warns once if a request has ended while its body was waited for, and none has ever come.
+    fn warn_of_missing_body(&self) {
+        if self.bodies.get() == Bodies::Unknown {
+            self.bodies.set(Bodies::Missing);
+            log::warn!(
+                "a request has ended before its body reached the filter: is \
+                 allow_on_headers_stop_iteration: true missing in the filter's configuration?"
+            );
+        }
+    }
+
     /// Shows the router where to go: the cluster by filter state, and for a credential that is an
     /// endpoint, its address.
     fn select_cluster(&self, credential: &Credential) {
@@ -122,11 +148,14 @@ impl Running {
         }
     }
 
-    /// Watches the beginning of a response that was accepted, if it may turn into an error.
-    fn watch(&self, status: u16, headers: &Headers) -> Option<Watch> {
+    /// What kind of response with this status passes, if it may turn into an error.
+    fn watches(&self, status: u16) -> Option<watch::Kind> {
         let config = self.router.config();
         let reads = config.profile == Profile::Recommended && config.failover.first_event.bytes > 0;
-        if reads { Watch::of(status, headers.clone()) } else { None }
+        if !reads || !matches!(status, 101 | 200) {
+            return None;
+        }
+        watch::Kind::of(status, &host::response_header("content-type"))
     }
 
     /// Whether streams are held until their first event.
@@ -160,14 +189,26 @@ impl RootContext for Root {
         for warning in &config.warnings {
             log::warn!("{warning}");
         }
+        let role = match host::root_id().as_slice() {
+            b"" | LISTENER_ROOT_ID => Role::Listener,
+            UPSTREAM_ROOT_ID => Role::Cluster,
+            other => {
+                log::error!(
+                    "unknown root_id {:?}: expected session_affinity in a listener, \
+                     session_affinity_upstream on a cluster",
+                    String::from_utf8_lossy(other)
+                );
+                return false;
+            }
+        };
         let router = Router::new(config, Seed::agree(&Host, host::random_bytes()));
-        let role = if host::root_id() == UPSTREAM_ROOT_ID { Role::Cluster } else { Role::Listener };
         let version = Version::of_host();
         if role == Role::Cluster && version.may_retry_held {
             self.set_tick_period(TICK);
         }
         let (counters, held) = (Counters::define(), HeldStreams::default());
-        self.running = Some(Rc::new(Running { router, counters, role, version, held }));
+        let bodies = Cell::new(Bodies::Unknown);
+        self.running = Some(Rc::new(Running { router, counters, role, version, held, bodies }));
         true
     }
 

@@ -18,8 +18,7 @@ use super::host::{self, Host, Origin};
 use super::pending::PendingError;
 use super::watch::Watch;
 use super::{Running, filter_state, hygiene};
-use crate::api::Api;
-use crate::reply;
+use crate::reply::{self, LocalReply};
 use crate::request::{Headers, Request};
 use crate::response::{Failure, Response};
 use crate::router::{BodyNeed, Decision, Plan, Route};
@@ -44,6 +43,9 @@ enum Stage {
     New,
     /// The headers are held until as much of the body is there as is needed.
     Reading(Headers, BodyNeed),
+    /// The filter responds itself, once the request is there: over HTTP/2 clients lose a response
+    /// that comes before.
+    Responding(LocalReply),
     /// The request is on its way to a credential, whose response will be observed.
     Sent(Plan),
     /// An error whose meaning depends on its body.
@@ -62,7 +64,7 @@ impl StreamContext {
     }
 
     /// Decides the held request with at most `body_bytes` of its body.
-    fn decide_held(&mut self, body_bytes: usize) -> Action {
+    fn decide_held(&mut self, body_bytes: usize, end_of_stream: bool) -> Action {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Reading(headers, need) => {
                 let most = match need {
@@ -70,7 +72,7 @@ impl StreamContext {
                     _ => self.running.router.config().body.max_bytes,
                 };
                 let body = self.get_http_request_body(0, body_bytes.min(most)).unwrap_or_default();
-                self.decide(&headers, &body, need)
+                self.decide(&headers, &body, need, end_of_stream)
             }
             stage => {
                 self.stage = stage;
@@ -79,7 +81,13 @@ impl StreamContext {
         }
     }
 
-    fn decide(&mut self, headers: &Headers, body: &[u8], need: BodyNeed) -> Action {
+    fn decide(
+        &mut self,
+        headers: &Headers,
+        body: &[u8],
+        need: BodyNeed,
+        end_of_stream: bool,
+    ) -> Action {
         let running = Rc::clone(&self.running);
         let router = &running.router;
         let properties: Vec<_> = router.properties().map(host::property).collect();
@@ -98,9 +106,13 @@ impl StreamContext {
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
-                self.send_to(&route, &plan, headers);
+                self.send_to(&route, &plan);
                 self.stage = Stage::Sent(plan);
                 Action::Continue
+            }
+            Decision::Reply(refusal) if headers.announce_json(end_of_stream) => {
+                self.stage = Stage::Responding(refusal.reply);
+                Action::Pause
             }
             Decision::Reply(refusal) => {
                 self.stage = Stage::Done;
@@ -114,7 +126,19 @@ impl StreamContext {
         }
     }
 
-    fn send_to(&self, route: &Route<'_>, plan: &Plan, headers: &Headers) {
+    /// Responds once the request has ended, or is too long to wait for.
+    fn respond_after(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let is_over = end_of_stream || size >= self.running.router.config().body.max_bytes;
+        if let Stage::Responding(reply) = &self.stage
+            && is_over
+        {
+            host::respond(reply);
+            self.stage = Stage::Done;
+        }
+        Action::Pause
+    }
+
+    fn send_to(&self, route: &Route<'_>, plan: &Plan) {
         let routing = &self.running.router.config().routing;
         self.set_http_request_header_bytes(
             &routing.header,
@@ -123,11 +147,6 @@ impl StreamContext {
         // One more for a connection that turns out to be stale.
         let retries = plan.max_attempts.to_string();
         self.set_http_request_header_bytes(MAX_RETRIES, Some(retries.as_bytes()));
-        if route.api == Api::Gemini
-            && let Some(path) = hygiene::without_keys(headers.text(":path"))
-        {
-            self.set_http_request_header_bytes(":path", Some(path.as_bytes()));
-        }
         self.running.select_cluster(route.credential);
         filter_state::set_plan(plan);
         host::clear_route_cache();
@@ -199,8 +218,10 @@ impl StreamContext {
         headers: Headers,
         end_of_stream: bool,
     ) {
-        match self.running.watch(status, &headers).filter(|_| !end_of_stream) {
-            Some(watch) => self.stage = Stage::PassingStream(plan, watch),
+        match self.running.watches(status).filter(|_| !end_of_stream) {
+            Some(kind) => {
+                self.stage = Stage::PassingStream(plan, Watch::new(kind, headers));
+            }
             None => {
                 let headers = Headers::default();
                 let response = Response::Received { status, headers: &headers, body: b"" };
@@ -286,8 +307,11 @@ impl HttpContext for StreamContext {
             self.set_http_request_header_bytes(routing_header, None);
         }
         hygiene::remove_controls(self, headers.iter().map(|(name, _)| name));
+        if let Some(path) = hygiene::without_keys(headers.text(":path")) {
+            self.set_http_request_header_bytes(":path", Some(path.as_bytes()));
+        }
         match self.running.router.needs_body(&headers, end_of_stream) {
-            BodyNeed::None => self.decide(&headers, b"", BodyNeed::None),
+            BodyNeed::None => self.decide(&headers, b"", BodyNeed::None, end_of_stream),
             need => {
                 self.stage = Stage::Reading(headers, need);
                 Action::Pause
@@ -297,8 +321,11 @@ impl HttpContext for StreamContext {
 
     /// While headers are held, `size` is that of the whole body so far.
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let Stage::Reading(_, need) = &self.stage else {
-            return Action::Continue;
+        self.running.saw_body();
+        let need = match &self.stage {
+            Stage::Reading(_, need) => need,
+            Stage::Responding(_) => return self.respond_after(size, end_of_stream),
+            _ => return Action::Continue,
         };
         let enough = match need {
             BodyNeed::Beginning => BEGINNING,
@@ -309,15 +336,23 @@ impl HttpContext for StreamContext {
         if !end_of_stream && size < enough && !has_beginning {
             return Action::Pause;
         }
-        self.decide_held(size)
+        self.decide_held(size, end_of_stream)
     }
 
     /// With trailers no body callback ever says that the stream ends.
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.decide_held(usize::MAX)
+        if let Stage::Responding(_) = &self.stage {
+            return self.respond_after(0, true);
+        }
+        self.decide_held(usize::MAX, true)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        if self.running.router.config().hides_account_headers
+            && matches!(self.stage, Stage::Sent(_))
+        {
+            hygiene::remove_account_headers(self);
+        }
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Sent(sent) => match filter_state::plan().filter(|newest| newest.attempts > 0) {
                 Some(newest) => self.end(newest),
@@ -351,11 +386,11 @@ impl HttpContext for StreamContext {
         self.observe_error();
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Passing(plan) if host::was_cut_off() => {
-                let changes = self.running.router.observe_cut(&plan, &Host, host::now());
-                self.running.log_changes(&changes, &plan);
+                self.running.router.observe_cut(&plan, &Host, host::now());
             }
+            Stage::Reading(..) => self.running.warn_of_missing_body(),
             // A WebSocket on which the provider has said nothing.
-            Stage::PassingStream(mut plan, watch) if !watch.is_stream() => {
+            Stage::PassingStream(mut plan, watch) if watch.is_websocket() => {
                 let headers = Headers::default();
                 let response = Response::Received { status: 101, headers: &headers, body: b"" };
                 self.observe(&mut plan, &response);

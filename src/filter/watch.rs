@@ -1,8 +1,8 @@
 //! The beginning of a response that a provider accepted, until it shows content or an error.
 //!
-//! A stream that is an error after its 200 is no success, and neither is a WebSocket whose first
-//! message says that a limit is reached. So the first events are read: where they are held, before
-//! the client sees anything; else as they pass.
+//! A stream that is an error after its 200 is no success, and neither is a document that is one, or
+//! a WebSocket whose first message says that a limit is reached. So the beginning is read: where it
+//! is held, before the client sees anything; else as it passes.
 
 use super::host;
 use crate::request::Headers;
@@ -10,85 +10,96 @@ use crate::router::Plan;
 use crate::signals::stream::{FirstEvent, Frames, Opening, Origin};
 use crate::signals::{Context, inflate};
 
-/// Bytes that are read of a stream that is not held.
+/// Bytes that are read of a response that is not held.
 const LIMIT: usize = 16 << 10;
 
-/// What is read of a response.
-enum Reader {
-    /// The events of a stream, and all of it that has arrived.
-    Events { opening: Opening, bytes: Vec<u8> },
+/// Bytes of a document that are looked at first: an error begins with its name.
+const GLANCE: usize = 64;
+
+/// What kind of response is watched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Server-sent events, or the binary events of AWS.
+    Stream,
+    /// JSON: a document, or an array that is streamed.
+    Document,
     /// The messages of a WebSocket.
-    Frames(Frames),
+    WebSocket,
+}
+
+impl Kind {
+    /// The kind of a response; `None` for one that cannot turn into an error.
+    pub(super) fn of(status: u16, content_type: &str) -> Option<Self> {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        match status {
+            101 => Some(Self::WebSocket),
+            200 if media_type.eq_ignore_ascii_case("text/event-stream")
+                || media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") =>
+            {
+                Some(Self::Stream)
+            }
+            200 if media_type.eq_ignore_ascii_case("application/json") => Some(Self::Document),
+            _ => None,
+        }
+    }
 }
 
 /// A response whose beginning is read.
 pub(super) struct Watch {
+    kind: Kind,
     headers: Headers,
-    reader: Reader,
+    opening: Opening,
+    frames: Frames,
+    /// All that has arrived, of a stream or document.
+    bytes: Vec<u8>,
 }
 
 impl Watch {
-    /// Watches a response with this status, if it is of a kind that can turn into an error.
-    pub(super) fn of(status: u16, headers: Headers) -> Option<Self> {
-        let content_type = headers.text("content-type").to_ascii_lowercase();
-        let streams = ["text/event-stream", "application/vnd.amazon.eventstream"];
-        let reader = if status == 101 {
-            Reader::Frames(Frames::default())
-        } else if streams.iter().any(|kind| content_type.starts_with(kind)) {
-            Reader::Events { opening: Opening::default(), bytes: Vec::new() }
-        } else {
-            return None;
-        };
-        Some(Self { headers, reader })
+    pub(super) fn new(kind: Kind, headers: Headers) -> Self {
+        let (opening, frames) = (Opening::default(), Frames::default());
+        Self { kind, headers, opening, frames, bytes: Vec::new() }
     }
 
-    pub(super) fn is_stream(&self) -> bool {
-        matches!(self.reader, Reader::Events { .. })
+    pub(super) fn is_websocket(&self) -> bool {
+        self.kind == Kind::WebSocket
     }
 
     /// Reads a piece that passes.
     pub(super) fn read_piece(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
-        match &mut self.reader {
-            Reader::Frames(_) => {
-                let piece = host::response_body(size.min(LIMIT));
-                self.feed(&piece, plan)
-            }
-            Reader::Events { bytes, .. } => {
-                let wanted = LIMIT.saturating_sub(bytes.len()).min(size);
-                let is_full = wanted < size;
-                let mut all = std::mem::take(bytes);
-                all.extend_from_slice(&host::response_body(wanted));
-                match self.look(all, is_end, plan) {
-                    FirstEvent::More if is_full => FirstEvent::Content,
-                    seen => seen,
-                }
-            }
+        if self.is_websocket() {
+            let piece = host::response_body(size.min(LIMIT));
+            return self.frames.feed(&piece, &origin(&self.headers, plan));
+        }
+        let wanted = LIMIT.saturating_sub(self.bytes.len()).min(size);
+        self.bytes.extend_from_slice(&host::response_body(wanted));
+        match self.look(is_end, plan) {
+            FirstEvent::More if wanted < size => FirstEvent::Content,
+            seen => seen,
         }
     }
 
     /// Reads what is held, of which there are `size` bytes.
     pub(super) fn read_held(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
-        self.look(host::response_body(size), is_end, plan)
-    }
-
-    fn feed(&mut self, piece: &[u8], plan: &Plan) -> FirstEvent {
-        let Self { headers, reader } = self;
-        match reader {
-            Reader::Frames(frames) => frames.feed(piece, &origin(headers, plan)),
-            Reader::Events { .. } => FirstEvent::More,
+        if self.kind == Kind::Document && size > GLANCE && !self.is_compressed() {
+            self.bytes = host::response_body(GLANCE);
+            let mut glance = Opening::default();
+            let seen = glance.look(&self.bytes, false, &origin(&self.headers, plan));
+            if seen == FirstEvent::Content {
+                return seen;
+            }
         }
+        self.bytes = host::response_body(size);
+        self.look(is_end, plan)
     }
 
-    fn look(&mut self, all: Vec<u8>, is_end: bool, plan: &Plan) -> FirstEvent {
-        let Self { headers, reader } = self;
-        let Reader::Events { opening, bytes } = reader else {
-            return FirstEvent::Content;
-        };
-        let readable = inflate::error_body(&all, headers.text("content-encoding"));
-        let seen = opening.look(&readable, is_end, &origin(headers, plan));
-        drop(readable);
-        *bytes = all;
-        seen
+    fn is_compressed(&self) -> bool {
+        !self.headers.text("content-encoding").is_empty()
+    }
+
+    fn look(&mut self, is_end: bool, plan: &Plan) -> FirstEvent {
+        let encoding = self.headers.text("content-encoding");
+        let readable = inflate::error_body(&self.bytes, encoding);
+        self.opening.look(&readable, is_end, &origin(&self.headers, plan))
     }
 }
 

@@ -8,7 +8,7 @@
 //! The reader is tolerant on purpose. It agrees with the reference's parser (gjson) on every valid
 //! document, including what other parsers reject or decide differently: of two equal keys the first
 //! counts, lone surrogates are read as U+FFFD, bytes that are not UTF-8 are kept. Of a broken
-//! document it gives what stands before the break.
+//! document it gives what precedes the break.
 
 mod scan;
 mod text;
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 pub use scan::{Elements, Members};
 
-/// What kind of value stands at a place.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `null`, and what a tolerant reader takes for it.
@@ -44,7 +44,7 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The document's object or array: the first one in the bytes. What stands before it (a byte
+    /// The document's object or array: the first one in the bytes. What precedes it (a byte
     /// order mark, an SSE `data:`) is passed over, what follows it is not looked at. `None` where
     /// there is neither.
     pub fn document(bytes: &'a [u8]) -> Option<Self> {

@@ -25,7 +25,7 @@ impl<'a> Iterator for Members<'a> {
             return None;
         }
         let (key, rest) = split_string(self.rest.get(key_start..)?)?;
-        // Whatever stands between key and value is passed over, the colon included: a tolerant
+        // Whatever is between key and value is passed over, the colon included: a tolerant
         // reader needs only the first byte that can begin a value.
         let value_start = rest.iter().position(|&byte| kind_of(byte).is_some())?;
         let (value, rest) = split_value(rest.get(value_start..)?)?;

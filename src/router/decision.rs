@@ -10,7 +10,8 @@ use crate::cooldown::{Block, Change};
 use crate::hash::KeyHash;
 use crate::operation::Operation;
 use crate::outcome::{Observed, Outcome};
-use crate::reply::LocalReply;
+use crate::reply::{self, LocalReply};
+use crate::target::Target;
 use crate::time::Timestamp;
 
 /// The decision for a request.
@@ -75,12 +76,28 @@ pub struct Verdict<'c> {
     pub changes: Vec<(&'c Credential, Change)>,
 }
 
+impl<'c> Refusal<'c> {
+    /// A request that does not say which tenant it belongs to.
+    pub(super) fn without_tenant(target: &Target<'c>, now: Timestamp) -> Self {
+        Self {
+            unready: Unready::NotFound,
+            pool: target.pool,
+            reply: reply::unauthorized(target),
+            blocked: Vec::new(),
+            decided: now,
+        }
+    }
+}
+
 impl Decision<'_> {
     /// Label for metrics and logs.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Route(route) => route.outcome,
             Self::Reply(Refusal { unready: Unready::RateLimited(_), .. }) => Outcome::ModelCooldown,
+            Self::Reply(Refusal { reply: LocalReply { status: 401, .. }, .. }) => {
+                Outcome::Unauthorized
+            }
             Self::Reply(_) => Outcome::AuthUnavailable,
             Self::Pass => Outcome::Unmatched,
         }

@@ -43,7 +43,8 @@ impl Router {
             return self.unknown(plan.next.is_some());
         };
         let Some(next) = plan.next.take() else {
-            return Some(NextStep::Reply(self.no_response(plan, pool, Failure::Reset)));
+            let failure = plan.last_failure().unwrap_or(Failure::Reset);
+            return Some(NextStep::Reply(self.no_response(plan, pool, failure)));
         };
         let named = pool.credential(next).filter(|it| cluster.is_empty() || it.cluster == cluster);
         let credential = match named {

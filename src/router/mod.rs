@@ -1,7 +1,8 @@
-//! The two decisions: which credential serves a request, and what its answer teaches.
+//! The two decisions: which credential serves a request, and what follows from its
+//! response.
 //!
 //! Data in, data out: the request, the shared data and the time are arguments, so every case can be
-//! tested without a proxy. What a decision goes through stands in the module `selection`.
+//! tested without a proxy. The steps of a decision are in the module `selection`.
 
 mod decision;
 mod failover;
@@ -19,16 +20,18 @@ use crate::api::{Api, model_in_path};
 use crate::balance::{self, Cursors};
 use crate::binding::Bindings;
 use crate::body::Body;
-use crate::config::{Config, Profile, ScopePart};
+use crate::config::{Config, Profile, ScopeSource};
 use crate::cooldown::{Cooldowns, depends_on_message};
 use crate::hash::{SEED_KEY, Seed};
 use crate::outcome::Observed;
 use crate::request::{Headers, Request};
 use crate::response::Response;
+use crate::session::lacks_required;
 use crate::shared::SharedData;
 use crate::signals::Class;
 use crate::target::{Knowledge, Target};
 use crate::time::Timestamp;
+use observe::Observer;
 use selection::Selection;
 
 /// How much of a body must be there before a request is decided.
@@ -73,9 +76,9 @@ impl Router {
 
     /// The attributes of Envoy that a request has to bring along, in this order.
     pub fn properties(&self) -> impl Iterator<Item = &[String]> {
-        self.config.session.scope.iter().filter_map(|part| match part {
-            ScopePart::Property(path) => Some(path.as_slice()),
-            ScopePart::Header(_) => None,
+        self.config.session.scope.iter().filter_map(|part| match &part.source {
+            ScopeSource::Property(path) => Some(path.as_slice()),
+            ScopeSource::Header(_) => None,
         })
     }
 
@@ -122,9 +125,12 @@ impl Router {
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Decision<'_> {
-        let Some(target) = Target::of(request, &self.config.pools, self.config.body.model) else {
+        let Some(target) = Target::of(request, &self.config) else {
             return Decision::Pass;
         };
+        if lacks_required(&self.config.session.scope, request) {
+            return Decision::Reply(Refusal::without_tenant(&target, now));
+        }
         Selection::new(self, request, target, shared, now).decide()
     }
 
@@ -170,7 +176,7 @@ impl Router {
         };
         match self.config.profile {
             Profile::Recommended => {
-                self.observe_recommended(plan, pool, credential, response, shared, now)
+                Observer::new(self, pool, plan, shared, now).observe(credential, response)
             }
             Profile::Reference => {
                 self.observe_as_the_reference(plan, credential, response, shared, now)

@@ -14,6 +14,7 @@ use crate::binding::FAILURES_TO_MOVE;
 use crate::config::{Credential, CredentialId, Pool, Return};
 use crate::cooldown::{Change, Fault, Grounds};
 use crate::outcome::Observed;
+use crate::request::Headers;
 use crate::response::{Failure, Response};
 use crate::shared::SharedData;
 use crate::signals::{self, Class, Context, Evidence, Reading, Rule, Scope};
@@ -22,66 +23,20 @@ use crate::time::Timestamp;
 /// For so long a session avoids a home that failed it without another credential to serve it.
 const AVOIDANCE: Duration = Duration::from_mins(1);
 
-/// What an attempt meant, and what was written because of it.
-struct Lesson<'c> {
+/// One attempt that has ended, and what is written because of it.
+pub(super) struct Observer<'a, 'c, S> {
+    router: &'c Router,
+    pool: &'c Pool,
+    plan: &'a mut Plan,
+    shared: &'a S,
+    now: Timestamp,
+    /// Whether everything that had to be written was.
     is_written: bool,
+    /// The cooldowns that began or ended.
     changes: Vec<(&'c Credential, Change)>,
 }
 
 impl Router {
-    pub(super) fn observe_recommended<'c>(
-        &'c self,
-        plan: &mut Plan,
-        pool: &'c Pool,
-        credential: &'c Credential,
-        response: &Response<'_>,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> Verdict<'c> {
-        let reading = self.read(plan, pool, response, now);
-        let mut lesson = Lesson { is_written: true, changes: Vec::new() };
-        let mut next = None;
-        let result = match reading.class {
-            Class::Success => {
-                self.settle_served(plan, pool, credential, shared, now, &mut lesson);
-                AttemptResult::Served
-            }
-            class if fails_over(class, response) => {
-                let is_repeated = self.repeats(plan, pool, credential, response);
-                if !is_repeated {
-                    let written = self.note_failure(
-                        plan,
-                        credential,
-                        &reading,
-                        response,
-                        shared,
-                        now,
-                        &mut lesson,
-                    );
-                    lesson.is_written &= written;
-                }
-                next = if is_repeated {
-                    plan.is_repeated = true;
-                    Some(credential)
-                } else if self.may_follow(plan, response, now) {
-                    self.take_next(pool, plan, shared, now)
-                } else {
-                    None
-                };
-                AttemptResult::Failed
-            }
-            _ => AttemptResult::ClientError,
-        };
-        plan.result = Some(result);
-        plan.next = next.map(|next| next.fingerprint);
-        if result == AttemptResult::Failed && next.is_none() {
-            self.settle_failed(plan, pool, shared, now, &mut lesson);
-        }
-        let observed =
-            if lesson.is_written { Observed::Class(reading.class) } else { Observed::Contended };
-        Verdict { observed, next, changes: lesson.changes }
-    }
-
     /// Settles a request whose failover Envoy did not carry out: the client got the last failure.
     pub fn abandon(
         &self,
@@ -89,124 +44,160 @@ impl Router {
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Vec<(&Credential, Change)> {
-        let mut lesson = Lesson { is_written: true, changes: Vec::new() };
-        if let Some(pool) = self.pool_of(plan) {
-            self.settle_failed(plan, pool, shared, now, &mut lesson);
-        }
-        lesson.changes
+        let Some(pool) = self.pool_of(plan) else {
+            return Vec::new();
+        };
+        let mut observer = Observer::new(self, pool, plan, shared, now);
+        observer.settle_failed();
+        observer.changes
     }
 
     /// Records that a response broke off after it had begun. A stream that its home cuts off again
     /// and again is a reason for its session to move; it proves nothing about the credential.
-    pub fn observe_cut(
-        &self,
-        plan: &Plan,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> Vec<(&Credential, Change)> {
+    pub fn observe_cut(&self, plan: &Plan, shared: &impl SharedData, now: Timestamp) {
         if let Some((key, current)) = plan.binding.zip(plan.current) {
             self.bindings.fail(shared, key, &[(current, 1)], Timestamp::EPOCH, now);
         }
-        Vec::new()
+    }
+}
+
+impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
+    pub(super) fn new(
+        router: &'c Router,
+        pool: &'c Pool,
+        plan: &'a mut Plan,
+        shared: &'a S,
+        now: Timestamp,
+    ) -> Self {
+        Self { router, pool, plan, shared, now, is_written: true, changes: Vec::new() }
+    }
+
+    /// Observes how the attempt on a credential ended.
+    pub(super) fn observe(
+        mut self,
+        credential: &'c Credential,
+        response: &Response<'_>,
+    ) -> Verdict<'c> {
+        let reading = self.read(response);
+        let mut next = None;
+        let result = match reading.class {
+            Class::Success => {
+                self.settle_served(credential);
+                AttemptResult::Served
+            }
+            class if fails_over(class, response) => {
+                next = self.fail(credential, &reading, response);
+                AttemptResult::Failed
+            }
+            _ => AttemptResult::ClientError,
+        };
+        self.plan.result = Some(result);
+        self.plan.next = next.map(|next| next.fingerprint);
+        if result == AttemptResult::Failed && next.is_none() {
+            self.settle_failed();
+        }
+        let observed = match self.is_written {
+            true => Observed::Class(reading.class),
+            false => Observed::Contended,
+        };
+        Verdict { observed, next, changes: self.changes }
     }
 
     /// What a response means: by the operator's rules and statuses, else by the provider's tables.
-    fn read(&self, plan: &Plan, pool: &Pool, response: &Response<'_>, now: Timestamp) -> Reading {
-        let target = plan.target(pool);
-        let context =
-            Context { api: plan.api, provider: target.provider, model: &target.canonical_model };
+    fn read(&self, response: &Response<'_>) -> Reading {
+        let target = self.plan.target(self.pool);
+        let context = Context {
+            api: self.plan.api,
+            provider: target.provider,
+            model: &target.canonical_model,
+        };
+        let config = &self.router.config.cooldown;
         let mut reading = match response {
-            Response::ErrorEvent(reading) => *reading,
-            Response::Failed(_) => signals::read(0, &Default::default(), b"", &context, now),
+            Response::ErrorEvent(reading) => return *reading,
+            Response::Failed(_) => signals::read(0, &Headers::default(), b"", &context, self.now),
             Response::Received { status, headers, body } => {
-                let rules = &self.config.cooldown.rules;
-                if let Some(reading) = Rule::read(rules, *status, headers, body, &context) {
+                if let Some(reading) = Rule::read(&config.rules, *status, headers, body, &context) {
                     return reading;
                 }
-                signals::read(*status, headers, body, &context, now)
+                signals::read(*status, headers, body, &context, self.now)
             }
         };
-        let is_event = matches!(response, Response::ErrorEvent(_));
-        let configured = self.config.cooldown.class_of_status(response.status());
-        if let Some(class) = configured.filter(|class| !is_event && *class != reading.class) {
-            reading = Reading { class, scope: class.usual_scope(), ..reading };
+        if let Some(class) = config.class_of_status(response.status())
+            && class != reading.class
+        {
+            reading.class = class;
+            reading.scope = class.usual_scope();
         }
         reading
     }
 
-    /// Whether the same credential is tried once more: its kept connection was closed as it was used
-    /// again, or what failed lies below all credentials of the pool.
-    fn repeats(
-        &self,
-        plan: &Plan,
-        pool: &Pool,
-        credential: &Credential,
-        response: &Response<'_>,
-    ) -> bool {
-        let Response::Failed(failure) = response else {
-            return false;
-        };
-        let is_below = failure.is_before_sending() && pool.shares_endpoint(credential);
-        plan.attempts > 0
-            && !plan.is_repeated
-            && ((*failure == Failure::Stale && plan.operation.may_be_repeated()) || is_below)
-    }
-
-    /// Notes that the current credential failed: at once if that is proven, else in the plan. Returns
-    /// whether it could be written.
-    #[expect(clippy::too_many_arguments, reason = "one step of a longer one, with its state")]
-    fn note_failure<'c>(
-        &'c self,
-        plan: &mut Plan,
+    /// Notes a failure, and chooses the next credential.
+    fn fail(
+        &mut self,
         credential: &'c Credential,
         reading: &Reading,
         response: &Response<'_>,
-        shared: &impl SharedData,
-        now: Timestamp,
-        lesson: &mut Lesson<'c>,
-    ) -> bool {
-        let mut is_written = true;
-        if let Some(key) = plan.binding {
-            is_written &= self.bindings.withdraw(shared, key, credential.fingerprint, now);
+    ) -> Option<&'c Credential> {
+        if self.is_repeated_on(credential, response) {
+            self.plan.is_repeated = true;
+            return Some(credential);
         }
-        let is_proof = reading.evidence == Evidence::Proof && reading.class.cools_down();
-        let fault = self.fault(plan, reading, response, is_proof);
-        if is_proof {
-            let learned = self.learn(plan, credential, &fault, Grounds::Proof, shared, now, lesson);
-            is_written &= learned;
+        self.note_failure(credential, reading, response);
+        if self.may_follow(response) {
+            self.router.take_next(self.pool, self.plan, self.shared, self.now)
+        } else {
+            None
         }
-        let pool = self.pool_of(plan);
-        let is_below = matches!(response, Response::Failed(_))
-            && pool.is_some_and(|pool| pool.shares_endpoint(credential));
-        if !is_below {
-            plan.add_failure(FailedAttempt {
-                credential: credential.fingerprint,
-                fault,
-                is_learned: is_proof,
-            });
-        }
-        is_written
     }
 
-    fn fault(
-        &self,
-        plan: &Plan,
+    /// Whether the same credential is tried once more: its kept connection was closed as it was used
+    /// again, or what failed lies below all credentials of the pool.
+    fn is_repeated_on(&self, credential: &Credential, response: &Response<'_>) -> bool {
+        let Response::Failed(failure) = response else {
+            return false;
+        };
+        let is_below = failure.is_before_sending() && self.pool.shares_endpoint(credential);
+        let is_stale = *failure == Failure::Stale && self.plan.operation.may_be_repeated();
+        self.plan.attempts > 0 && !self.plan.is_repeated && (is_stale || is_below)
+    }
+
+    /// Notes that the credential failed: with a cooldown if that is proven, else in the plan.
+    fn note_failure(
+        &mut self,
+        credential: &'c Credential,
         reading: &Reading,
         response: &Response<'_>,
-        is_proof: bool,
-    ) -> Fault {
-        let code = match response {
-            Response::Failed(failure) => failure.as_str(),
-            _ => reading.code,
-        };
-        // Without a connection every model is out of reach.
-        let scope = match response {
-            Response::Failed(failure) if failure.is_before_sending() => Scope::Credential,
-            _ => reading.scope,
+    ) {
+        if let Some(key) = self.plan.binding {
+            let bindings = &self.router.bindings;
+            self.is_written &=
+                bindings.withdraw(self.shared, key, credential.fingerprint, self.now);
+        }
+        let is_proof = reading.evidence == Evidence::Proof && reading.class.cools_down();
+        let fault = self.fault(reading, response, is_proof);
+        if is_proof {
+            self.learn(credential, &fault, Grounds::Proof);
+        }
+        let is_below =
+            matches!(response, Response::Failed(_)) && self.pool.shares_endpoint(credential);
+        if !is_below {
+            let credential = credential.fingerprint;
+            self.plan.add_failure(FailedAttempt { credential, fault, is_learned: is_proof });
+        }
+    }
+
+    fn fault(&self, reading: &Reading, response: &Response<'_>, is_proof: bool) -> Fault {
+        let (code, scope) = match response {
+            // Without a connection every model is out of reach.
+            Response::Failed(failure) if failure.is_before_sending() => {
+                (failure.as_str(), Scope::Credential)
+            }
+            Response::Failed(failure) => (failure.as_str(), reading.scope),
+            _ => (reading.code, reading.scope),
         };
         Fault {
             class: reading.class,
-            key: self.cooldowns().key(scope, plan.subject(), is_proof),
+            key: self.router.cooldowns().key(scope, self.plan.subject(), is_proof),
             status: response.status(),
             wait: reading.wait,
             long: reading.long,
@@ -216,96 +207,73 @@ impl Router {
 
     /// Whether another credential may be tried after this failure: there are attempts left, it is
     /// not too late, and nothing is repeated that must not be.
-    fn may_follow(&self, plan: &Plan, response: &Response<'_>, now: Timestamp) -> bool {
+    fn may_follow(&self, response: &Response<'_>) -> bool {
         let is_refused = match response {
             Response::Received { status, .. } => matches!(status, 400..=499) && *status != 408,
             Response::ErrorEvent(_) => false,
             Response::Failed(failure) => failure.is_before_sending(),
         };
+        let plan = &self.plan;
         let attempts = plan.attempts.saturating_sub(u8::from(plan.is_repeated));
         plan.attempts > 0
             && attempts < plan.max_attempts
-            && now.since(plan.began) < self.config.failover.give_up_after
+            && self.now.since(plan.began) < self.router.config.failover.give_up_after
             && (is_refused || plan.operation.may_be_repeated())
     }
 
     /// The request was served: what failed before it did fail.
-    fn settle_served<'c>(
-        &'c self,
-        plan: &mut Plan,
-        pool: &'c Pool,
-        credential: &'c Credential,
-        shared: &impl SharedData,
-        now: Timestamp,
-        lesson: &mut Lesson<'c>,
-    ) {
-        let subject = plan.subject();
-        let ended = self.cooldowns().succeed(shared, credential, subject, plan.sent, now);
-        lesson.is_written &= ended.written;
-        lesson.changes.extend(ended.result.into_iter().map(|change| (credential, change)));
-        for failed in pending(plan) {
-            if let Some(other) = pool.credential(failed.credential) {
-                let grounds = Grounds::SecondOpinion;
-                lesson.is_written &=
-                    self.learn(plan, other, &failed.fault, grounds, shared, now, lesson);
+    fn settle_served(&mut self, credential: &'c Credential) {
+        let cooldowns = self.router.cooldowns();
+        let subject = self.plan.subject();
+        let ended = cooldowns.succeed(self.shared, credential, subject, self.plan.sent, self.now);
+        self.is_written &= ended.written;
+        self.changes.extend(ended.result.into_iter().map(|change| (credential, change)));
+        for failed in self.pending() {
+            if let Some(other) = self.pool.credential(failed.credential) {
+                self.learn(other, &failed.fault, Grounds::SecondOpinion);
             }
         }
-        if let Some(key) = plan.binding {
-            let failed: Vec<_> = plan.failures.iter().map(weight).collect();
-            let returns = self.config.failover.returns != Return::Never;
+        if let Some(key) = self.plan.binding {
+            let failed: Vec<_> = self.plan.failures.iter().map(weight).collect();
+            let returns = self.router.config.failover.returns != Return::Never;
             let id = credential.fingerprint;
-            lesson.is_written &= self.bindings.confirm(shared, key, id, &failed, returns, now);
+            let bindings = &self.router.bindings;
+            self.is_written &= bindings.confirm(self.shared, key, id, &failed, returns, self.now);
         }
     }
 
     /// The request failed everywhere, as far as it was tried.
-    fn settle_failed<'c>(
-        &'c self,
-        plan: &mut Plan,
-        pool: &'c Pool,
-        shared: &impl SharedData,
-        now: Timestamp,
-        lesson: &mut Lesson<'c>,
-    ) {
-        let is_alike = is_alike(&plan.failures);
+    fn settle_failed(&mut self) {
+        let is_alike = is_alike(&self.plan.failures);
         let grounds = if is_alike { Grounds::Everywhere } else { Grounds::Alone };
-        for failed in pending(plan) {
-            if let Some(credential) = pool.credential(failed.credential) {
-                lesson.is_written &=
-                    self.learn(plan, credential, &failed.fault, grounds, shared, now, lesson);
+        for failed in self.pending() {
+            if let Some(credential) = self.pool.credential(failed.credential) {
+                self.learn(credential, &failed.fault, grounds);
             }
         }
-        if let Some(key) = plan.binding.filter(|_| !is_alike) {
-            let failed: Vec<_> = plan.failures.iter().map(weight).collect();
-            let avoid_until = now + AVOIDANCE;
-            lesson.is_written &= self.bindings.fail(shared, key, &failed, avoid_until, now);
+        if let Some(key) = self.plan.binding.filter(|_| !is_alike) {
+            let failed: Vec<_> = self.plan.failures.iter().map(weight).collect();
+            let avoid_until = self.now + AVOIDANCE;
+            let bindings = &self.router.bindings;
+            self.is_written &= bindings.fail(self.shared, key, &failed, avoid_until, self.now);
         }
-        plan.failures.iter_mut().for_each(|failed| failed.is_learned = true);
+        self.plan.failures.iter_mut().for_each(|failed| failed.is_learned = true);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of a longer one, with its state")]
-    fn learn<'c>(
-        &'c self,
-        plan: &Plan,
-        credential: &'c Credential,
-        fault: &Fault,
-        grounds: Grounds,
-        shared: &impl SharedData,
-        now: Timestamp,
-        lesson: &mut Lesson<'c>,
-    ) -> bool {
+    /// The failures that wait for the fate of the request.
+    fn pending(&self) -> Vec<FailedAttempt> {
+        self.plan.failures.iter().filter(|failed| !failed.is_learned).cloned().collect()
+    }
+
+    fn learn(&mut self, credential: &'c Credential, fault: &Fault, grounds: Grounds) {
         // No client can cause that Envoy finds no host: such failures add up whatever the session.
         let is_envoys = fault.code == Failure::NoHost.as_str();
-        let session = if is_envoys { now.as_millis() as u32 } else { plan.session() };
-        let learned = self.cooldowns().learn(shared, credential, fault, grounds, session, now);
-        lesson.changes.extend(learned.result.map(|change| (credential, change)));
-        learned.written
+        let session = if is_envoys { self.now.as_millis() as u32 } else { self.plan.session() };
+        let cooldowns = self.router.cooldowns();
+        let learned = cooldowns.learn(self.shared, credential, fault, grounds, session, self.now);
+        self.is_written &= learned.written;
+        self.changes.extend(learned.result.map(|change| (credential, change)));
     }
-}
-
-/// The failures that wait for the fate of the request.
-fn pending(plan: &Plan) -> Vec<FailedAttempt> {
-    plan.failures.iter().filter(|failed| !failed.is_learned).cloned().collect()
 }
 
 /// Whether several credentials failed in the same way, and none of them provably.

@@ -15,6 +15,7 @@ use crate::cooldown::{Fault, Subject};
 use crate::hash::KeyHash;
 use crate::operation::Operation;
 use crate::outcome::Failover;
+use crate::response::Failure;
 use crate::signals::Class;
 use crate::target::{Target, canonical};
 use crate::time::Timestamp;
@@ -112,6 +113,12 @@ impl Plan {
     /// What the request is for.
     pub(super) fn target<'c>(&self, pool: &'c Pool) -> Target<'c> {
         Target::new(pool, self.api, self.operation, self.model.clone())
+    }
+
+    /// Why the last failed attempt had no response; `None` if it had one.
+    pub(super) fn last_failure(&self) -> Option<Failure> {
+        let code = &self.failures.last()?.fault.code;
+        Failure::ALL.into_iter().find(|failure| failure.as_str() == code)
     }
 
     /// Remembers a failure of the current attempt.

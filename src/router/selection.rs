@@ -9,7 +9,7 @@ use crate::availability::{self, Candidates, Unready};
 use crate::balance::{Order, Rotation};
 use crate::config::{Credential, CredentialId, Profile, Strategy};
 use crate::cooldown::Block;
-use crate::hash::KeyHash;
+use crate::hash::{KeyHash, Seed};
 use crate::outcome::Outcome;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
@@ -212,7 +212,9 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             cursors: &self.router.cursors,
             shared: self.shared,
             seed: self.router.seed,
+            fleet: self.fleet(),
             rotation_key: [pool.name.as_bytes(), provider.as_bytes(), model.as_bytes()],
+            begins_anywhere: self.router.config.profile == Profile::Recommended,
             now: self.now,
             contended: false,
         };
@@ -244,12 +246,17 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         };
         let order = Order {
             strategy,
+            fleet: self.fleet(),
             first,
             session: session.map(|(_, key)| (id.as_slice(), key)),
             second,
             prefers_websockets: self.prefers_websockets(),
         };
         order.sort(&others)
+    }
+
+    fn fleet(&self) -> Seed {
+        Seed::of_fleet(&self.router.config.routing.seed, &self.target.pool.name)
     }
 
     /// What `consistent` goes by: a session's id, and the hash of its tenants if there is one.
@@ -304,13 +311,17 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         let scope = self.tenant_scope.map_or([0; 16], |scope| scope.0.to_le_bytes());
         let seed = self.router.seed;
         match self.router.config.profile {
-            Profile::Recommended => seed.hash(&[
-                pool.name.as_bytes(),
-                &scope,
-                provider.as_bytes(),
-                session_id,
-                self.bound_model().as_bytes(),
-            ]),
+            Profile::Recommended => {
+                let key = seed.hash(&[
+                    pool.name.as_bytes(),
+                    &scope,
+                    provider.as_bytes(),
+                    session_id,
+                    self.bound_model().as_bytes(),
+                ]);
+                self.tenant_scope
+                    .map_or(key, |tenant| key.within(seed.hash(&[&tenant.0.to_le_bytes()])))
+            }
             // The reference separates them by colons only, so ids that contain colons can collide:
             // that, too, is recorded.
             Profile::Reference => {

@@ -116,6 +116,12 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
             vendor("x-coder-chat-id"),
             vendor("x-cagent-session-id"),
             vendor("x-deepseek-harness-session-id"),
+            vendor("x-session-key"),
+            vendor("x-codex-session-id"),
+            vendor("x-thread-id"),
+            vendor("x-http-session-id"),
+            vendor("x-slot-session-id"),
+            vendor("x-grok-conv-group-id"),
         ],
     },
     // The thread of Codex, the session of pi; of every other client a new id for each request.

@@ -1,9 +1,9 @@
-//! The identity of last resort: a hash of how the conversation began.
+//! The identity of last resort: a hash of how the session began.
 //!
 //! Three texts are looked for: the system prompt, the first user text and the first assistant text,
 //! each cut to 100 bytes. Their FNV-1a hash is the id. Four body formats are read, in the
 //! reference's order; a format adds only what the ones before it did not find. Agents share their
-//! first hundred bytes of prompt, so different conversations of one agent may get one id: that
+//! first hundred bytes of prompt, so different sessions of one agent may get one id: that
 //! concentrates them on a credential, and loses no cache.
 
 use std::hash::Hasher;
@@ -18,7 +18,7 @@ use crate::json::{Kind, Value};
 /// characters.
 const TEXT_LIMIT: usize = 100;
 
-/// Where the texts stand in a body.
+/// Where the texts are in a body.
 #[derive(Clone, Debug)]
 pub(super) struct MessagePaths {
     /// OpenAI Chat Completions, Anthropic Messages, Bedrock Converse.
@@ -106,7 +106,7 @@ enum Dialect {
     Extended,
 }
 
-/// The first text of each role; empty if the conversation has none.
+/// The first text of each role; empty if the session has none.
 #[derive(Default)]
 pub(super) struct FirstTexts {
     system: Vec<u8>,
@@ -191,8 +191,9 @@ impl FirstTexts {
             if !matches!(text_of(item.get("type")).as_slice(), b"" | b"message") {
                 continue;
             }
-            let is_text = |kind: &[u8]| matches!(kind, b"input_text" | b"output_text" | b"text");
-            let text = content_text(item.get("content"), is_text);
+            let text = content_text(item.get("content"), |kind| {
+                matches!(kind, b"input_text" | b"output_text" | b"text")
+            });
             match role_of(item).as_slice() {
                 b"developer" | b"system" => keep_first(&mut self.system, &text),
                 b"user" => keep_first(&mut self.user, &text),

@@ -1,14 +1,14 @@
-//! Which conversation a request belongs to.
+//! Which session a request belongs to.
 //!
-//! Clients name their conversation in different places. The places are an ordered list of
+//! Clients name their session in different places. The places are an ordered list of
 //! [`Source`]s, and the first that says something decides. The profile `recommended` knows the
 //! places of some thirty clients (the module `built_in`), the profile `reference` the six of the
 //! reference; an operator can give a list of his own.
 //!
-//! Last in the list stands a hash of the first messages, for clients that send no id. Only this id
-//! changes as a conversation grows, and only once: the first turn has no assistant text yet. So it
+//! Last in the list is a hash of the first messages, for clients that send no id. Only this id
+//! changes as a session grows, and only once: the first turn has no assistant text yet. So it
 //! comes with a fallback, the hash without that text, under which the first turn was bound. The
-//! only other fallback is that of `prompt_cache_key`: the conversation, which some clients send
+//! only other fallback is that of `prompt_cache_key`: the conversation id, which some clients send
 //! without the key at first.
 
 mod built_in;
@@ -22,7 +22,7 @@ use std::fmt;
 
 pub use message_hash::hash as message_hash;
 pub use source::{Rules, Source, SourceLocation};
-pub use tenant::tenant_scope;
+pub use tenant::{lacks_required, tenant_scope};
 
 use crate::api::Api;
 use crate::body::{Body, Paths};
@@ -106,11 +106,12 @@ impl Sources {
 
     fn hashed<'s>(&self, source: &'s str, request: &Request<'_>) -> Option<Session<'s>> {
         let (id, fallback) = self.messages.first_texts(&request.body, self.rules).hashes()?;
-        let prefixed = |id: String| prefixed(source, id.as_bytes());
-        Some(Session { source, primary: prefixed(id), fallback: fallback.map(prefixed) })
+        let primary = prefixed(source, id.as_bytes());
+        let fallback = fallback.map(|id| prefixed(source, id.as_bytes()));
+        Some(Session { source, primary, fallback })
     }
 
-    /// The first conversation that the sources behind this one find.
+    /// The first conversation id that the sources behind this one find.
     fn conversation_behind(&self, at: usize, request: &Request<'_>) -> Option<Vec<u8>> {
         let behind = self.list.iter().skip(at + 1).filter(|source| source.name == "conv");
         let (source, id) =
@@ -123,14 +124,14 @@ fn prefixed(prefix: &str, id: &[u8]) -> Vec<u8> {
     [prefix.as_bytes(), b":", id].concat()
 }
 
-/// The identity of a conversation. It cannot be printed: ids belong to clients and reach no log.
+/// The identity of a session. It cannot be printed: ids belong to clients and reach no log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Session<'s> {
     /// The word for where it was found.
     pub source: &'s str,
     /// The id with its prefix: what a binding is kept under.
     pub primary: Vec<u8>,
-    /// The id under which an earlier turn of the same conversation may have been bound.
+    /// The id under which an earlier turn of the same session may have been bound.
     pub fallback: Option<Vec<u8>>,
 }
 

@@ -1,4 +1,4 @@
-//! One place where clients name their conversation, and how an id is taken from it.
+//! One place where clients name their session, and how an id is taken from it.
 
 use std::borrow::Cow;
 
@@ -79,11 +79,11 @@ impl Source {
     }
 
     fn is_for_client(&self, request: &Request<'_>) -> bool {
-        let names = || ["originator", "user-agent"].map(|name| request.headers.text(name));
         self.clients.is_empty()
-            || names()
-                .iter()
-                .any(|name| self.clients.iter().any(|client| names_client(name, client)))
+            || ["originator", "user-agent"].iter().any(|header| {
+                let name = request.headers.text(header);
+                self.clients.iter().any(|client| names_client(name, client))
+            })
     }
 
     fn refined(&self, text: &[u8], rules: Rules) -> Option<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! What keeps the sessions of different tenants apart.
 
-use crate::config::ScopePart;
+use crate::config::{ScopePart, ScopeSource};
 use crate::hash::{KeyHash, Seed};
 use crate::request::Request;
 
@@ -10,15 +10,34 @@ pub fn tenant_scope(parts: &[ScopePart], request: &Request<'_>) -> Option<KeyHas
     if parts.is_empty() {
         return None;
     }
-    let mut properties = request.properties.iter();
-    let mut hashes = Vec::new();
-    for part in parts {
-        let values: Vec<&[u8]> = match part {
-            ScopePart::Header(name) => request.headers.all(name).collect(),
-            ScopePart::Property(_) => properties.next().map(Vec::as_slice).into_iter().collect(),
-        };
-        hashes.push(Seed::STABLE.hash(&values).0.to_le_bytes());
-    }
+    let hashes: Vec<_> = values(parts, request)
+        .into_iter()
+        .map(|values| Seed::STABLE.hash(&values).0.to_le_bytes())
+        .collect();
     let hashes: Vec<_> = hashes.iter().map(<[u8; 16]>::as_slice).collect();
     Some(Seed::STABLE.hash(&hashes))
+}
+
+/// Whether a request lacks a part that is required.
+pub fn lacks_required(parts: &[ScopePart], request: &Request<'_>) -> bool {
+    parts
+        .iter()
+        .zip(values(parts, request))
+        .any(|(part, values)| part.required && values.iter().all(|value| value.is_empty()))
+}
+
+/// The values of each part.
+fn values<'r>(parts: &[ScopePart], request: &'r Request<'_>) -> Vec<Vec<&'r [u8]>> {
+    let mut properties = request.properties.iter();
+    let mut all = Vec::new();
+    for part in parts {
+        all.push(match &part.source {
+            ScopeSource::Header(name) => {
+                let headers = request.headers.iter().filter(|(other, _)| other == name);
+                headers.map(|(_, value)| value).collect()
+            }
+            ScopeSource::Property(_) => properties.next().map(Vec::as_slice).into_iter().collect(),
+        });
+    }
+    all
 }

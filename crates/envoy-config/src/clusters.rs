@@ -11,11 +11,11 @@ use envoy_harness::Mode;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cluster {
     name: String,
-    /// How Envoy finds its endpoints.
+    /// The discovery type, by which Envoy finds its endpoints.
     discovery: &'static str,
-    /// Its endpoint, unless the filter names one for each attempt.
+    /// Its endpoint, unless the filter chooses one for each attempt.
     endpoint: Option<SocketAddress>,
-    /// The name in the certificate of the upstream, if TLS is spoken.
+    /// The name in the certificate of the upstream, with TLS.
     tls_name: Option<String>,
     /// The keys of its credentials.
     keys: Vec<Key>,
@@ -33,8 +33,7 @@ impl Cluster {
     fn of_upstream(name: String, upstream: &Upstream, keys: Vec<Key>) -> Self {
         let (discovery, tls_name) = match &upstream.host {
             Host::Address(_) => ("STATIC", None),
-            // A large service has ever other addresses under its name: only the newest answer is
-            // for new connections.
+            // The addresses of a large service change all the time: new connections use the latest.
             Host::Name(name) if upstream.tls => ("LOGICAL_DNS", Some(name.clone())),
             Host::Name(_) => ("STRICT_DNS", None),
         };
@@ -57,7 +56,7 @@ impl Cluster {
     }
 }
 
-/// Makes clusters, pool by pool.
+/// Makes the clusters, pool by pool.
 pub(super) struct Clusters<'p> {
     mode: Mode,
     made: Vec<Cluster>,
@@ -69,7 +68,7 @@ impl<'p> Clusters<'p> {
         Self { mode, made: Vec::new(), problems }
     }
 
-    /// Makes the clusters of a pool, and gives the pool as the filter is to know it.
+    /// Makes the clusters of a pool, and returns the pool for the configuration of the filter.
     pub(super) fn pool(&mut self, pool: &Pool, path: &str) -> Value {
         let credentials = match self.mode {
             Mode::Clusters | Mode::NextRequest => self.cluster_per_credential(pool, path),
@@ -135,7 +134,7 @@ impl<'p> Clusters<'p> {
         self.forbid(
             pool.key_header.is_some(),
             &format!("{path}.key_header"),
-            "replicas get what the client sends",
+            "replicas get the headers of the client",
         );
         let cluster = cluster_name(&pool.name);
         let mut credentials = Vec::new();
@@ -144,7 +143,7 @@ impl<'p> Clusters<'p> {
             self.forbid(
                 credential.key.is_some(),
                 &format!("{path}.key"),
-                "replicas get what the client sends",
+                "replicas get the headers of the client",
             );
             let mut members = filter_credential(credential, &cluster);
             if let Some(endpoint) = self.required(credential.endpoint, &format!("{path}.endpoint"))
@@ -157,7 +156,7 @@ impl<'p> Clusters<'p> {
         credentials
     }
 
-    /// What all credentials of a pool need to reach its provider.
+    /// The upstream of a pool and the header for its keys.
     fn provider<'i>(
         &mut self,
         pool: &'i Pool,
@@ -180,7 +179,7 @@ impl<'p> Clusters<'p> {
     fn make(&mut self, cluster: Cluster, path: &str) {
         if self.made.iter().any(|made| made.name == cluster.name) {
             self.problems
-                .push(format!("{path}: another one is the cluster {:?} already", cluster.name));
+                .push(format!("{path}: another one has the cluster {:?} already", cluster.name));
         }
         self.made.push(cluster);
     }
@@ -208,7 +207,7 @@ impl Key {
     }
 }
 
-/// A credential as the filter is to know it, without what it carries.
+/// A credential for the configuration of the filter, without its key or endpoint.
 fn filter_credential(credential: &Credential, cluster: &str) -> Map<String, Value> {
     let mut members = Map::from_iter([
         ("id".to_owned(), json!(credential.id)),
@@ -229,7 +228,7 @@ fn add(members: &mut Map<String, Value>, name: &str, value: &Option<Value>) {
     }
 }
 
-/// Names of clusters are parts of the names of Envoy's statistics, which like underscores better.
+/// Names of clusters are parts of the names of statistics, in which underscores are usual.
 fn cluster_name(name: &str) -> String {
     name.replace('-', "_")
 }

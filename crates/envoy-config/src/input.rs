@@ -1,6 +1,6 @@
-//! What the generator reads: pools as the filter knows them, and how to reach their providers.
+//! The input of the generator: pools as the filter knows them, and how to reach their providers.
 //!
-//! Keys that are the filter's own pass through, and the filter itself says what is wrong with them.
+//! Fields of the filter pass through, and the filter itself validates them.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -19,13 +19,13 @@ pub(super) struct Input {
     /// Where its admin interface listens.
     #[serde(default = "default_admin")]
     pub(super) admin: SocketAddr,
-    /// The module, as seen from where Envoy is started.
+    /// The path of the module, relative to where Envoy is started.
     #[serde(default = "default_module")]
     pub(super) module: String,
-    /// The certificates by which providers are known.
+    /// The certificates by which Envoy trusts providers.
     #[serde(default = "default_ca_certificates")]
     pub(super) ca_certificates: String,
-    /// The filter's configuration, but for the pools.
+    /// The configuration of the filter without its pools.
     #[serde(default)]
     pub(super) filter: Map<String, Value>,
     pub(super) pools: Vec<Pool>,
@@ -40,7 +40,7 @@ pub(super) struct Pool {
     pub(super) matches: Option<Value>,
     pub(super) session: Option<Value>,
     pub(super) cache_lifetime: Option<Value>,
-    /// Where its provider is.
+    /// The address of its provider.
     pub(super) upstream: Option<Upstream>,
     /// The request header that carries a key.
     pub(super) key_header: Option<KeyHeader>,
@@ -57,14 +57,13 @@ pub(super) struct Credential {
     pub(super) websockets: Option<Value>,
     pub(super) state: Option<Value>,
     pub(super) disable_cooling: Option<Value>,
-    /// Where the value of its header comes from.
+    /// The variable with the value of its header.
     pub(super) key: Option<Variable>,
-    /// Where the replica is that it stands for.
+    /// The address of its replica.
     pub(super) endpoint: Option<SocketAddr>,
 }
 
-/// `http://127.0.0.1:18001` or `https://api.anthropic.com`: a host, its port, and whether TLS is
-/// spoken.
+/// `http://127.0.0.1:18001` or `https://api.anthropic.com`: a host, a port, with TLS or without.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Upstream {
@@ -84,8 +83,8 @@ pub(super) enum Host {
 #[serde(try_from = "String")]
 pub(super) struct KeyHeader(pub(super) String);
 
-/// The name of an environment variable. A key in its place would be written into a file, so what is
-/// no name is refused, and not shown.
+/// The name of an environment variable. A key in its place would be written into a file, so
+/// anything else is refused, and not shown.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Variable(pub(super) String);
@@ -107,10 +106,12 @@ impl TryFrom<String> for Upstream {
             .filter(|authority| !authority.as_str().contains('@'))
             .ok_or(EXPECTED)?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err("expected no path: that of a request goes on as it is");
+            return Err("expected no path: the path of a request does not change");
         }
         let host = match authority.host().trim_matches(['[', ']']).parse() {
-            Ok(_) if tls => return Err("expected a name for https: certificates are for names"),
+            Ok(_) if tls => {
+                return Err("expected a name for https: certificates are issued for names");
+            }
             Ok(address) => Host::Address(address),
             Err(_) => Host::Name(authority.host().to_ascii_lowercase()),
         };
@@ -172,7 +173,7 @@ fn default_module() -> String {
     "dist/session_affinity.wasm".to_owned()
 }
 
-/// Where Debian and its kin have them, and so Envoy's own images.
+/// Where Debian and its derivatives have them, and so the images of Envoy.
 fn default_ca_certificates() -> String {
     "/etc/ssl/certs/ca-certificates.crt".to_owned()
 }
@@ -183,25 +184,22 @@ mod tests {
 
     #[test]
     fn an_upstream_is_a_scheme_a_host_and_a_port() {
-        let check = |text: &str, tls, host: Host, port| {
-            assert_eq!(
-                Upstream::try_from(text.to_owned()),
-                Ok(Upstream { tls, host, port }),
-                "{text}"
-            );
-        };
-        let address = |text: &str| Host::Address(text.parse().unwrap());
-        let name = |text: &str| Host::Name(text.to_owned());
-        check("http://127.0.0.1:18001", false, address("127.0.0.1"), 18001);
-        check("http://[::1]:18001/", false, address("::1"), 18001);
-        check("http://[::1]", false, address("::1"), 80);
-        check("https://API.Anthropic.com", true, name("api.anthropic.com"), 443);
-        check("https://gateway.example:8443", true, name("gateway.example"), 8443);
-        check("http://vllm", false, name("vllm"), 80);
+        for (text, tls, host, port) in [
+            ("http://127.0.0.1:18001", false, "127.0.0.1", 18001),
+            ("http://[::1]:18001/", false, "::1", 18001),
+            ("http://[::1]", false, "::1", 80),
+            ("https://API.Anthropic.com", true, "api.anthropic.com", 443),
+            ("https://gateway.example:8443", true, "gateway.example", 8443),
+            ("http://vllm", false, "vllm", 80),
+        ] {
+            let host = host.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Address);
+            let upstream = Upstream { tls, host, port };
+            assert_eq!(Upstream::try_from(text.to_owned()), Ok(upstream), "{text}");
+        }
     }
 
     #[test]
-    fn what_is_no_upstream_is_refused() {
+    fn anything_else_is_not_an_upstream() {
         for text in [
             "",
             "api.anthropic.com",

@@ -1,10 +1,10 @@
 //! A complete configuration of Envoy from a list of pools: `cargo xtask envoy-config`, or the
 //! program `session-affinity-config` where the project is not checked out.
 //!
-//! What has to fit together is a lot: names of clusters in the filter, in the route and among the
+//! Many things have to fit together: names of clusters in the filter, in the route and among the
 //! secrets, the filter in the listener and again on every cluster, limits of bodies and of retries.
-//! Nobody should write that by hand for a second credential. The configurations that are shipped
-//! are printed by it, too, so that tests, demo and users have one.
+//! That is error-prone by hand from the second credential on. The shipped configurations come from
+//! here, too, so that tests, demo and users have the same.
 //!
 //! A configuration is only printed when the filter has accepted its part, and a real Envoy all of
 //! it.

@@ -1,4 +1,4 @@
-//! The templates, and how values get into them: as YAML, whatever they hold.
+//! The templates, and how values get into them: as YAML, whatever they contain.
 
 use anyhow::{Context, Result};
 use minijinja::syntax::SyntaxConfig;
@@ -26,7 +26,7 @@ const TEMPLATES: [(&str, &str); 9] = [
     ("key_injector.yaml", include_str!("templates/key_injector.yaml")),
 ];
 
-/// Prints a configuration. `command` is what the reader may run to print it again.
+/// Renders a configuration. `command` is what prints it again.
 pub(super) fn render(wiring: &Wiring, mode: Mode, command: &str) -> Result<String> {
     let environment = environment().context("the templates are broken")?;
     let template = environment.get_template(mode.as_str()).context("the templates are broken")?;
@@ -54,7 +54,7 @@ fn environment() -> Result<Environment<'static>, Error> {
     Ok(environment)
 }
 
-/// What stands between braces in a template: a value on one line, in quotes if need be.
+/// Writes a value of a template on one line, in quotes if necessary.
 fn write_as_yaml(
     output: &mut Output<'_>,
     _: &mut State<'_, '_>,
@@ -68,16 +68,16 @@ fn write_as_yaml(
     output.write_str(&text).map_err(Error::from)
 }
 
-/// An object over several lines, behind so many blanks.
+/// An object over several lines, indented by this many spaces.
 fn block(object: Serde<Map<String, serde_json::Value>>, indent: usize) -> Value {
     Value::from_safe_string(yaml::block(&object, indent))
 }
 
 fn unwritable(error: serde_json::Error) -> Error {
-    Error::new(ErrorKind::BadSerialization, "a value that YAML cannot hold").with_source(error)
+    Error::new(ErrorKind::BadSerialization, "a value that YAML cannot represent").with_source(error)
 }
 
-/// Text for a comment, which ends with its line.
+/// Text for a comment, which ends at the end of its line.
 fn one_line(text: &str) -> Value {
     Value::from_safe_string(
         text.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " "),
@@ -97,18 +97,19 @@ mod tests {
     }
 
     #[test]
-    fn values_cannot_break_out_of_their_place() {
+    fn values_cannot_break_out() {
         let environment = environment().unwrap();
-        let render = |value: &str| {
-            environment.render_str("a: {b: {{ value }}}", context! { value }).unwrap()
-        };
-        assert_eq!(render("x-api-key"), "a: {b: x-api-key}");
-        assert_eq!(render("x}\nadmin: y"), r#"a: {b: "x}\nadmin: y"}"#);
+        for (value, rendered) in
+            [("x-api-key", "a: {b: x-api-key}"), ("x}\nadmin: y", r#"a: {b: "x}\nadmin: y"}"#)]
+        {
+            let template = "a: {b: {{ value }}}";
+            assert_eq!(environment.render_str(template, context! { value }).unwrap(), rendered);
+        }
         assert!(environment.render_str("{{ nothing }}", ()).is_err());
     }
 
     #[test]
-    fn a_comment_ends_with_its_line() {
+    fn a_comment_ends_at_the_end_of_its_line() {
         assert_eq!(one_line("a\nadmin: {}\u{2028}\u{85}").as_str(), Some("a admin: {}  "));
     }
 }

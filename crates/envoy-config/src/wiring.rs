@@ -1,4 +1,4 @@
-//! From what was asked for to what the templates print: every name made, every reference resolved.
+//! From the input to what the templates print: every name made, every reference resolved.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -9,11 +9,11 @@ use super::input::{Input, Pool};
 use super::socket_address::SocketAddress;
 use envoy_harness::Mode;
 
-/// Request headers that clients put their own keys into.
+/// Request headers in which clients send keys.
 const CLIENT_KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
 
-/// What Envoy holds of a connection at least: conversations are long.
-const LEAST_CONNECTION_BUFFER: usize = 16 << 20;
+/// How much of a connection Envoy buffers at least: sessions get long.
+const MIN_CONNECTION_BUFFER: usize = 16 << 20;
 
 /// What the templates read.
 #[derive(Clone, Debug, Serialize)]
@@ -23,29 +23,29 @@ pub(super) struct Wiring {
     /// The path of the module.
     module: String,
     ca_certificates: String,
-    /// The filter's own configuration.
+    /// The configuration of the filter.
     configuration: Map<String, Value>,
     routing: Routing,
     buffers: Buffers,
-    /// How often to try again, should the filter not say it.
+    /// The retries of a request, if the filter does not set them.
     retries: usize,
-    /// Request headers of clients that do not go upstream.
+    /// Request headers that do not go upstream.
     removed_headers: Vec<String>,
-    /// Whether requests get the name of their upstream as host.
+    /// Whether requests get the name of their upstream as `host`.
     named_upstreams: bool,
     /// The environment variables that hold keys.
     pub(super) variables: Vec<String>,
     clusters: Vec<Cluster>,
 }
 
-/// The names by which the filter tells Envoy what it has decided.
+/// The names under which the filter passes its decision to Envoy.
 #[derive(Clone, Debug, Serialize)]
 struct Routing {
     header: String,
     filter_state: String,
 }
 
-/// How many bytes Envoy holds.
+/// How many bytes Envoy buffers.
 #[derive(Clone, Debug, Serialize)]
 struct Buffers {
     connection: usize,
@@ -53,7 +53,7 @@ struct Buffers {
 }
 
 impl Wiring {
-    /// Resolves what was asked for.
+    /// Resolves the input.
     ///
     /// # Errors
     /// All problems, each with its path.
@@ -69,13 +69,13 @@ impl Wiring {
         let clusters = clusters.finish();
         let mut configuration = input.filter;
         if configuration.contains_key("pools") {
-            problems.push("filter.pools: pools stand beside `filter`, not in it".to_owned());
+            problems.push("filter.pools: pools belong beside `filter`, not into it".to_owned());
         }
         configuration.entry("routing").or_insert_with(|| json!({}));
         configuration.insert("pools".to_owned(), Value::Array(pools));
         let config =
             parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
-        name_the_wires(&mut configuration, &config, mode);
+        name_routing(&mut configuration, &config, mode);
         Ok(Self {
             listener: input.listener.into(),
             admin: input.admin.into(),
@@ -105,8 +105,8 @@ impl Wiring {
     }
 }
 
-/// Lets the filter read its configuration. Its paths are those of the input, but for the sections
-/// under `filter`.
+/// Lets the filter validate its configuration. Its paths are those of the input, except for the
+/// sections under `filter`.
 fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Option<Config> {
     let json = Value::Object(configuration.clone()).to_string();
     let found = match Config::parse_with(json.as_bytes(), &|_| Some("stand-in".to_owned())) {
@@ -115,7 +115,7 @@ fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Opti
     };
     for problem in found.iter() {
         let path = problem.path.as_str();
-        // A cluster is made from an id or the name of a pool, which then has the same problem.
+        // A cluster is made from an id or the name of a pool, which has the same problem.
         if path.ends_with(".cluster") {
             continue;
         }
@@ -125,25 +125,24 @@ fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Opti
     None
 }
 
-/// Writes the names that Envoy and the filter have in common into the filter's configuration, so
-/// that it shows them.
-fn name_the_wires(configuration: &mut Map<String, Value>, config: &Config, mode: Mode) {
+/// Writes the names that Envoy and the filter share into the configuration of the filter, so that
+/// they are visible there.
+fn name_routing(configuration: &mut Map<String, Value>, config: &Config, mode: Mode) {
     let Some(routing) = configuration.get_mut("routing").and_then(Value::as_object_mut) else {
         return;
     };
-    let mut name = |key: &str, value: &str| {
+    let filter_state = ("filter_state", &config.routing.filter_state);
+    let filter_state = (mode == Mode::Clusters).then_some(filter_state);
+    for (key, name) in [("header", &config.routing.header)].into_iter().chain(filter_state) {
+        // The filter also accepts keys with hyphens.
         if !routing.contains_key(&key.replace('_', "-")) {
-            routing.insert(key.to_owned(), value.into());
+            routing.insert(key.to_owned(), name.as_str().into());
         }
-    };
-    name("header", &config.routing.header);
-    if mode == Mode::Clusters {
-        name("filter_state", &config.routing.filter_state);
     }
 }
 
-/// The routing header stays inside, and so do clients' own keys, unless the replicas are to check
-/// them.
+/// The routing header does not go upstream, and neither do keys of clients, except to replicas,
+/// which may check them.
 fn removed_headers(config: &Config, pools: &[Pool], mode: Mode) -> Vec<String> {
     let mut headers = vec![config.routing.header.clone()];
     if mode != Mode::Replicas {
@@ -174,9 +173,9 @@ fn push_new(list: &mut Vec<String>, text: &str) {
 }
 
 impl Buffers {
-    /// A body as long as the filter reads, and one whole read from the connection, must fit.
+    /// The longest body that the filter reads, and one whole read from the connection, must fit.
     fn of(config: &Config) -> Self {
-        let connection = LEAST_CONNECTION_BUFFER.max(2 * config.body.max_bytes);
+        let connection = MIN_CONNECTION_BUFFER.max(2 * config.body.max_bytes);
         Self { connection, request: 2 * connection }
     }
 }

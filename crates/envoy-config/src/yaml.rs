@@ -1,8 +1,7 @@
-//! Values as YAML, so that Envoy reads exactly what was meant.
+//! Values as YAML that Envoy reads as the same values.
 //!
-//! Text is left plain only where no reader of YAML, old or new, could take it for anything but
-//! text; all else is quoted as in JSON, which is YAML, too. What fits into a line stands on one
-//! line.
+//! Text is plain only where every parser of YAML, old or new, reads it as text; all else is quoted
+//! as in JSON, which is YAML, too. What fits into a line is on one line.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -11,7 +10,7 @@ use serde_json::{Map, Value};
 
 const LINE_WIDTH: usize = 120;
 
-/// What YAML 1.1 and 1.2 take for something else than text, in lower case.
+/// Words that YAML 1.1 or 1.2 does not read as text, in lower case.
 const NOT_TEXT: [&str; 12] =
     ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity"];
 
@@ -35,7 +34,7 @@ pub(super) fn flow(value: &Value) -> String {
     }
 }
 
-/// The members of an object, each on lines of its own behind so many blanks.
+/// The members of an object, each on lines of its own, indented by this many spaces.
 pub(super) fn block(object: &Map<String, Value>, indent: usize) -> String {
     let mut lines = String::new();
     write_members(&mut lines, object, indent);
@@ -87,8 +86,7 @@ fn text(text: &str) -> String {
     flow(&Value::from(text))
 }
 
-/// As in JSON, and with escapes for the rest of what YAML 1.1 takes for the end of a line, or for
-/// nothing at all.
+/// Text as in JSON, with escapes also for the other line ends of YAML 1.1 and for what it forbids.
 fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     for c in Value::from(text).to_string().chars() {
@@ -103,19 +101,21 @@ fn quoted(text: &str) -> String {
 }
 
 fn is_plain(text: &str) -> bool {
-    let is_word = |text: &str| {
-        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte))
-    };
     match text.bytes().next() {
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'/') => {
-            is_word(text) && !NOT_TEXT.contains(&text.to_ascii_lowercase().as_str())
+            text.bytes().all(is_plain_byte)
+                && !NOT_TEXT.contains(&text.to_ascii_lowercase().as_str())
         }
         Some(b'0'..=b'9') => text.parse::<Ipv4Addr>().is_ok() || is_duration(text),
         _ => false,
     }
 }
 
-/// `1h`, `90s`, `250ms`: no number in any YAML.
+fn is_plain_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_./-".contains(&byte)
+}
+
+/// `1h`, `90s`, `250ms`: not a number in any YAML.
 fn is_duration(text: &str) -> bool {
     matches!(text.trim_start_matches(|c: char| c.is_ascii_digit()), "h" | "m" | "s" | "ms")
 }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_as_what_was_meant() {
+    fn what_is_written_is_read_as_the_same_value() {
         let texts = [
             "",
             "a",
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_text_is_left_plain() {
+    fn only_plain_text_is_plain() {
         let value = json!([
             "a-b",
             "/v1",
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_into_a_line_stands_on_one_but_lists_are_lists() {
+    fn what_fits_into_a_line_is_on_one_but_lists_are_lists() {
         let long = "x".repeat(100);
         let value = json!({
             "body": {"max_bytes": 7},

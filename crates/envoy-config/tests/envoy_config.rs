@@ -1,5 +1,5 @@
-//! The generator of configurations: that what is shipped is its output, that Envoy takes it, and
-//! that it says what is wrong.
+//! The generator of configurations: the shipped files are its output, Envoy accepts it, and its
+//! errors name what is wrong.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -16,7 +16,7 @@ fn example(mode: Mode) -> Result<EnvoyConfig> {
     EnvoyConfig::parse(&json, mode)
 }
 
-/// Everything that the generator knows: names, weights, TLS, several pools.
+/// An input with everything: names, weights, TLS, several pools.
 fn elaborate() -> Value {
     json!({
         "listener": "[::1]:8080",
@@ -70,7 +70,7 @@ fn what_is_shipped_is_what_the_generator_prints() -> Result<()> {
 
 #[test]
 #[ignore = "needs Envoy: cargo xtask test"]
-fn a_real_envoy_takes_what_is_meant_for_its_version_and_no_other() -> Result<()> {
+fn a_real_envoy_accepts_the_modes_of_its_version_and_no_other() -> Result<()> {
     let envoy = find(None)?;
     for mode in Mode::ALL {
         let verdict = example(mode)?.validate(&envoy, &module::path());
@@ -81,7 +81,7 @@ fn a_real_envoy_takes_what_is_meant_for_its_version_and_no_other() -> Result<()>
 
 #[test]
 #[ignore = "needs Envoy: cargo xtask test"]
-fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
+fn a_real_envoy_accepts_an_input_with_everything() -> Result<()> {
     let envoy = find(None)?;
     for mode in [Mode::Clusters, Mode::Keys, Mode::NextRequest]
         .into_iter()
@@ -94,7 +94,7 @@ fn a_real_envoy_takes_all_that_the_generator_knows() -> Result<()> {
 
 #[test]
 #[ignore = "needs Envoy: cargo xtask test"]
-fn what_envoy_refuses_is_told_in_its_words() -> Result<()> {
+fn an_error_of_envoy_is_passed_on() -> Result<()> {
     let mut input = elaborate();
     input["ca_certificates"] = json!("/nowhere/certificates.pem");
     let config = EnvoyConfig::parse(&input.to_string(), Mode::NextRequest)?;
@@ -108,7 +108,7 @@ fn what_envoy_refuses_is_told_in_its_words() -> Result<()> {
 }
 
 #[test]
-fn a_provider_with_a_name_is_reached_by_tls_and_known_by_its_certificate() -> Result<()> {
+fn a_provider_with_a_name_is_reached_by_tls_and_checked_by_its_certificate() -> Result<()> {
     let document = document(Mode::Clusters)?;
     let cluster = &document["static_resources"]["clusters"][0];
     assert_eq!((&cluster["name"], &cluster["type"]), (&json!("a_1"), &json!("LOGICAL_DNS")));
@@ -148,7 +148,7 @@ fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
 }
 
 #[test]
-fn what_the_filter_is_told_of_pools_and_credentials_passes_through() -> Result<()> {
+fn the_fields_of_pools_and_credentials_pass_through() -> Result<()> {
     let mut filter = Value::Null;
     parsed(Mode::Keys)?.edit_filter(|object| filter = object.clone())?;
     let pool = &filter["pools"][0];
@@ -174,7 +174,7 @@ fn the_filter_may_see_each_variable_once() -> Result<()> {
 }
 
 #[test]
-fn all_problems_are_told_with_their_paths() {
+fn all_problems_have_their_paths() {
     let found = problems(Mode::Clusters, |input| {
         input["filter"]["routing"]["strategy"] = json!("random");
         input["filter"]["typo"] = json!(1);
@@ -193,7 +193,7 @@ fn all_problems_are_told_with_their_paths() {
 }
 
 #[test]
-fn what_is_for_another_way_is_a_problem() {
+fn what_belongs_to_another_mode_is_a_problem() {
     let found = problems(Mode::Replicas, |_| {});
     assert!(found.contains(
         &"pools[0].upstream: has no meaning with --mode replicas: every replica has its own `endpoint`".to_owned()
@@ -218,11 +218,11 @@ fn what_is_for_another_way_is_a_problem() {
 fn two_credentials_that_would_share_a_cluster_are_a_problem() {
     let found =
         problems(Mode::Clusters, |input| input["pools"][1]["credentials"][0]["id"] = json!("a_2"));
-    assert_eq!(found, [r#"pools[1].credentials[0].id: another one is the cluster "a_2" already"#]);
+    assert_eq!(found, [r#"pools[1].credentials[0].id: another one has the cluster "a_2" already"#]);
 }
 
 #[test]
-fn what_is_no_input_is_told_with_its_path() {
+fn anything_else_is_a_problem_with_its_path() {
     let found =
         problems(Mode::Clusters, |input| input["pools"][1]["credentials"][0]["keys"] = json!("x"));
     assert!(

@@ -3,8 +3,8 @@
 //!
 //! All of it is one value in shared data, `session_affinity/credential/<16 hex digits>`, so a
 //! decision about a credential costs one read. It has room for [`MODELS`] models; beyond it the one
-//! that was changed longest ago gives way, a blocked one last. To lose a cooldown costs one request
-//! that fails and learns it again.
+//! that was changed longest ago gives way, a blocked one last. Losing a cooldown costs one request
+//! that fails and finds it again.
 //!
 //! The value is a version byte and records of 42 bytes, little endian: the hash of the model (16;
 //! zero for the credential itself), flags (1), the level of the back-off (1), the end of the block
@@ -33,7 +33,7 @@ const HAS_RECOVERY: u8 = 16;
 /// all is well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReferenceState {
-    /// The last answer was an error. It blocks only together with a time.
+    /// The last response was an error. It blocks only together with a time.
     pub unavailable: bool,
     /// Turned off by an operator for this model.
     pub disabled: bool,
@@ -111,12 +111,11 @@ impl ReferenceStates {
             return;
         }
         if model != WHOLE && self.models().count() >= MODELS {
-            let weight = |(_, state, changed): &(KeyHash, ReferenceState, Timestamp)| {
-                (state.block(now).is_some(), *changed)
-            };
             let models =
                 self.records.iter().enumerate().filter(|(_, (model, _, _))| *model != WHOLE);
-            if let Some((least, _)) = models.min_by_key(|(_, record)| weight(record)) {
+            if let Some((least, _)) =
+                models.min_by_key(|(_, (_, state, changed))| (state.block(now).is_some(), *changed))
+            {
                 self.records.swap_remove(least);
             }
         }
