@@ -6,57 +6,16 @@
 use std::net::TcpListener;
 
 use anyhow::{Context, Result};
-use envoy_harness::client::{self, Body, Connection, Protocol, Response, WebSocket};
-use envoy_harness::gateway::Gateway;
+use envoy_harness::client::{self, Connection, Protocol, Response, WebSocket};
 use envoy_harness::{Fixture, Mode};
-use hyper::Request;
 use serde_json::{Value, json};
 use simulated_providers::Fault;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    answers, ask, body, decision, ends, envoy, message, pairs, post, say, send, served, status_of,
+    answers, ask, asked, body, chat, decision, ends, envoy, message, modes, pairs, post, say, send,
+    send_by, served, start, status_of,
 };
-
-const WORKERS: u32 = 2;
-
-/// Every shipped mode that switches within a request and runs here, with the configuration edited.
-async fn modes(edit: impl Fn(Fixture) -> Result<Fixture>) -> Result<Vec<(Mode, Gateway)>> {
-    let mut gateways = Vec::new();
-    for mode in [Mode::Clusters, Mode::Keys] {
-        gateways.extend(start(mode, &edit).await?.map(|gateway| (mode, gateway)));
-    }
-    Ok(gateways)
-}
-
-/// One of them, if it runs here. Credentials are asked by id, so that a story can name them.
-async fn start(
-    mode: Mode,
-    edit: impl FnOnce(Fixture) -> Result<Fixture>,
-) -> Result<Option<Gateway>> {
-    let envoy = envoy()?;
-    if !mode.runs_on(envoy.version) {
-        return Ok(None);
-    }
-    let by_id = |filter: &mut Value| filter["routing"]["strategy"] = json!("fill-first");
-    Ok(Some(
-        Gateway::start_in(&envoy, mode, WORKERS, |fixture| edit(fixture)?.edit_filter(by_id))
-            .await?,
-    ))
-}
-
-/// A chat request in a new session, with a body of about so many bytes.
-fn chat(bytes: usize, stream: bool) -> Result<Request<Body>> {
-    let text = "x".repeat(bytes);
-    let value = json!({"model": "gpt-5.4", "stream": stream, "messages": [{"role": "user", "content": text}]});
-    Ok(post("/v1/chat/completions").body(body(&value))?)
-}
-
-/// Who was asked, and what came of it.
-fn asked(gateway: &Gateway) -> Vec<(String, u16)> {
-    let records = gateway.providers.requests().into_iter();
-    records.map(|record| (record.account.unwrap_or_default(), record.status.unwrap_or(0))).collect()
-}
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
@@ -65,8 +24,7 @@ async fn whatever_its_size_and_its_answer_a_request_survives_a_limit() -> Result
         for (mode, gateway) in modes(Ok).await? {
             gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
             let protocol = if stream { Protocol::Http2 } else { Protocol::Http1 };
-            let response =
-                client::send(gateway.envoy.address(), protocol, chat(bytes, stream)?).await?;
+            let response = send_by(&gateway, protocol, chat(bytes, stream)?).await?;
             assert_eq!(served(&response)?.account, "openai-b", "{mode:?} {bytes} {stream}");
             assert_eq!(
                 asked(&gateway),
@@ -82,7 +40,8 @@ async fn whatever_its_size_and_its_answer_a_request_survives_a_limit() -> Result
                 gateway.providers.requests().iter().all(|record| whole(record.body_length)),
                 "{mode:?} {bytes}"
             );
-            assert!(decision(&response)?.ends_with(" then=openai-b"), "{}", decision(&response)?);
+            let then = " then=openai-b(429,rate_limit,60s)";
+            assert!(decision(&response)?.ends_with(then), "{}", decision(&response)?);
             assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
             assert_eq!(answers(&gateway).await?, pairs([("rate_limit", 1), ("success", 1)]));
             gateway.stop().await?;
@@ -106,13 +65,6 @@ async fn what_fails_without_an_answer_is_asked_elsewhere() -> Result<()> {
                 "{mode:?} {fault:?}"
             );
             assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
-            for session in 2..8 {
-                assert_ne!(
-                    say(&gateway, &session.to_string()).await?.account,
-                    "anthropic-a",
-                    "it is left alone"
-                );
-            }
             gateway.stop().await?;
         }
     }
@@ -139,7 +91,7 @@ async fn a_connection_that_is_refused_is_tried_elsewhere() -> Result<()> {
             *first.pointer_mut(address).unwrap() = json!(nobody);
         }))
     };
-    let Some(gateway) = start(Mode::Clusters, edit).await? else {
+    let Some(gateway) = start(Mode::Clusters, 2, edit).await? else {
         return Ok(());
     };
     let sent = message(&"x".repeat(1_500_000));
@@ -217,7 +169,7 @@ async fn what_is_the_credentials_fault_goes_to_the_next() -> Result<()> {
         (403, "denied"),
         (408, "transient"),
         (503, "transient"),
-        (529, "transient"),
+        (529, "overloaded"),
     ] {
         for (mode, gateway) in modes(Ok).await? {
             gateway.providers.fault(
@@ -237,25 +189,22 @@ async fn what_is_the_credentials_fault_goes_to_the_next() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Result<()> {
     for (mode, gateway) in modes(Ok).await? {
-        gateway.providers.fault("anthropic-a", Fault::UnsupportedModel, Some(1))?;
+        let missing = Fault::response("anthropic-model-missing");
+        gateway.providers.fault("anthropic-a", missing, Some(1))?;
         // Before 1.37 Envoy crashes if it is asked to retry an answer that was held until its body
         // was there.
         if envoy()?.version >= "1.37.0".parse()? {
             assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{mode:?}");
             assert_eq!(ends(&gateway).await?, pairs([("served", 1)]));
         } else {
-            assert_eq!(status_of(&gateway, "1").await?, 400, "{mode:?}");
+            assert_eq!(status_of(&gateway, "1").await?, 404, "{mode:?}");
             assert_eq!(
                 say(&gateway, "1").await?.account,
                 "anthropic-b",
-                "{mode:?}: but it is learnt"
+                "{mode:?}: but it is known"
             );
         }
-        assert_eq!(
-            answers(&gateway).await?,
-            pairs([("not_supported", 1), ("success", 1)]),
-            "{mode:?}"
-        );
+        assert_eq!(answers(&gateway).await?, pairs([("not_found", 1), ("success", 1)]), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -394,7 +343,7 @@ async fn a_body_that_envoy_does_not_hold_is_sent_once_and_counted() -> Result<()
 async fn every_attempt_carries_one_key_the_right_one_and_nothing_of_ours() -> Result<()> {
     for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
-        gateway.providers.fault("anthropic-b", Fault::Drop, Some(1))?;
+        gateway.providers.fault("anthropic-b", Fault::status(503), Some(1))?;
         let request = post("/v1/messages")
             .header("x-session-id", "1")
             .header("x-api-key", "the client's own")
@@ -435,7 +384,10 @@ async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
         let keys: Vec<_> =
             gateway.providers.accounts().iter().map(|account| account.key.clone()).collect();
         let log = gateway.stop().await?.join("\n");
-        assert!(log.contains(" then=anthropic-b failover=served"), "{mode:?}: {log}");
+        assert!(
+            log.contains(" then=anthropic-b(429,rate_limit,60s) failover=served"),
+            "{mode:?}: {log}"
+        );
         for key in keys {
             assert!(!log.contains(&key), "{mode:?}: {key} in the log");
             assert!(!dump.contains(&key), "{mode:?}: {key} in the configuration dump");
@@ -447,7 +399,7 @@ async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn keys_that_a_filter_in_front_fills_are_taken_for_each_attempt() -> Result<()> {
-    let gateway = start(Mode::Keys, |fixture| {
+    let gateway = start(Mode::Keys, 2, |fixture| {
         let fixture = fixture.edit_filter(|filter| {
             for credential in filter["pools"][0]["credentials"].as_array_mut().unwrap() {
                 let source = format!("x-key-of-{}", credential["id"].as_str().unwrap());

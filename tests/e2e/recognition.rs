@@ -39,6 +39,7 @@ enum Held {
 /// found.
 async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Option<String>> {
     let gateway = shipped().await?;
+    let mut text = Bytes::from(sent.to_string());
     let (sender, streamed) = body_in_parts();
     let (parts, ()) = request.into_parts();
     let request = Request::from_parts(parts, streamed);
@@ -48,6 +49,7 @@ async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Opt
         || gateway.providers.requests().iter().any(|request| request.status.is_none());
     match held {
         Held::No => {
+            sender.send(text.split_to(20)).await?;
             wait_until("the headers at the upstream", async || Ok(has_arrived().then_some(())))
                 .await?
         }
@@ -61,7 +63,7 @@ async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Opt
             assert!(!has_arrived(), "the headers went on without the body");
         }
     }
-    sender.send(Bytes::from(sent.to_string())).await?;
+    sender.send(text).await?;
     drop(sender);
     let source = served(&response.await??)?.source;
     gateway.stop().await?;

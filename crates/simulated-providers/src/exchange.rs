@@ -84,7 +84,13 @@ impl Exchange<'_> {
             Ok(api) if self.may_fail(parts) => model(api, &body),
             _ => String::new(),
         };
-        let fault = self.fault(&account, &parts.headers, &model)?;
+        let fault = match self.fault(&account, &parts.headers, &model)? {
+            Some(Fault::Late(duration, fault)) => {
+                tokio::time::sleep(duration).await;
+                Some(*fault)
+            }
+            fault => fault,
+        };
         match &fault {
             Some(Fault::Drop | Fault::Stale) => match self.connection.abort().await {},
             Some(Fault::Status { status, retry_after }) => {
@@ -96,7 +102,7 @@ impl Exchange<'_> {
             Some(Fault::Response { name, wait }) => {
                 let blanks = Blanks { wait: *wait, model: &model, request_id };
                 let canned = catalog::canned(name, blanks).ok_or_else(ApiError::unauthorized)?;
-                return Ok((respond::canned(canned, &api?), None));
+                return Ok((respond::canned(canned, api.as_ref().unwrap_or(&Api::Models)), None));
             }
             _ => {}
         }

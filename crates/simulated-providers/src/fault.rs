@@ -11,13 +11,13 @@
 //! | `response=codex-usage-limit` | responds as a real provider does, by a name of `responses.jsonl` |
 //! | `wait=60` | with `response`: the limit ends after this many seconds |
 //! | `unsupported-model` | responds with 400 and the message that this account does not have the model |
-//! | `first-byte=1500ms` or `first-byte=2s` | responds as always, but only after this time |
+//! | `first-byte=1500ms` or `first-byte=2s` | responds as always, or as another setting says, but only after this time |
 //! | `drop` | closes the connection without a byte of a response |
 //! | `stale` | the same, if the connection has served a request before |
 //! | `cut=3` | closes it after three events of a stream, or in the middle of a plain response |
 //! | `end=3` | ends a stream in an orderly way after three events |
 //! | `silent=0` | sends the headers and no event of a stream, and then nothing for ever |
-//! | `concurrency=2` | responds with 429 while the account has two other requests; may take `first-byte` |
+//! | `concurrency=2` | responds with 429 while the account has two other requests |
 //! | `model=opus` | with any other: only for models whose names contain this |
 //!
 //! A header has exactly one effect. It may be repeated, and the first that names the serving
@@ -70,6 +70,8 @@ pub enum Fault {
     /// The connection is closed without a byte of a response if it has served a request before, as
     /// by a provider that closes idle connections.
     Stale,
+    /// Another fault, but only after this time.
+    Late(Duration, Box<Self>),
     /// The account serves this many requests at once, each of which takes this long.
     Concurrency {
         /// The requests that it serves.
@@ -270,20 +272,25 @@ impl Order {
                 return None;
             }
         }
+        let has_effect = fault.is_some();
         order.fault = match (fault, seconds, wait, first_byte) {
             (None, None, None, Some(duration)) => Fault::SlowFirstByte(duration),
-            (Some(Fault::Status { status, .. }), retry_after, None, None) => {
+            (Some(Fault::Status { status, .. }), retry_after, None, _) => {
                 Fault::Status { status, retry_after }
             }
-            (Some(Fault::Response { name, .. }), None, wait, None) => {
-                Fault::Response { name, wait }
-            }
+            (Some(Fault::Response { name, .. }), None, wait, _) => Fault::Response { name, wait },
             (Some(Fault::Concurrency { limit, .. }), None, None, first_byte) => {
-                Fault::Concurrency { limit, duration: first_byte.unwrap_or_default() }
+                return Some(Self {
+                    fault: Fault::Concurrency { limit, duration: first_byte.unwrap_or_default() },
+                    ..order
+                });
             }
-            (Some(other), None, None, None) => other,
+            (Some(other), None, None, _) => other,
             _ => return None,
         };
+        if let Some(after) = first_byte.filter(|_| has_effect) {
+            order.fault = Fault::Late(after, Box::new(order.fault));
+        }
         Some(order)
     }
 }
@@ -338,6 +345,11 @@ mod tests {
             "response=codex-usage-limit; wait=60",
             "any",
             Ok(Some(Fault::Response { name: "codex-usage-limit".into(), wait: Some(60) })),
+        );
+        check(
+            "status=500; first-byte=2s",
+            "any",
+            Ok(Some(Fault::Late(Duration::from_secs(2), Box::new(Fault::status(500))))),
         );
         check(
             "concurrency=2; first-byte=1s",
