@@ -28,6 +28,9 @@ pub const FAILURES_TO_MOVE: u8 = 2;
 /// How far two clocks may disagree.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
+/// Two streams that the home cuts off within this time are no accident.
+const CUTS_TOGETHER: Duration = Duration::from_mins(10);
+
 /// Sentinel: no substitute.
 const NO_SUBSTITUTE: CredentialId = CredentialId(0);
 
@@ -40,7 +43,8 @@ pub struct Binding {
     pub substitute: Option<BoundCredential>,
     /// How often the home failed the session since it last served it.
     pub failures: u8,
-    /// Until then the session avoids its home, because the client got an error from it.
+    /// Until then the session avoids its home, because the client got an error from it. Once it is
+    /// past, it is when the home last gave trouble.
     pub avoid_until: Timestamp,
     /// When the binding was last used.
     pub used: Timestamp,
@@ -101,7 +105,11 @@ impl Binding {
     ) -> Self {
         let serving = BoundCredential { credential, served: Some(now) };
         if self.home.credential == credential {
-            return Self { home: serving, substitute: self.substitute, ..Self::new(serving, now) };
+            return Self {
+                substitute: self.substitute,
+                avoid_until: self.avoid_until.min(now),
+                ..Self::new(serving, now)
+            };
         }
         self.add_failures(failed);
         if self.home.served.is_none() || !returns || self.failures >= FAILURES_TO_MOVE {
@@ -253,6 +261,28 @@ impl Bindings {
             (Edit::Put(after.numbers()), ())
         });
         updated.written
+    }
+
+    /// Records that a credential cut off a stream of a session. A stream begins with a success, so
+    /// cuts do not add up as failures do: the second within [`CUTS_TOGETHER`] is a reason to move.
+    pub fn cut(
+        &self,
+        shared: &impl SharedData,
+        key: KeyHash,
+        credential: CredentialId,
+        now: Timestamp,
+    ) {
+        self.table.update(shared, key, now, |entry| {
+            let binding = self.alive(entry, now).filter(|it| it.home.credential == credential);
+            let Some(mut binding) = binding else {
+                return (Edit::Leave, ());
+            };
+            if now.since(binding.avoid_until) < CUTS_TOGETHER {
+                binding.failures = FAILURES_TO_MOVE;
+            }
+            binding.avoid_until = now;
+            (Edit::Put(binding.numbers()), ())
+        });
     }
 
     /// Removes a credential that was chosen for a session, if it has never served it. Returns

@@ -165,7 +165,7 @@ fn all_problems_are_reported_at_once_each_with_its_path() {
             "pools[0].match.headers[0].name: required",
             "pools[0].match.paths: unknown key",
             "pools[0].credentials[0].priority: expected an integer, found a string",
-            "pools[0].credentials[1].cluster: expected at most 256 visible ASCII characters, without blanks",
+            "pools[0].credentials[1].cluster: expected at most 256 visible ASCII characters, without spaces",
             "pools[0].credentials[1].state: expected one of active, drain, disabled, found \"sleeping\"",
             "pools[0].credentials[1].id: \"a\" is the id of an earlier credential of this pool",
             "pools[0].credentials[2].id: required",
@@ -219,7 +219,7 @@ fn problems_of_sources_and_scope_have_their_paths() {
         "session.sources[1].header: expected the name of a request header",
         "session.sources[1]: expected either `header` or `body`",
         "session.sources[2]: expected either `header` or `body`",
-        "session.sources[3].body: expected 1 to 16 names, parted by dots",
+        "session.sources[3].body: expected 1 to 16 names, separated by dots",
         "session.sources[4].pattern: expected an expression with exactly one group",
         "session.sources[5].pattern: not a regular expression: ",
         "session.sources[6]: expected either `header` or `body`",
@@ -326,7 +326,9 @@ fn keys_come_from_the_environment_and_are_never_printed() {
     assert_eq!(pool.source_headers, ["x-injected"]);
     assert!(!format!("{config:#?}").contains("sk-secret"));
 
-    for (key, problem) in [("", "is not set"), ("sk\u{7}", "holds what cannot stand in a header")] {
+    for (key, problem) in
+        [("", "is not set"), ("sk\u{7}", "holds bytes that no header value may have")]
+    {
         let problems = parse(key).unwrap_err();
         assert!(problems.lines().iter().any(|line| line.contains(problem)), "{problems:?}");
         assert!(!format!("{problems:?}").contains("sk"), "{problems:?}");

@@ -1,4 +1,4 @@
-//! What answers teach, and what follows for the next request.
+//! What responses lead to for the next request: how long which credential is out.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -11,9 +11,10 @@ use session_affinity::outcome::{Observed, Outcome};
 use session_affinity::request::Headers;
 use session_affinity::request::Request;
 use session_affinity::router::{Decision, Refusal};
-use world::{HOUR, MINUTE, SECOND, World, is, received, routed, said};
+use world::{Fate, HOUR, MINUTE, SECOND, World, is, out, received, routed, said};
 
-const NONE: Duration = Duration::ZERO;
+/// A model that the project may not use, as Groq says it.
+const NOT_SUPPORTED: &str = r#"{"error":{"code":"model_permission_blocked_project"}}"#;
 const MS: Duration = Duration::from_millis(1);
 
 impl World {
@@ -65,7 +66,7 @@ fn a_limited_credential_takes_no_session_until_it_recovers() {
 
 #[test]
 fn a_limit_of_one_model_blocks_no_other() {
-    let world = World::new(json!({}));
+    let world = World::new(json!({"routing": {"strategy": "fill-first"}}));
     assert_eq!(world.meets("1", 429, &[("retry-after", "30")], ""), "rate_limit");
     assert_eq!(routed(&world.ask("9", "other")).credential.id, "a");
     assert_eq!(routed(&world.ask("1", "m(high)")).credential.id, "b", "a suffix is no other model");
@@ -88,86 +89,110 @@ fn a_limit_of_the_account_and_a_refused_key_block_all_models() {
 }
 
 #[test]
-fn statuses_have_their_durations() {
-    for (status, message, class, blocked_for) in [
-        (0, "", "transient", MINUTE),
-        (408, "", "transient", MINUTE),
-        (500, "", "transient", MINUTE),
-        (501, "", "transient", MINUTE),
-        (529, "", "transient", MINUTE),
-        (401, "", "denied", 30 * MINUTE),
-        (402, "", "denied", 30 * MINUTE),
-        (
-            404,
-            r#"{"error":{"type":"not_found_error","message":"model: m"}}"#,
-            "not_found",
-            12 * HOUR,
-        ),
-        (404, r#"{"error":{"message":"no such path"}}"#, "request_fault", NONE),
-        (404, "", "request_fault", NONE),
-        (
-            404,
-            "Item with id 'rs_1' not found. Items are not persisted when `store` is set to false.",
-            "request_fault",
-            NONE,
-        ),
-        (400, "The requested model is not supported.", "not_supported", 12 * HOUR),
-        (422, "Model not supported", "not_supported", 12 * HOUR),
-        (400, "max_tokens: expected a number", "request_fault", NONE),
-        (413, "", "request_fault", NONE),
-        (422, "", "request_fault", NONE),
-        (200, "", "success", NONE),
-        (101, "", "success", NONE),
+fn a_failure_without_a_second_opinion_starts_a_short_cooldown() {
+    let missing = r#"{"error":{"type":"not_found_error","message":"model: m"}}"#;
+    let no_path = r#"{"error":{"message":"no such path"}}"#;
+    let no_item = "Item with id 'rs_1' not found. Items are not persisted when `store` is false.";
+    for (status, message, class, expected) in [
+        (0, "", "transient", "a:transient:1s"),
+        (408, "", "transient", ""),
+        (500, "", "transient", "a:transient:1s"),
+        (501, "", "transient", "a:transient:1s"),
+        (529, "", "overloaded", "a:overloaded:1s"),
+        (429, "", "rate_limit", "a:rate_limit:1s"),
+        (401, "", "denied", "a:denied:1s"),
+        (402, "", "denied", "a:denied:1s"),
+        (403, "", "denied", "a:denied:1s"),
+        (403, "Blocked", "transient", "a:transient:1s"),
+        (404, missing, "not_found", "a:not_found:1s"),
+        (404, no_path, "request_fault", ""),
+        (404, "", "request_fault", ""),
+        (404, no_item, "not_here", ""),
+        (403, NOT_SUPPORTED, "not_supported", "a:not_supported:1s"),
+        (400, "The requested model is not supported.", "elsewhere", ""),
+        (400, "max_tokens: expected a number", "request_fault", ""),
+        (413, "", "request_fault", ""),
+        (422, "", "request_fault", ""),
+        (200, "", "success", ""),
+        (101, "", "success", ""),
     ] {
         let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
         assert_eq!(world.meets("1", status, &[], message), class, "{status} {message}");
-        let serves = |world: &World| matches!(world.ask("1", "m"), Decision::Route(_));
-        if blocked_for > NONE {
-            world.now += blocked_for - MS;
-            assert!(!serves(&world), "{status} {message}");
-            world.now += MS;
-        }
-        assert!(serves(&world), "{status} {message}");
+        let decision = world.ask("2", "m");
+        assert_eq!(out(&decision), expected, "{status} {message}");
+        let outcome = if expected.is_empty() { Outcome::Miss } else { Outcome::Probe };
+        assert_eq!(said(&decision), is("a", outcome), "{status} {message}: it is tried");
+        world.now += SECOND;
+        assert_eq!(out(&world.ask("3", "m")), "", "{status} {message}");
     }
 }
 
 #[test]
-fn the_back_off_rises_once_a_window_and_falls_with_a_success() {
+fn a_guess_doubles_once_a_window_with_other_sessions_and_ends_with_a_success() {
     let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
-    for expected in [1, 2, 4, 8] {
-        let plans: Vec<_> =
-            (0..5).map(|_| world.router.plan(routed(&world.ask("1", "m")), world.now)).collect();
+    for (window, expected) in ["1s", "2s", "4s", "8s", "16s"].into_iter().enumerate() {
+        let sessions = (0..5).map(|session| format!("{window}.{session}"));
+        let plans: Vec<_> = sessions
+            .map(|session| world.router.plan(routed(&world.ask(&session, "m")), world.now))
+            .collect();
         for mut plan in plans {
-            world.router.observe(
-                &mut plan,
-                &received(429, &Headers::default(), ""),
-                &world.shared,
-                world.now,
-            );
+            world.end(&mut plan, Fate::Status(503));
         }
-        assert_eq!(world.retry_after("1"), (429, Some(expected)), "five answers of one window");
-        world.now += Duration::from_secs(expected);
+        let expected = format!("a:transient:{expected}");
+        assert_eq!(out(&world.ask("1", "m")), expected, "five responses of one window");
+        world.now += SECOND * 2_u32.pow(window as u32);
     }
     assert_eq!(world.meets("1", 200, &[], ""), "success");
-    assert_eq!(world.meets("1", 429, &[], ""), "rate_limit");
-    assert_eq!(world.retry_after("1"), (429, Some(1)));
+    assert_eq!(world.meets("2", 503, &[], ""), "transient");
+    assert_eq!(out(&world.ask("1", "m")), "a:transient:1s");
 }
 
 #[test]
-fn the_back_off_ends_at_half_an_hour() {
+fn the_failures_of_one_session_never_double() {
     let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
-    for _ in 0..20 {
-        world.meets("1", 429, &[], "");
+    for status in [429, 500, 401] {
+        for _ in 0..20 {
+            world.meets("1", status, &[], "");
+            assert!(out(&world.ask("2", "m")).ends_with(":1s"), "{status}");
+            world.now += SECOND;
+        }
         world.now += HOUR;
     }
-    world.meets("1", 429, &[], "");
-    assert_eq!(world.retry_after("1"), (429, Some(30 * 60)));
 }
 
 #[test]
-fn a_wish_is_capped_and_never_shortens_a_window() {
-    let mut world =
-        World::with(json!([{"id": "a", "cluster": "a"}]), json!({"cooldown": {"max": "10m"}}));
+fn a_guess_grows_to_the_longest_cooldown_of_its_class() {
+    let sections = json!({"cooldown": {
+        "max": "5m", "denied": "4m", "transient": "50s", "not_found": "3m"
+    }});
+    for (status, message, longest) in [
+        (429, "", 5 * MINUTE),
+        (401, "", 4 * MINUTE),
+        (500, "", 50 * SECOND),
+        (529, "", 50 * SECOND),
+        (0, "", 50 * SECOND),
+        (403, NOT_SUPPORTED, 3 * MINUTE),
+    ] {
+        let credentials = json!([{"id": "a", "cluster": "a"}]);
+        let mut world = World::with(credentials, sections.clone());
+        for session in 0..12 {
+            world.meets(&session.to_string(), status, &[], message);
+            world.now += longest;
+        }
+        world.meets("12", status, &[], message);
+        let decision = world.ask("13", "m");
+        let [(_, block)] = routed(&decision).blocked[..] else { panic!("{decision:?}") };
+        assert_eq!(block.until(), Some(world.now + longest), "{status}");
+        world.now += 2 * longest + MS;
+        world.meets("14", status, &[], message);
+        assert!(out(&world.ask("15", "m")).ends_with(":1s"), "{status}: what is long past");
+    }
+}
+
+#[test]
+fn an_announced_limit_is_capped_and_never_shortened_by_another() {
+    let sections = json!({"cooldown": {"max_told": "10m"}});
+    let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), sections);
     let plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
     let hint = |world: &World, seconds: &str| {
         let headers: Headers = [("retry-after", seconds)].into_iter().collect();
@@ -176,7 +201,7 @@ fn a_wish_is_capped_and_never_shortens_a_window() {
         world.retry_after("1").1.unwrap()
     };
     assert_eq!(hint(&world, "86400"), 600);
-    assert_eq!(hint(&world, "5"), 600, "the running window stays");
+    assert_eq!(hint(&world, "5"), 600, "the running cooldown stays");
     world.now += 9 * MINUTE;
     assert_eq!(hint(&world, "300"), 300, "a longer one counts");
 }
@@ -213,12 +238,13 @@ fn when_all_wait_the_first_recovery_is_told() {
 }
 
 #[test]
-fn when_some_fail_otherwise_it_is_unavailable_with_a_time() {
+fn where_one_only_failed_it_is_tried_and_nothing_is_refused() {
     let world = World::new(json!({}));
     world.meets("1", 429, &[("retry-after", "30")], "");
     world.meets("1", 503, &[], "");
-    assert_eq!(world.retry_after("1"), (503, Some(30)));
-    assert_eq!(world.ask("1", "m").outcome(), Outcome::AuthUnavailable);
+    let decision = world.ask("1", "m");
+    assert_eq!(said(&decision), is("b", Outcome::Probe));
+    assert_eq!(out(&decision), "a:rate_limit:30s,b:transient:1s");
 }
 
 #[test]
@@ -232,30 +258,34 @@ fn cooling_can_be_turned_off_for_all_and_on_for_one() {
     assert_eq!(world.meets("2", 200, &[], ""), "success");
     assert_eq!(world.meets("2", 429, &[("retry-after", "30")], ""), "rate_limit");
     assert_eq!(world.sends("2"), is("a", Outcome::Substitute));
-    assert_eq!(world.meets("2", 400, &[], "unsupported model"), "not_supported");
+    assert_eq!(world.meets("2", 403, &[], NOT_SUPPORTED), "not_supported");
     assert_eq!(
-        world.ask("2", "m").outcome(),
-        Outcome::AuthUnavailable,
-        "a model that is not there blocks all the same"
+        out(&world.ask("3", "m")),
+        "a:not_supported:1s,b:rate_limit:30s",
+        "a model that is missing counts all the same"
     );
 }
 
 #[test]
 fn durations_and_statuses_are_configurable() {
-    let world = World::with(
+    let mut world = World::with(
         json!([{"id": "a", "cluster": "a"}]),
         json!({"cooldown": {"transient": "5s", "statuses": {"418": "transient", "500": "request_fault"}}}),
     );
     assert_eq!(world.meets("1", 500, &[], ""), "request_fault");
+    assert_eq!(out(&world.ask("1", "m")), "");
     assert_eq!(world.meets("1", 418, &[], ""), "transient");
-    assert_eq!(world.retry_after("1"), (503, Some(5)));
+    assert_eq!(out(&world.ask("1", "m")), "a:transient:1s");
+    world.now += SECOND;
+    assert_eq!(world.meets("1", 503, &[("retry-after", "60")], ""), "transient");
+    assert_eq!(out(&world.ask("1", "m")), "a:transient:5s");
 }
 
 #[test]
 fn cooldowns_survive_an_update_and_leave_with_their_credential() {
     let world = World::new(json!({}));
     world.meets("1", 429, &[("retry-after", "30")], "");
-    let credentials = json!([{"id": "z", "cluster": "z"}, {"id": "b", "cluster": "b"}, {"id": "a", "cluster": "moved"}]);
+    let credentials = json!([{"id": "z", "cluster": "z"}, {"id": "b", "cluster": "b"}, {"id": "a", "cluster": "a", "weight": 2}]);
     let world = world.reconfigured(&config(credentials, json!({})));
     assert!((0..10).all(|session| world.sends(&session.to_string()).0 != "a"));
     let credentials = json!([{"id": "z", "cluster": "z"}, {"id": "y", "cluster": "y"}]);

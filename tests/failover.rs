@@ -11,9 +11,9 @@ use session_affinity::config::{CredentialId, PoolId};
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::reply::LocalReply;
 use session_affinity::request::Headers;
-use session_affinity::response::{Failure, Response};
-use session_affinity::router::{NextStep, Plan};
-use world::{SECOND, World, received, routed, said};
+use session_affinity::response::Failure;
+use session_affinity::router::Plan;
+use world::{Fate, SECOND, World, received, routed, said};
 
 impl World {
     fn new(sections: Value) -> Self {
@@ -35,19 +35,6 @@ impl World {
 
     fn plan(&self, session: &str) -> Plan {
         self.router.plan(routed(&self.ask(session, "m")), self.now)
-    }
-
-    /// What the next attempt does: whom it asks, or the status of the reply. It goes through filter
-    /// state, as on Envoy.
-    fn attempt(&self, plan: &mut Plan) -> String {
-        *plan = Plan::decode(&plan.encode()).unwrap();
-        if plan.is_pending() {
-            self.router.observe(plan, &Response::Failed(Failure::Reset), &self.shared, self.now);
-        }
-        match self.router.attempt(plan, "", &self.shared, self.now).unwrap() {
-            NextStep::Send { credential, .. } => credential.id.clone(),
-            NextStep::Reply(reply) => reply.status.to_string(),
-        }
     }
 
     /// The attempt is answered. Whom to ask next, if anybody.
@@ -111,11 +98,12 @@ fn a_session_with_a_home_keeps_it_through_a_failover() {
 }
 
 #[test]
-fn a_connection_that_fails_is_learnt_by_the_next_attempt() {
+fn a_connection_that_fails_is_followed_by_the_next_credential() {
     let world = World::new(json!({}));
     let mut plan = world.plan("1");
     assert_eq!(world.attempt(&mut plan), "a");
-    assert_eq!(world.attempt(&mut plan), "b", "nothing was heard of a");
+    world.end(&mut plan, Fate::Failed(Failure::Reset));
+    assert_eq!(world.attempt(&mut plan), "b", "nothing came from a");
     assert_eq!(world.hear(&mut plan, 200, &[], ""), None);
     assert_eq!(world.serves("2").0, "b", "a is blocked");
 }
@@ -239,31 +227,33 @@ fn who_comes_last_hears_the_first_recovery() {
 }
 
 #[test]
-fn a_last_connection_that_fails_is_told_in_the_clients_dialect() {
-    let world = World::new(json!({"failover": {"max_attempts": 2}}));
-    let mut plan = world.plan("1");
-    world.attempt(&mut plan);
-    world.attempt(&mut plan);
-    world.router.observe(&mut plan, &Response::Failed(Failure::Reset), &world.shared, world.now);
-    assert_eq!(plan.end(), Some(Failover::Exhausted));
-    let reply =
-        world.router.no_response(&plan, world.router.pool_of(&plan).unwrap(), Failure::Reset);
-    assert_eq!(waits(&reply), (503, None), "c could be asked at once");
-    assert!(reply.body.contains(r#""type":"error""#), "{}", reply.body);
-}
-
-#[test]
-fn a_strict_session_whose_home_does_not_answer_is_told_when_to_come_back() {
-    let world = World::new(json!({"session": {"strict": true}}));
-    let mut plan = world.plan("1");
-    world.attempt(&mut plan);
-    world.hear(&mut plan, 200, &[], "");
-    let mut plan = world.plan("1");
-    world.attempt(&mut plan);
-    world.router.observe(&mut plan, &Response::Failed(Failure::Reset), &world.shared, world.now);
-    let reply =
-        world.router.no_response(&plan, world.router.pool_of(&plan).unwrap(), Failure::Reset);
-    assert_eq!(waits(&reply), (503, Some(60)), "others are ready, but not for this session");
+fn a_request_without_a_response_names_the_cause_in_the_clients_dialect() {
+    for (failure, status, cause) in [
+        (Failure::Connect, 503, "the connection to the provider failed"),
+        (Failure::Stale, 503, "the provider closed the connection before it sent a response"),
+        (Failure::Reset, 503, "the provider closed the connection before it sent a response"),
+        (Failure::Timeout, 504, "the provider sent no response in time"),
+        (Failure::Tls, 503, "the TLS handshake with the provider failed"),
+        (Failure::NoHost, 503, "the provider has no reachable address"),
+    ] {
+        for strict in [false, true] {
+            let world = World::new(json!({"session": {"strict": strict}}));
+            let sent = world.play(&world.ask("1", "m"), &[("a", Fate::Failed(failure)); 1]);
+            let end = (failure != Failure::Stale).then_some(Failover::Served);
+            assert_eq!(sent.plan.end(), end, "a session without a home moves: {failure:?}");
+            let fates = ["a", "b", "c", "d"].map(|id| (id, Fate::Failed(failure)));
+            let plan = world.play(&world.ask("2", "m"), &fates).plan;
+            assert_eq!(plan.end(), Some(Failover::Exhausted), "{failure:?}");
+            let pool = world.router.pool_of(&plan).unwrap();
+            let reply = world.router.no_response(&plan, pool, failure);
+            assert_eq!(waits(&reply), (status, Some(1)), "{failure:?}");
+            assert!(!reply.retry_is_useless);
+            let body: Value = serde_json::from_str(&reply.body).unwrap();
+            let message = format!("upstream_unavailable: {cause} (providers=claude, model=m)");
+            let error = json!({"type": "api_error", "message": message});
+            assert_eq!(body, json!({"type": "error", "error": error}), "{failure:?}");
+        }
+    }
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn models_are_bound_and_rotate_apart_but_a_suffix_is_no_other_model() {
     let world = World::of(&three());
     assert_eq!(world.send_for("1", "opus"), is("a", Outcome::Miss));
     assert_eq!(world.send_for("2", "opus"), is("b", Outcome::Miss));
-    assert_eq!(world.send_for("2", "haiku"), is("a", Outcome::Miss));
+    let begins = is("b", Outcome::Miss);
+    assert_eq!(world.send_for("2", "haiku"), begins, "where the rotations of the pool have got to");
     assert_eq!(world.send_for("2", "opus(high)"), is("b", Outcome::Hit));
 }
 

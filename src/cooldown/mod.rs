@@ -30,8 +30,10 @@ pub use reference::{
 use crate::config::{CooldownConfig, Credential};
 use crate::hash::{KeyHash, Seed};
 use crate::operation::Operation;
+use crate::response::Failure;
 use crate::shared::{self, SharedData, Updated};
 use crate::signals::{Class, Scope, families};
+use crate::target::Subject;
 use crate::time::Timestamp;
 
 /// The first and shortest cooldown, which is also the time between probes of a guess.
@@ -40,6 +42,10 @@ pub const FIRST: Duration = Duration::from_secs(1);
 /// The first cooldown of a key that is refused, or of a model that is missing, where only prose or a
 /// status says so.
 const FIRST_OF_REFUSALS: Duration = Duration::from_mins(1);
+
+/// The first cooldown of a cluster in which Envoy finds no host. Each try costs a client an error,
+/// because Envoy cannot fail over from it, and hosts take seconds to come back.
+const FIRST_WITHOUT_A_HOST: Duration = Duration::from_secs(15);
 
 /// A rate limit without an announced end, so soon after the credential has served another request,
 /// means too many requests at once: it never doubles.
@@ -51,14 +57,6 @@ const SERVED_EXACTNESS: Duration = Duration::from_secs(1);
 /// A cooldown that seems to have begun this much later than now is from before the clock was set
 /// back, and does not count.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
-
-/// What a cooldown may cover: the model and the operation of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// The model without a suffix in parentheses; empty if it is not known.
-    pub model: &'a str,
-    pub operation: Operation,
-}
 
 /// What a failure rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -348,9 +346,8 @@ impl Cooldowns<'_> {
                 if open.is_some_and(|open| open.class == fault.class) {
                     return None;
                 }
-                let level = self.level(old, fault, session, now);
-                let length =
-                    self.guess(fault, grounds, record.served, old.is_some(), level, now)?;
+                let level = self.level(old, fault, grounds, record.served, session, now);
+                let length = self.guess(fault, grounds, old.is_some(), level)?;
                 let wait = wait.unwrap_or_default().min(self.longest(fault.class));
                 (Basis::Guessed, length.max(wait), level)
             }
@@ -373,9 +370,19 @@ impl Cooldowns<'_> {
     }
 
     /// How often the length is doubled: once more for every session that fails while the last
-    /// failure is not forgotten.
-    fn level(&self, old: Option<&Cooldown>, fault: &Fault, session: u32, now: Timestamp) -> u8 {
+    /// failure is not forgotten. Requests at once, and what every credential refuses, add nothing.
+    fn level(
+        &self,
+        old: Option<&Cooldown>,
+        fault: &Fault,
+        grounds: Grounds,
+        served: Timestamp,
+        session: u32,
+        now: Timestamp,
+    ) -> u8 {
+        let is_concurrent = fault.class == Class::RateLimit && now.since(served) < CONCURRENT;
         match old {
+            _ if is_concurrent || grounds == Grounds::Everywhere => 0,
             Some(old) if old.class != fault.class => 0,
             Some(old) if now.since(old.until) > self.longest(fault.class) => 0,
             Some(old) if old.session == session => old.level,
@@ -389,10 +396,8 @@ impl Cooldowns<'_> {
         &self,
         fault: &Fault,
         grounds: Grounds,
-        served: Timestamp,
         has_failed_before: bool,
         level: u8,
-        now: Timestamp,
     ) -> Option<Duration> {
         let is_refusal =
             matches!(fault.class, Class::Denied | Class::NotFound | Class::NotSupported);
@@ -407,9 +412,7 @@ impl Cooldowns<'_> {
                 return Some(self.config.not_found);
             }
             Grounds::SecondOpinion if is_refusal => FIRST_OF_REFUSALS,
-            _ if fault.class == Class::RateLimit && now.since(served) < CONCURRENT => {
-                return Some(FIRST);
-            }
+            _ if fault.code == Failure::NoHost.as_str() => FIRST_WITHOUT_A_HOST,
             _ => FIRST,
         };
         let doubled = first.saturating_mul(2_u32.saturating_pow(u32::from(level)));
@@ -427,19 +430,15 @@ impl Cooldowns<'_> {
     }
 }
 
-/// Of two blocks that hold together: an announced limit counts as such, and the later end.
+/// Of two blocks that hold together: an announced limit, which a guess may delay a probe of but
+/// never prolong; else the one that ends later.
 fn stronger(one: Block, other: Block) -> Block {
     let (later, earlier) = if one.until() >= other.until() { (one, other) } else { (other, one) };
     match (later, earlier) {
-        (Block::RateLimited { class, until, retry_at }, _) => {
-            let other = match earlier {
-                Block::RateLimited { retry_at, .. } => retry_at,
-                other => other.until().unwrap_or_default(),
-            };
-            Block::RateLimited { class, until, retry_at: retry_at.max(other) }
-        }
-        (Block::Failing { until, .. }, Block::RateLimited { class, .. }) => {
-            Block::RateLimited { class, until, retry_at: until }
+        (Block::RateLimited { class, until, retry_at }, other)
+        | (other, Block::RateLimited { class, until, retry_at }) => {
+            let next = other.retry_at().unwrap_or_default().min(until);
+            Block::RateLimited { class, until, retry_at: retry_at.max(next) }
         }
         (later, _) => later,
     }

@@ -114,6 +114,16 @@ pub(super) fn has_connection() -> bool {
 /// the provider had closed.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
+/// A connection that was ready faster than this was not made for the attempt.
+const READY_AT_ONCE: Duration = Duration::from_micros(150);
+
+/// Whether the connection of an attempt was ready faster than one can be made.
+fn was_ready_at_once() -> bool {
+    let duration = attribute(&["upstream", "cx_pool_ready_duration"]);
+    let nanoseconds = duration.try_into().map(u64::from_le_bytes);
+    nanoseconds.is_ok_and(|nanoseconds| Duration::from_nanos(nanoseconds) < READY_AT_ONCE)
+}
+
 /// Why an attempt that began at `sent` ended without a response; `None` if the client has left.
 pub(super) fn failure_of_attempt(sent: Timestamp, is_kept: bool) -> Option<Failure> {
     let details = attribute(&["response", "code_details"]);
@@ -127,7 +137,7 @@ pub(super) fn failure_of_attempt(sent: Timestamp, is_kept: bool) -> Option<Failu
         Failure::Connect
     } else if contains(&details, b"timeout") || now().since(sent) >= TIMEOUT_AFTER {
         Failure::Timeout
-    } else if is_kept && now().since(sent) < STALE_WITHIN {
+    } else if is_kept && was_ready_at_once() && now().since(sent) < STALE_WITHIN {
         Failure::Stale
     } else {
         Failure::Reset

@@ -13,6 +13,7 @@ use super::{AttemptResult, Plan, Router, Verdict};
 use crate::binding::FAILURES_TO_MOVE;
 use crate::config::{Credential, CredentialId, Pool, Return};
 use crate::cooldown::{Change, Fault, Grounds};
+use crate::operation::Operation;
 use crate::outcome::Observed;
 use crate::request::Headers;
 use crate::response::{Failure, Response};
@@ -56,7 +57,7 @@ impl Router {
     /// and again is a reason for its session to move; it proves nothing about the credential.
     pub fn observe_cut(&self, plan: &Plan, shared: &impl SharedData, now: Timestamp) {
         if let Some((key, current)) = plan.binding.zip(plan.current) {
-            self.bindings.fail(shared, key, &[(current, 1)], Timestamp::EPOCH, now);
+            self.bindings.cut(shared, key, current, now);
         }
     }
 }
@@ -178,9 +179,15 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         if is_proof {
             self.learn(credential, &fault, Grounds::Proof);
         }
-        let is_below =
-            matches!(response, Response::Failed(_)) && self.pool.shares_endpoint(credential);
-        if !is_below {
+        // Every provider closes connections that are kept for long. What breaks below several
+        // credentials is none of theirs; silence may be.
+        let is_innocent = match response {
+            Response::Failed(Failure::Stale) => true,
+            Response::Failed(Failure::Timeout) => false,
+            Response::Failed(_) => self.pool.shares_endpoint(credential),
+            _ => false,
+        };
+        if !is_innocent {
             let credential = credential.fingerprint;
             self.plan.add_failure(FailedAttempt { credential, fault, is_learned: is_proof });
         }
@@ -234,7 +241,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
             }
         }
         if let Some(key) = self.plan.binding {
-            let failed: Vec<_> = self.plan.failures.iter().map(weight).collect();
+            let failed = weights(self.plan);
             let returns = self.router.config.failover.returns != Return::Never;
             let id = credential.fingerprint;
             let bindings = &self.router.bindings;
@@ -252,7 +259,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
             }
         }
         if let Some(key) = self.plan.binding.filter(|_| !is_alike) {
-            let failed: Vec<_> = self.plan.failures.iter().map(weight).collect();
+            let failed = weights(self.plan);
             let avoid_until = self.now + AVOIDANCE;
             let bindings = &self.router.bindings;
             self.is_written &= bindings.fail(self.shared, key, &failed, avoid_until, self.now);
@@ -285,14 +292,17 @@ fn is_alike(failures: &[FailedAttempt]) -> bool {
         && failures.iter().all(|failed| !failed.is_learned)
 }
 
-/// How much a failure counts against the home of a session. A limit is no reason to leave for good.
-fn weight(failed: &FailedAttempt) -> (CredentialId, u8) {
-    let count = match failed.fault.class {
-        Class::RateLimit | Class::Overloaded => 0,
-        Class::Transient | Class::Unclear => 1,
-        _ => FAILURES_TO_MOVE,
-    };
-    (failed.credential, count)
+/// How much the failures of a request count against the home of its session. A limit is no reason to
+/// leave for good, and a home that cannot count tokens has the session's prompts cached all the same.
+fn weights(plan: &Plan) -> Vec<(CredentialId, u8)> {
+    let counts = plan.operation != Operation::CountTokens;
+    let failures = plan.failures.iter().filter(|_| counts);
+    let weights = failures.map(|failed| match failed.fault.class {
+        Class::RateLimit | Class::Overloaded => (failed.credential, 0),
+        Class::Transient | Class::Unclear => (failed.credential, 1),
+        _ => (failed.credential, FAILURES_TO_MOVE),
+    });
+    weights.collect()
 }
 
 /// Whether another credential could do better.

@@ -11,13 +11,13 @@ use std::time::Duration;
 use crate::api::Api;
 use crate::codec::{Reader, Writer};
 use crate::config::{CredentialId, Pool, PoolId};
-use crate::cooldown::{Fault, Subject};
+use crate::cooldown::Fault;
 use crate::hash::KeyHash;
 use crate::operation::Operation;
 use crate::outcome::Failover;
 use crate::response::Failure;
 use crate::signals::Class;
-use crate::target::{Target, canonical};
+use crate::target::{Subject, Target, canonical};
 use crate::time::Timestamp;
 
 const VERSION: u8 = 2;

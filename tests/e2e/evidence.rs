@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::relay::Relay;
 use crate::support::{
-    answers, ask, asked, body, chat, decision, ends, envoy, message, modes, pairs, post, say, send,
-    send_by, served, start, status_of,
+    attempts, body, chat, decision, envoy, failovers, message, modes, pairs, post, responses, send,
+    send_by, send_in, served, served_in, start, status_in,
 };
 
 /// A chat of a session with a model, with a fault in its header.
@@ -80,13 +80,13 @@ async fn an_overload_of_the_whole_provider_is_over_when_it_is_over() -> Result<(
             gateway.providers.fault(account, Fault::response("anthropic-overloaded"), None)?;
         }
         for _ in 0..3 {
-            let response = ask(&gateway, "1").await?;
+            let response = send_in(&gateway, "1").await?;
             assert_eq!(response.status, 529, "{mode:?}: {}", response.text());
             assert!(response.text().contains("Overloaded"), "in the provider's own words");
         }
         gateway.providers.clear_faults();
         for session in ["1", "2", "3"] {
-            say(&gateway, session).await?;
+            served_in(&gateway, session).await?;
         }
         gateway.stop().await?;
     }
@@ -98,11 +98,11 @@ async fn an_overload_of_the_whole_provider_is_over_when_it_is_over() -> Result<(
 async fn what_another_credential_serves_counts_against_the_one_that_failed() -> Result<()> {
     for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("anthropic-a", Fault::status(403), Some(1))?;
-        assert_eq!(say(&gateway, "1").await?.account, "anthropic-b", "{mode:?}");
-        let response = ask(&gateway, "2").await?;
+        assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-b", "{mode:?}");
+        let response = send_in(&gateway, "2").await?;
         let words = decision(&response)?;
         assert!(words.contains(" out=anthropic-a:denied:"), "{mode:?}: {words}");
-        assert_eq!(served(&response)?.account, "anthropic-b", "{mode:?}");
+        assert_eq!(served(&response)?.credential, "anthropic-b", "{mode:?}");
         let log = gateway.stop().await?.join("\n");
         let begins = "cooldown begins: pool=anthropic credential=anthropic-a class=denied \
                       scope=credential status=403";
@@ -118,24 +118,24 @@ async fn a_connection_that_the_provider_had_closed_costs_the_credential_nothing(
         let Some(gateway) = start(mode, 1, Ok).await? else {
             continue;
         };
-        assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
+        assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
         gateway.providers.fault("anthropic-a", Fault::Stale, Some(1))?;
-        let response = ask(&gateway, "1").await?;
+        let response = send_in(&gateway, "1").await?;
         let again = served(&response)?;
         assert_eq!(
-            (again.account.as_str(), again.outcome.as_str()),
+            (again.credential.as_str(), again.outcome.as_str()),
             ("anthropic-a", "hit"),
             "{mode:?}"
         );
         let words = decision(&response)?;
         assert!(words.contains(" then=anthropic-a(stale,"), "{mode:?}: {words}");
         assert_eq!(
-            asked(&gateway),
+            attempts(&gateway),
             pairs([("anthropic-a", 200), ("anthropic-a", 0), ("anthropic-a", 200)]),
             "{mode:?}"
         );
-        assert!(ends(&gateway).await?.is_empty(), "{mode:?}: no other credential was tried");
-        assert_eq!(say(&gateway, "2").await?.account, "anthropic-a", "{mode:?}");
+        assert!(failovers(&gateway).await?.is_empty(), "{mode:?}: no other credential was tried");
+        assert_eq!(served_in(&gateway, "2").await?.credential, "anthropic-a", "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -164,7 +164,7 @@ async fn after_a_silence_the_request_goes_where_the_filter_says() -> Result<()> 
             requests.spawn(async move { say_chat(&gateway, &session.to_string()).await });
         }
         for response in requests.join_all().await {
-            let account = served(&response?)?.account;
+            let account = served(&response?)?.credential;
             assert!(!accounts.contains(&account.as_str()), "{mode:?}");
         }
         std::sync::Arc::into_inner(gateway).context("still in use")?.stop().await?;
@@ -190,10 +190,10 @@ async fn a_port_that_was_closed_is_used_again_as_soon_as_it_is_open() -> Result<
     });
     let gateway = gateway.await?.context("every Envoy has this mode")?;
     let mut relay = relay.open(gateway.providers.address(simulated_providers::Vendor::Anthropic));
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     let closed = relay.close().await;
     for session in ["1", "2", "3", "4"] {
-        let response = ask(&gateway, session).await?;
+        let response = send_in(&gateway, session).await?;
         assert_eq!(response.status, 503, "{}", response.text());
         let text = response.text();
         assert!(text.contains("connection to the provider failed"), "{text}");
@@ -202,8 +202,8 @@ async fn a_port_that_was_closed_is_used_again_as_soon_as_it_is_open() -> Result<
     }
     relay = closed.open_again().await?;
     for session in ["1", "2", "3", "4"] {
-        let response = ask(&gateway, session).await?;
-        assert_eq!(served(&response)?.account, "anthropic-a", "{}", decision(&response)?);
+        let response = send_in(&gateway, session).await?;
+        assert_eq!(served(&response)?.credential, "anthropic-a", "{}", decision(&response)?);
     }
     gateway.stop().await?;
     drop(relay);
@@ -242,13 +242,17 @@ async fn a_cluster_without_a_host_is_named_to_the_client_and_left_by_the_next_re
             let Some(gateway) = start(mode, 2, edit).await? else {
                 continue;
             };
-            let response = ask(&gateway, "1").await?;
+            let response = send_in(&gateway, "1").await?;
             assert_eq!(response.status, 503, "{mode:?}");
             assert_eq!(response.json()?["error"]["type"], "api_error", "{mode:?}");
             let text = response.text();
             assert!(text.contains("the provider has no reachable address"), "{mode:?}: {text}");
             for session in ["1", "2"] {
-                assert_eq!(say(&gateway, session).await?.account, "anthropic-b", "{mode:?}");
+                assert_eq!(
+                    served_in(&gateway, session).await?.credential,
+                    "anthropic-b",
+                    "{mode:?}"
+                );
             }
             gateway.stop().await?;
         }
@@ -263,8 +267,8 @@ async fn a_limit_that_another_envoy_marks_as_final_is_followed_by_another_creden
     for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("openai-a", Fault::response("gateway-rate-limited"), Some(1))?;
         let response = send(&gateway, chat(100, false)?).await?;
-        assert_eq!(served(&response)?.account, "openai-b", "{mode:?}");
-        assert_eq!(asked(&gateway), pairs([("openai-a", 429), ("openai-b", 200)]), "{mode:?}");
+        assert_eq!(served(&response)?.credential, "openai-b", "{mode:?}");
+        assert_eq!(attempts(&gateway), pairs([("openai-a", 429), ("openai-b", 200)]), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -274,16 +278,20 @@ async fn a_limit_that_another_envoy_marks_as_final_is_followed_by_another_creden
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_session_that_its_home_refuses_moves() -> Result<()> {
     for (mode, gateway) in modes(Ok).await? {
-        assert_eq!(say(&gateway, "1").await?.account, "anthropic-a", "{mode:?}");
+        assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a", "{mode:?}");
         let refused = || -> Result<Request<Body>> {
             let request = post("/v1/messages").header("x-session-id", "1");
             let request = request.header(FAULT_HEADER, "account=anthropic-a; status=403");
             Ok(request.body(body(&message("hello")))?)
         };
-        assert_eq!(served(&send(&gateway, refused()?).await?)?.account, "anthropic-b", "{mode:?}");
+        assert_eq!(
+            served(&send(&gateway, refused()?).await?)?.credential,
+            "anthropic-b",
+            "{mode:?}"
+        );
         let next = served(&send(&gateway, refused()?).await?)?;
-        assert_eq!(next.account, "anthropic-b", "{mode:?}");
-        let count = asked(&gateway).iter().filter(|(_, status)| *status == 403).count();
+        assert_eq!(next.credential, "anthropic-b", "{mode:?}");
+        let count = attempts(&gateway).iter().filter(|(_, status)| *status == 403).count();
         assert_eq!(count, 1, "{mode:?}: its home is not asked again");
         gateway.stop().await?;
     }
@@ -299,8 +307,8 @@ async fn a_failure_that_comes_late_is_passed_on() -> Result<()> {
     for (mode, gateway) in modes(edit).await? {
         let late = Fault::Late(Duration::from_millis(300), Box::new(Fault::status(500)));
         gateway.providers.fault("anthropic-a", late, Some(1))?;
-        assert_eq!(status_of(&gateway, "1").await?, 500, "{mode:?}");
-        assert_eq!(asked(&gateway), pairs([("anthropic-a", 500)]), "{mode:?}");
+        assert_eq!(status_in(&gateway, "1").await?, 500, "{mode:?}");
+        assert_eq!(attempts(&gateway), pairs([("anthropic-a", 500)]), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -367,7 +375,7 @@ async fn a_last_limit_names_the_first_recovery_and_keeps_the_providers_words() -
             let fault = Fault::Response { name, wait: Some(wait) };
             gateway.providers.fault(account, fault, None)?;
         }
-        let response = ask(&gateway, "1").await?;
+        let response = send_in(&gateway, "1").await?;
         assert_eq!(response.status, 429, "{mode:?}");
         let seconds: u64 = response.header("retry-after").unwrap_or_default().parse()?;
         assert!((40..=50).contains(&seconds), "{mode:?}: {seconds}");
@@ -450,7 +458,7 @@ async fn a_credential_that_needs_a_second_failure_is_not_blocked_by_the_requests
         for session in ["2", "3"] {
             say_chat(&gateway, session).await?;
         }
-        let counted = answers(&gateway).await?;
+        let counted = responses(&gateway).await?;
         assert!(counted.contains(&("transient".to_owned(), 20)), "{mode:?}: {counted:?}");
         gateway.stop().await?;
     }

@@ -1,4 +1,4 @@
-//! Stories on a real Envoy: the shipped configurations, the module, and the simulated providers
+//! The e2e tests on a real Envoy: the shipped configurations, the module, and simulated providers
 //! behind it.
 //!
 //! They assert what the client and the upstream see. `cargo xtask test` builds the module and runs

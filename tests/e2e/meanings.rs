@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use simulated_providers::{Fault, Vendor};
 
 use crate::support::{
-    asked, body, chat, decision, ends, envoy, message, modes, pairs, post, retries_held_responses,
-    say, send, served, shipped, start, word,
+    attempts, body, chat, decision, envoy, failovers, message, modes, pairs, post,
+    retries_held_responses, send, served, served_in, shipped, start, word,
 };
 
 /// A request for a stream, one for each API.
@@ -49,10 +49,10 @@ async fn a_stream_that_is_an_error_after_its_200_is_followed_by_another() -> Res
         .enumerate()
         {
             let (session, case) = (number.to_string(), format!("{mode:?} {fault:?}"));
-            let home = served(&send(&gateway, stream_of(vendor, &session)?).await?)?.account;
+            let home = served(&send(&gateway, stream_of(vendor, &session)?).await?)?.credential;
             gateway.providers.fault(&home, fault, Some(1))?;
             let response = send(&gateway, stream_of(vendor, &session)?).await?;
-            let account = served(&response)?.account;
+            let account = served(&response)?.credential;
             if retries_held_responses()? {
                 assert_ne!(account, home, "{case}: {}", response.text());
                 let text = response.text();
@@ -74,10 +74,10 @@ async fn an_error_after_content_passes_and_nothing_is_asked_for_again() -> Resul
         let fault = Fault::response("anthropic-overloaded-after-content");
         gateway.providers.fault("anthropic-a", fault, Some(1))?;
         let response = send(&gateway, stream_of(Vendor::Anthropic, "1")?).await?;
-        assert_eq!(served(&response)?.account, "anthropic-a", "{mode:?}");
+        assert_eq!(served(&response)?.credential, "anthropic-a", "{mode:?}");
         assert!(response.text().contains("overloaded_error"), "{mode:?}: {}", response.text());
-        assert_eq!(asked(&gateway), pairs([("anthropic-a", 200)]), "{mode:?}");
-        assert!(ends(&gateway).await?.is_empty(), "{mode:?}");
+        assert_eq!(attempts(&gateway), pairs([("anthropic-a", 200)]), "{mode:?}");
+        assert!(failovers(&gateway).await?.is_empty(), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
@@ -110,7 +110,7 @@ async fn a_held_stream_is_not_changed_by_a_byte() -> Result<()> {
     for (mode, gateway) in modes(Ok).await? {
         for vendor in Vendor::ALL {
             let through = send(&gateway, stream_of(vendor, "1")?).await?;
-            let account = served(&through)?.account;
+            let account = served(&through)?.credential;
             let accounts = gateway.providers.accounts().iter();
             let key = accounts.clone().find(|it| it.name == account).unwrap().key.clone();
             let mut request = stream_of(vendor, "1")?;
@@ -229,7 +229,7 @@ async fn waits_are_read_where_each_provider_writes_them() -> Result<()> {
         let out = word(decision(&response)?, "out=").unwrap_or_default();
         let told = close(&out, account, expected);
         assert!(told, "{name}: {out}");
-        assert_ne!(served(&response)?.account, account, "{name}");
+        assert_ne!(served(&response)?.credential, account, "{name}");
         gateway.stop().await?;
     }
     Ok(())
@@ -299,7 +299,7 @@ async fn the_weekly_limit_of_one_model_leaves_the_others_to_claude_code() -> Res
         let request = post("/v1/messages").header("x-claude-code-session-id", "0f6c5a0e");
         send(&gateway, request.body(body(&value))?).await
     };
-    let home = served(&ask("claude-opus-4-5").await?)?.account;
+    let home = served(&ask("claude-opus-4-5").await?)?.credential;
     let limit = Fault::response("anthropic-weekly-opus-limit");
     gateway.providers.fault_of_model(&home, "opus", limit, None)?;
     for _ in 0..2 {
@@ -308,12 +308,12 @@ async fn the_weekly_limit_of_one_model_leaves_the_others_to_claude_code() -> Res
             assert!(!retries_held_responses()?, "{}", response.text());
             continue;
         }
-        assert_ne!(served(&response)?.account, home);
+        assert_ne!(served(&response)?.credential, home);
     }
     let response = ask("claude-haiku-4-5").await?;
-    assert_eq!(served(&response)?.account, home, "{}", decision(&response)?);
-    assert_ne!(served(&ask("claude-opus-4-5").await?)?.account, home);
-    let limits = asked(&gateway).into_iter().filter(|(_, status)| *status == 429).count();
+    assert_eq!(served(&response)?.credential, home, "{}", decision(&response)?);
+    assert_ne!(served(&ask("claude-opus-4-5").await?)?.credential, home);
+    let limits = attempts(&gateway).into_iter().filter(|(_, status)| *status == 429).count();
     assert_eq!(limits, 1, "it is asked for this model once");
     gateway.stop().await?;
     Ok(())
@@ -352,7 +352,7 @@ async fn a_body_of_24_megabytes_arrives_as_it_was_sent() -> Result<()> {
     };
     for (mode, gateway) in modes(Ok).await? {
         let through = send(&gateway, request()?).await?;
-        let account = served(&through)?.account;
+        let account = served(&through)?.credential;
         let accounts = gateway.providers.accounts().iter();
         let key = accounts.clone().find(|it| it.name == account).unwrap().key.clone();
         let mut direct = request()?;
@@ -373,7 +373,7 @@ async fn a_body_of_24_megabytes_arrives_as_it_was_sent() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn streams_that_are_cut_again_and_again_move_their_session() -> Result<()> {
     let gateway = start(Mode::Keys, 1, Ok).await?.context("every Envoy has this mode")?;
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     gateway.providers.fault("anthropic-a", Fault::CutAfter(5), None)?;
     let mut moved = false;
     for _ in 0..6 {

@@ -19,7 +19,7 @@ pub(crate) const MAX_SIZE: u64 = 800 * 1024;
 pub(crate) fn check(path: &Path) -> Result<()> {
     let module = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let problems = problems(&module)
-        .with_context(|| format!("{} is no WebAssembly module", path.display()))?;
+        .with_context(|| format!("{} is not a WebAssembly module", path.display()))?;
     ensure!(
         problems.is_empty(),
         "{} cannot be shipped:\n  {}",

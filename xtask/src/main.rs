@@ -1,4 +1,4 @@
-//! `cargo xtask`: builds, runs, shows and tests the filter.
+//! `cargo xtask`: builds, checks and tests the filter, and forwards to the programs of `crates/`.
 
 mod compose;
 mod dist;

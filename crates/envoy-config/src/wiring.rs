@@ -12,6 +12,19 @@ use envoy_harness::Mode;
 /// Request headers in which clients send keys.
 const CLIENT_KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
 
+/// Request headers in which clients name an account or another site. They contradict the key of the
+/// credential: providers refuse such requests.
+const CLIENT_ACCOUNT_HEADERS: [&str; 8] = [
+    "openai-organization",
+    "openai-project",
+    "chatgpt-account-id",
+    "x-goog-user-project",
+    "anthropic-workspace-id",
+    "cookie",
+    "proxy-authorization",
+    "origin",
+];
+
 /// How much of a connection Envoy buffers at least: sessions get long.
 const MIN_CONNECTION_BUFFER: usize = 16 << 20;
 
@@ -141,8 +154,8 @@ fn name_routing(configuration: &mut Map<String, Value>, config: &Config, mode: M
     }
 }
 
-/// The routing header does not go upstream, and neither do keys of clients, except to replicas,
-/// which may check them.
+/// The routing header does not go upstream, and neither do keys and accounts of clients, except to
+/// replicas, which may check them.
 fn removed_headers(config: &Config, pools: &[Pool], mode: Mode) -> Vec<String> {
     let mut headers = vec![config.routing.header.clone()];
     if mode != Mode::Replicas {
@@ -150,7 +163,8 @@ fn removed_headers(config: &Config, pools: &[Pool], mode: Mode) -> Vec<String> {
             .iter()
             .filter_map(|pool| pool.key_header.as_ref())
             .map(|header| header.0.as_str());
-        for header in CLIENT_KEY_HEADERS.into_iter().chain(of_pools) {
+        let of_clients = CLIENT_KEY_HEADERS.into_iter().chain(CLIENT_ACCOUNT_HEADERS);
+        for header in of_clients.chain(of_pools) {
             push_new(&mut headers, header);
         }
     }
