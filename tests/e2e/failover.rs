@@ -6,58 +6,16 @@
 use std::net::TcpListener;
 
 use anyhow::{Context, Result};
-use envoy_harness::client::{self, Body, Connection, Protocol, Response, WebSocket};
-use envoy_harness::gateway::Gateway;
+use envoy_harness::client::{self, Connection, Protocol, Response, WebSocket};
 use envoy_harness::{Fixture, Mode};
-use hyper::Request;
 use serde_json::{Value, json};
 use simulated_providers::Fault;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    body, decision, envoy, failovers, message, pairs, post, responses, send, send_in, served,
-    served_in, status_in,
+    attempts, body, chat, decision, envoy, failovers, message, modes, pairs, post, responses, send,
+    send_by, send_in, served, served_in, start, status_in,
 };
-
-const WORKERS: u32 = 2;
-
-/// The modes with a hosted provider and failover within a request, as far as this Envoy has them.
-async fn modes(edit: impl Fn(Fixture) -> Result<Fixture>) -> Result<Vec<(Mode, Gateway)>> {
-    let mut gateways = Vec::new();
-    for mode in [Mode::Clusters, Mode::Keys] {
-        gateways.extend(start(mode, &edit).await?.map(|gateway| (mode, gateway)));
-    }
-    Ok(gateways)
-}
-
-/// One of them, if this Envoy has it. Credentials are chosen in the order of their ids, so that a
-/// test can name them.
-async fn start(
-    mode: Mode,
-    edit: impl FnOnce(Fixture) -> Result<Fixture>,
-) -> Result<Option<Gateway>> {
-    let envoy = envoy()?;
-    if !mode.runs_on(envoy.version) {
-        return Ok(None);
-    }
-    let gateway = Gateway::start_in(&envoy, mode, WORKERS, |fixture| {
-        edit(fixture)?.edit_filter(|filter| filter["routing"]["strategy"] = json!("fill-first"))
-    });
-    Ok(Some(gateway.await?))
-}
-
-/// A chat request in a new session, with a body of about this many bytes.
-fn chat(bytes: usize, stream: bool) -> Result<Request<Body>> {
-    let text = "x".repeat(bytes);
-    let value = json!({"model": "gpt-5.4", "stream": stream, "messages": [{"role": "user", "content": text}]});
-    Ok(post("/v1/chat/completions").body(body(&value))?)
-}
-
-/// The attempts: the credential of each, and its status.
-fn attempts(gateway: &Gateway) -> Vec<(String, u16)> {
-    let records = gateway.providers.requests().into_iter();
-    records.map(|record| (record.account.unwrap_or_default(), record.status.unwrap_or(0))).collect()
-}
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
@@ -66,8 +24,7 @@ async fn a_request_of_any_size_survives_a_limit_streamed_or_not() -> Result<()> 
         for (mode, gateway) in modes(Ok).await? {
             gateway.providers.fault("openai-a", Fault::rate_limit(60), Some(1))?;
             let protocol = if stream { Protocol::Http2 } else { Protocol::Http1 };
-            let response =
-                client::send(gateway.envoy.address(), protocol, chat(bytes, stream)?).await?;
+            let response = send_by(&gateway, protocol, chat(bytes, stream)?).await?;
             assert_eq!(served(&response)?.credential, "openai-b", "{mode:?} {bytes} {stream}");
             assert_eq!(
                 attempts(&gateway),
@@ -82,7 +39,8 @@ async fn a_request_of_any_size_survives_a_limit_streamed_or_not() -> Result<()> 
                 gateway.providers.requests().iter().all(|record| record.body_length >= bytes),
                 "{mode:?} {bytes}"
             );
-            assert!(decision(&response)?.ends_with(" then=openai-b"), "{}", decision(&response)?);
+            let then = " then=openai-b(429,rate_limit,60s)";
+            assert!(decision(&response)?.ends_with(then), "{}", decision(&response)?);
             assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]));
             assert_eq!(responses(&gateway).await?, pairs([("rate_limit", 1), ("success", 1)]));
             gateway.stop().await?;
@@ -108,13 +66,6 @@ async fn what_fails_without_an_answer_is_asked_elsewhere() -> Result<()> {
                 "{mode:?} {fault:?}"
             );
             assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]));
-            for session in 2..8 {
-                assert_ne!(
-                    served_in(&gateway, &session.to_string()).await?.credential,
-                    "anthropic-a",
-                    "it is in a cooldown"
-                );
-            }
             gateway.stop().await?;
         }
     }
@@ -137,7 +88,7 @@ fn set_idle_timeout(document: &mut Value, timeout: &str) {
 async fn a_connection_that_is_refused_is_tried_elsewhere() -> Result<()> {
     // A port is free again once its listener is closed.
     let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let gateway = start(Mode::Clusters, |fixture| {
+    let gateway = start(Mode::Clusters, 2, |fixture| {
         Ok(fixture.edit(|document| {
             let clusters = document["static_resources"]["clusters"].as_array_mut().unwrap();
             let first = clusters.iter_mut().find(|cluster| cluster["name"] == "anthropic_a").unwrap();
@@ -227,7 +178,7 @@ async fn an_error_of_the_credential_is_retried_on_the_next() -> Result<()> {
         (403, "denied"),
         (408, "transient"),
         (503, "transient"),
-        (529, "transient"),
+        (529, "overloaded"),
     ] {
         for (mode, gateway) in modes(Ok).await? {
             gateway.providers.fault(
@@ -254,23 +205,24 @@ async fn an_error_of_the_credential_is_retried_on_the_next() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Result<()> {
     for (mode, gateway) in modes(Ok).await? {
-        gateway.providers.fault("anthropic-a", Fault::UnsupportedModel, Some(1))?;
-        // Before 1.37 Envoy crashes on a retry of a response that was held until its body was
-        // there.
+        let missing = Fault::response("anthropic-model-missing");
+        gateway.providers.fault("anthropic-a", missing, Some(1))?;
+        // Before 1.37 Envoy crashes if it is asked to retry an answer that was held until its body
+        // was there.
         if envoy()?.version >= "1.37.0".parse()? {
             assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-b", "{mode:?}");
             assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]));
         } else {
-            assert_eq!(status_in(&gateway, "1").await?, 400, "{mode:?}");
+            assert_eq!(status_in(&gateway, "1").await?, 404, "{mode:?}");
             assert_eq!(
                 served_in(&gateway, "1").await?.credential,
                 "anthropic-b",
-                "{mode:?}: but the filter learns from it"
+                "{mode:?}: but it is known"
             );
         }
         assert_eq!(
             responses(&gateway).await?,
-            pairs([("not_supported", 1), ("success", 1)]),
+            pairs([("not_found", 1), ("success", 1)]),
             "{mode:?}"
         );
         gateway.stop().await?;
@@ -416,7 +368,7 @@ fn with_small_buffers(fixture: Fixture) -> Result<Fixture> {
 async fn every_attempt_carries_one_key_the_right_one_and_nothing_of_ours() -> Result<()> {
     for (mode, gateway) in modes(Ok).await? {
         gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
-        gateway.providers.fault("anthropic-b", Fault::Drop, Some(1))?;
+        gateway.providers.fault("anthropic-b", Fault::status(503), Some(1))?;
         let request = post("/v1/messages")
             .header("x-session-id", "1")
             .header("x-api-key", "a key of the client")
@@ -457,7 +409,10 @@ async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
         let keys: Vec<_> =
             gateway.providers.accounts().iter().map(|account| account.key.clone()).collect();
         let log = gateway.stop().await?.join("\n");
-        assert!(log.contains(" then=anthropic-b failover=served"), "{mode:?}: {log}");
+        assert!(
+            log.contains(" then=anthropic-b(429,rate_limit,60s) failover=served"),
+            "{mode:?}: {log}"
+        );
         for key in keys {
             assert!(!log.contains(&key), "{mode:?}: {key} in the log");
             assert!(!dump.contains(&key), "{mode:?}: {key} in the configuration dump");
@@ -469,7 +424,7 @@ async fn no_key_reaches_a_log_or_a_dump() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn keys_of_an_injector_in_front_are_used_for_each_attempt() -> Result<()> {
-    let gateway = start(Mode::Keys, |fixture| {
+    let gateway = start(Mode::Keys, 2, |fixture| {
         let fixture = fixture.edit_filter(|filter| {
             for credential in filter["pools"][0]["credentials"].as_array_mut().unwrap() {
                 let source = format!("x-key-of-{}", credential["id"].as_str().unwrap());

@@ -9,13 +9,17 @@
 mod affinity;
 mod configuration;
 mod cooldowns;
+mod evidence;
 mod failover;
 mod homes;
 mod load;
+mod meanings;
 mod memory;
 mod modes;
+mod oracle;
 mod reading;
 mod recognition;
+mod relay;
 mod replicas;
 mod secrets;
 mod support;

@@ -38,6 +38,7 @@ enum Held {
 /// found.
 async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Option<String>> {
     let gateway = shipped().await?;
+    let mut text = Bytes::from(sent.to_string());
     let (sender, streamed) = body_in_parts();
     let (parts, ()) = request.into_parts();
     let request = Request::from_parts(parts, streamed);
@@ -45,6 +46,7 @@ async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Opt
     let response = tokio::spawn(async move { connection.send(request).await });
     match held {
         Held::No => {
+            sender.send(text.split_to(20)).await?;
             wait_until("the headers at the upstream", async || {
                 Ok(has_arrived(&gateway).then_some(()))
             })
@@ -60,7 +62,7 @@ async fn source_of(request: Request<()>, sent: &Value, held: Held) -> Result<Opt
             assert!(!has_arrived(&gateway), "the headers went on without the body");
         }
     }
-    sender.send(Bytes::from(sent.to_string())).await?;
+    sender.send(text).await?;
     drop(sender);
     let source = served(&response.await??)?.source;
     gateway.stop().await?;

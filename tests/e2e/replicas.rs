@@ -46,13 +46,13 @@ async fn every_session_keeps_its_replica_and_new_ones_spread() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn another_replica_serves_the_request_if_one_fails() -> Result<()> {
-    for fault in
-        [Fault::Drop, Fault::Status { status: 503, retry_after: None }, Fault::rate_limit(60)]
-    {
+async fn a_replica_that_fails_is_followed_by_another_within_the_request() -> Result<()> {
+    for fault in [Fault::Drop, Fault::status(503), Fault::rate_limit(60)] {
         let gateway = replicas().await?;
         assert_eq!(chat(&gateway, "1").await?.credential, "replica-a");
-        gateway.providers.fault("replica-a", fault.clone(), Some(1))?;
+        // The first drop looks like a kept connection that the replica had closed.
+        let times = if fault == Fault::Drop { 2 } else { 1 };
+        gateway.providers.fault("replica-a", fault.clone(), Some(times))?;
         let substitute = chat(&gateway, "1").await?;
         assert_ne!(substitute.credential, "replica-a", "{fault:?}");
         assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]), "{fault:?}");

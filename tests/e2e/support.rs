@@ -3,8 +3,10 @@
 use anyhow::{Context, Result};
 use envoy_harness::client::{self, Body, Protocol, Response};
 use envoy_harness::gateway::Gateway;
-use envoy_harness::{Envoy, Fixture};
+use envoy_harness::{Envoy, Fixture, Mode};
 use serde_json::{Value, json};
+
+use crate::oracle;
 
 /// How a request was served: by which credential, and the words of the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,51 @@ pub(crate) async fn shipped() -> Result<Gateway> {
     gateway(1, |_| {}).await
 }
 
+/// Every shipped mode that switches within a request and runs here, with the configuration edited.
+pub(crate) async fn modes(
+    edit: impl Fn(Fixture) -> Result<Fixture>,
+) -> Result<Vec<(Mode, Gateway)>> {
+    let mut gateways = Vec::new();
+    for mode in [Mode::Clusters, Mode::Keys] {
+        gateways.extend(start(mode, 2, &edit).await?.map(|gateway| (mode, gateway)));
+    }
+    Ok(gateways)
+}
+
+/// A mode with this many workers, if it runs here. Credentials are tried by id, so that a test can
+/// name them.
+pub(crate) async fn start(
+    mode: Mode,
+    workers: u32,
+    edit: impl FnOnce(Fixture) -> Result<Fixture>,
+) -> Result<Option<Gateway>> {
+    let envoy = envoy()?;
+    if !mode.runs_on(envoy.version) {
+        return Ok(None);
+    }
+    let by_id = |filter: &mut Value| filter["routing"]["strategy"] = json!("fill-first");
+    let edit = |fixture| edit(fixture)?.edit_filter(by_id);
+    Ok(Some(Gateway::start_in(&envoy, mode, workers, edit).await?))
+}
+
+/// A chat request in a new session, with a body of about this many bytes.
+pub(crate) fn chat(bytes: usize, stream: bool) -> Result<hyper::Request<Body>> {
+    let text = "x".repeat(bytes);
+    let value = json!({"model": "gpt-5.4", "stream": stream, "messages": [{"role": "user", "content": text}]});
+    Ok(post("/v1/chat/completions").body(body(&value))?)
+}
+
+/// The accounts that requests came to, in order, and what became of them; 0 without a response.
+pub(crate) fn attempts(gateway: &Gateway) -> Vec<(String, u16)> {
+    let records = gateway.providers.requests().into_iter();
+    records.map(|record| (record.account.unwrap_or_default(), record.status.unwrap_or(0))).collect()
+}
+
+/// Whether the Envoy at hand can retry a response that was held until its body was there.
+pub(crate) fn retries_held_responses() -> Result<bool> {
+    Ok(envoy()?.version >= "1.37.0".parse()?)
+}
+
 pub(crate) async fn gateway_with(edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Gateway> {
     Gateway::start(&envoy()?, 1, edit).await
 }
@@ -45,8 +92,21 @@ pub(crate) fn body(value: &Value) -> Body {
     client::whole(value.to_string())
 }
 
+/// Sends a request, and lets the [`oracle`](crate::oracle) compare what became of it.
 pub(crate) async fn send(gateway: &Gateway, request: hyper::Request<Body>) -> Result<Response> {
-    client::send(gateway.envoy.address(), Protocol::Http1, request).await
+    send_by(gateway, Protocol::Http1, request).await
+}
+
+/// As [`send`], by this protocol.
+pub(crate) async fn send_by(
+    gateway: &Gateway,
+    protocol: Protocol,
+    mut request: hyper::Request<Body>,
+) -> Result<Response> {
+    let tag = oracle::tag(&mut request);
+    let response = client::send(gateway.envoy.address(), protocol, request).await?;
+    oracle::check(gateway, &tag, &response);
+    Ok(response)
 }
 
 /// Sends a message in the session that `X-Session-ID` names.
