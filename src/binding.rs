@@ -264,7 +264,7 @@ impl Bindings {
     }
 
     /// Records that a credential cut off a stream of a session. A stream begins with a success, so
-    /// cuts do not add up as failures do: the second within [`CUTS_TOGETHER`] is a reason to move.
+    /// cuts do not add up as failures do: the second within `CUTS_TOGETHER` is a reason to move.
     pub fn cut(
         &self,
         shared: &impl SharedData,
