@@ -25,11 +25,11 @@ use crate::time::Timestamp;
 /// it. A refusal counts for both.
 pub const FAILURES_TO_MOVE: u8 = 2;
 
-/// Two streams that the home cuts off within this time are no accident.
-const CUTS_TOGETHER: Duration = Duration::from_mins(10);
-
 /// How far two clocks may disagree.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
+
+/// Two streams that the home cuts off within this time are no accident.
+const CUTS_TOGETHER: Duration = Duration::from_mins(10);
 
 /// Sentinel: no substitute.
 const NO_SUBSTITUTE: CredentialId = CredentialId(0);

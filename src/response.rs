@@ -10,8 +10,8 @@ pub enum Response<'a> {
     Received {
         status: u16,
         headers: &'a Headers,
-        /// The beginning of the body, readable, where [`crate::router::Router::reads_body_of`] says
-        /// that it counts; else empty.
+        /// The beginning of the body, readable, where `Router::reads_body_of` says that it counts;
+        /// else empty.
         body: &'a [u8],
     },
     /// The upstream accepted the request and then sent an error in place of content: as an event of

@@ -2,7 +2,6 @@
 
 use crate::api::{Api, model_in_path};
 use crate::config::{Config, Match, Pool, Profile};
-use crate::cooldown::Subject;
 use crate::json::Value;
 use crate::operation::Operation;
 use crate::request::{Headers, Request};
@@ -66,6 +65,14 @@ impl<'c> Target<'c> {
             model,
         }
     }
+}
+
+/// What a cooldown may cover: the model and the operation of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The model without a suffix in parentheses; empty if it is not known.
+    pub model: &'a str,
+    pub operation: Operation,
 }
 
 impl Target<'_> {

@@ -66,7 +66,7 @@ fn a_limited_credential_takes_no_session_until_it_recovers() {
 
 #[test]
 fn a_limit_of_one_model_blocks_no_other() {
-    let world = World::new(json!({}));
+    let world = World::new(json!({"routing": {"strategy": "fill-first"}}));
     assert_eq!(world.meets("1", 429, &[("retry-after", "30")], ""), "rate_limit");
     assert_eq!(world.out_for("other"), "");
     assert_eq!(world.out_for("m(high)"), "a:rate_limit:30s", "a suffix is no other model");

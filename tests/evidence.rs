@@ -174,7 +174,7 @@ fn a_suspicion_counts_when_another_credential_has_served_the_same_request() {
         (Fate::Failed(Failure::Reset), "a:transient:1s"),
         (Fate::Failed(Failure::Timeout), "a:transient:1s"),
         (Fate::Failed(Failure::Tls), "a:transient:1s"),
-        (Fate::Failed(Failure::NoHost), "a:transient:1s"),
+        (Fate::Failed(Failure::NoHost), "a:transient:15s"),
         (OVERLOADED_EVENT, "a:overloaded:1s"),
     ] {
         let world = world(json!({}));
@@ -503,16 +503,20 @@ fn what_fails_below_credentials_that_share_an_endpoint_blames_none_of_them() {
         }
         assert_eq!(world.goes("1", &[]), "a", "{failure:?}: it is back at once");
     }
-    // A failure of the credential itself counts as ever.
-    let world = world(json!({"credentials": keys()}));
-    assert_eq!(world.goes("1", &[("a", Fate::Status(401))]), "a b");
-    assert_eq!(world.out(), "a:denied:60s");
+    // A failure of the credential itself counts as ever, and so does silence at one of them.
+    for (fate, expected) in
+        [(Fate::Status(401), "a:denied:60s"), (Fate::Failed(Failure::Timeout), "a:transient:1s")]
+    {
+        let world = world(json!({"credentials": keys()}));
+        assert_eq!(world.goes("1", &[("a", fate)]), "a b");
+        assert_eq!(world.out(), expected);
+    }
 }
 
 #[test]
 fn a_cluster_without_a_host_adds_up_whatever_the_session() {
     let mut world = alone();
-    for seconds in [1, 2, 4, 8] {
+    for seconds in [15, 30, 60, 60] {
         world.goes("1", &[("a", Fate::Failed(Failure::NoHost))]);
         assert_eq!(world.out(), format!("a:transient:{seconds}s"));
         world.now += Duration::from_secs(seconds);

@@ -218,7 +218,7 @@ fn who_comes_last_hears_the_first_recovery() {
     let alone = World::new(json!({"credentials": [{"id": "a", "cluster": "a"}]}));
     let mut plan = alone.plan("1");
     alone.attempt(&mut plan);
-    alone.limit(&mut plan, "700");
+    alone.limit(&mut plan, "86400");
     assert_eq!(
         alone.router.earlier_recovery(&plan, &alone.shared, alone.now),
         None,

@@ -21,7 +21,7 @@ use fields::Fields;
 pub use fields::{Problem, Problems};
 pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;
-pub use session::{ScopePart, ScopeSource, SessionConfig};
+pub use session::SessionConfig;
 
 use crate::body::{Body, PathId, Paths};
 use crate::signals::{Class, Rule};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Profile;
 use super::fields::{Fields, Problems};
 use crate::body::Paths;
-use crate::session::{Rules, Source, SourceLocation, Sources};
+use crate::session::{Rules, ScopePart, ScopeSource, Source, SourceLocation, Sources};
 
 /// The deepest path that may be asked for.
 const DEEPEST_PATH: usize = 16;
@@ -29,23 +29,6 @@ pub struct SessionConfig {
     pub scope: Vec<ScopePart>,
     /// Whether sessions have no substitute, in pools that do not say otherwise.
     pub strict: bool,
-}
-
-/// Something that tells tenants apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScopePart {
-    pub source: ScopeSource,
-    /// Whether a request without it is refused.
-    pub required: bool,
-}
-
-/// Where a part of the scope is found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScopeSource {
-    /// All values of a request header.
-    Header(String),
-    /// An attribute of Envoy, as the path to it: `["connection", "uri_san_peer_certificate"]`.
-    Property(Vec<String>),
 }
 
 impl SessionConfig {

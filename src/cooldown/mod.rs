@@ -30,8 +30,10 @@ pub use reference::{
 use crate::config::{CooldownConfig, Credential};
 use crate::hash::{KeyHash, Seed};
 use crate::operation::Operation;
+use crate::response::Failure;
 use crate::shared::{self, SharedData, Updated};
 use crate::signals::{Class, Scope, families};
+use crate::target::Subject;
 use crate::time::Timestamp;
 
 /// The first and shortest cooldown, which is also the time between probes of a guess.
@@ -40,6 +42,10 @@ pub const FIRST: Duration = Duration::from_secs(1);
 /// The first cooldown of a key that is refused, or of a model that is missing, where only prose or a
 /// status says so.
 const FIRST_OF_REFUSALS: Duration = Duration::from_mins(1);
+
+/// The first cooldown of a cluster in which Envoy finds no host. Each try costs a client an error,
+/// because Envoy cannot fail over from it, and hosts take seconds to come back.
+const FIRST_WITHOUT_A_HOST: Duration = Duration::from_secs(15);
 
 /// A rate limit without an announced end, so soon after the credential has served another request,
 /// means too many requests at once: it never doubles.
@@ -51,14 +57,6 @@ const SERVED_EXACTNESS: Duration = Duration::from_secs(1);
 /// A cooldown that seems to have begun this much later than now is from before the clock was set
 /// back, and does not count.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
-
-/// What a cooldown may cover: the model and the operation of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// The model without a suffix in parentheses; empty if it is not known.
-    pub model: &'a str,
-    pub operation: Operation,
-}
 
 /// What a failure rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -414,6 +412,7 @@ impl Cooldowns<'_> {
                 return Some(self.config.not_found);
             }
             Grounds::SecondOpinion if is_refusal => FIRST_OF_REFUSALS,
+            _ if fault.code == Failure::NoHost.as_str() => FIRST_WITHOUT_A_HOST,
             _ => FIRST,
         };
         let doubled = first.saturating_mul(2_u32.saturating_pow(u32::from(level)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Plan, Router};
-use crate::availability::{Candidates, Unready};
+use crate::availability::{Unready, takes_new_sessions};
 use crate::config::{Credential, Pool, Profile};
 use crate::cooldown::{Block, FIRST};
 use crate::reply::{self, LocalReply};
@@ -137,9 +137,14 @@ impl Router {
         let current = pool.credential(plan.current?)?;
         let block = self.cooldowns().block(shared, current, plan.subject(), now)?;
         let last = block.until()?.since(now);
-        let candidates =
-            Candidates::of(pool, |it| self.cooldowns().block(shared, it, plan.subject(), now));
-        let first = candidates.announced()?.since(now);
+        let others = pool.credentials.iter().filter(|it| takes_new_sessions(it));
+        let first = others
+            .filter(|other| other.fingerprint != current.fingerprint)
+            .map(|other| match self.cooldowns().block(shared, other, plan.subject(), now) {
+                Some(Block::RateLimited { until, .. }) => Some(until.since(now)),
+                _ => None,
+            })
+            .min()??;
         (first * 2 < last && first + GOOD_DEAL_SOONER <= last).then_some(first)
     }
 

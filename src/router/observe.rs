@@ -179,9 +179,11 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         if is_proof {
             self.learn(credential, &fault, Grounds::Proof);
         }
+        // Every provider closes connections that are kept for long. What breaks below several
+        // credentials is none of theirs; silence may be.
         let is_innocent = match response {
-            // Every provider closes connections that are kept for long.
             Response::Failed(Failure::Stale) => true,
+            Response::Failed(Failure::Timeout) => false,
             Response::Failed(_) => self.pool.shares_endpoint(credential),
             _ => false,
         };

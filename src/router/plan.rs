@@ -11,13 +11,13 @@ use std::time::Duration;
 use crate::api::Api;
 use crate::codec::{Reader, Writer};
 use crate::config::{CredentialId, Pool, PoolId};
-use crate::cooldown::{Fault, Subject};
+use crate::cooldown::Fault;
 use crate::hash::KeyHash;
 use crate::operation::Operation;
 use crate::outcome::Failover;
 use crate::response::Failure;
 use crate::signals::Class;
-use crate::target::{Target, canonical};
+use crate::target::{Subject, Target, canonical};
 use crate::time::Timestamp;
 
 const VERSION: u8 = 2;
@@ -90,9 +90,16 @@ impl Plan {
         match self.result {
             Some(AttemptResult::Failed) if self.next.is_some() => Some(Failover::Abandoned),
             Some(AttemptResult::Failed) => Some(Failover::Exhausted),
-            Some(AttemptResult::Served) if !self.failures.is_empty() => Some(Failover::Served),
+            Some(AttemptResult::Served) if self.has_moved() => Some(Failover::Served),
             _ => None,
         }
+    }
+
+    /// Whether more than one credential was tried. Failures alone do not show it: what lies below
+    /// the credentials is the failure of none.
+    fn has_moved(&self) -> bool {
+        let attempts = self.attempts.saturating_sub(u8::from(self.is_repeated));
+        attempts > 1 || !self.failures.is_empty()
     }
 
     /// Whether the current attempt has not ended, as far as is known.
@@ -284,6 +291,21 @@ mod tests {
         for plan in [plan(), nothing, Plan { model: String::new(), ..plan() }] {
             assert_eq!(Plan::decode(&plan.encode()), Some(plan));
         }
+    }
+
+    #[test]
+    fn another_attempt_on_the_same_credential_is_no_failover() {
+        let served = Plan { result: Some(AttemptResult::Served), failures: vec![], ..plan() };
+        for (attempts, is_repeated, expected) in [
+            (1, false, None),
+            (2, true, None),
+            (2, false, Some(Failover::Served)),
+            (3, true, Some(Failover::Served)),
+        ] {
+            assert_eq!(Plan { attempts, is_repeated, ..served.clone() }.end(), expected);
+        }
+        let failed = Plan { attempts: 1, failures: vec![failure(1)], is_repeated: false, ..served };
+        assert_eq!(failed.end(), Some(Failover::Served), "the first cluster had no host");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::fmt;
 
 pub use message_hash::hash as message_hash;
 pub use source::{Rules, Source, SourceLocation};
-pub use tenant::{lacks_required, tenant_scope};
+pub use tenant::{ScopePart, ScopeSource, lacks_required, tenant_scope};
 
 use crate::api::Api;
 use crate::body::{Body, Paths};

@@ -1,8 +1,24 @@
 //! What keeps the sessions of different tenants apart.
 
-use crate::config::{ScopePart, ScopeSource};
 use crate::hash::{KeyHash, Seed};
 use crate::request::Request;
+
+/// Something that distinguishes tenants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopePart {
+    pub source: ScopeSource,
+    /// Whether a request without it is refused.
+    pub required: bool,
+}
+
+/// Where a part of the scope is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopeSource {
+    /// All values of a request header.
+    Header(String),
+    /// An attribute of Envoy, as the path to it: `["connection", "uri_san_peer_certificate"]`.
+    Property(Vec<String>),
+}
 
 /// The hash of what the operator says distinguishes tenants; `None` if the configuration names
 /// nothing. It is the same on every Envoy, for the strategy `consistent`.

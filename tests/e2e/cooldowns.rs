@@ -1,4 +1,4 @@
-//! What answers teach, seen from outside.
+//! What the filter learns from responses, seen from outside.
 
 use anyhow::Result;
 use envoy_harness::gateway::Gateway;
@@ -6,10 +6,10 @@ use envoy_harness::{Fixture, Mode};
 use serde_json::{Value, json};
 use simulated_providers::Fault;
 
-use crate::support::{answers, body, counted, envoy, message, post, say, send, status_of};
+use crate::support::{body, envoy, message, outcomes, post, responses, send, served_in, status_in};
 
-/// The set-up in which every client sees its own credential's answer, and the next request shows
-/// what was learnt.
+/// The mode in which the client sees every response, and the next request shows what the filter
+/// learned from it.
 async fn gateway_with(edit: impl FnOnce(Fixture) -> Result<Fixture>) -> Result<Gateway> {
     Gateway::start_in(&envoy()?, Mode::NextRequest, 1, edit).await
 }
@@ -24,18 +24,25 @@ async fn shipped() -> Result<Gateway> {
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_limited_credential_is_left_alone_and_its_sessions_move_once() -> Result<()> {
+async fn a_limited_credential_gets_no_requests_and_its_sessions_move_once() -> Result<()> {
     let gateway = shipped().await?;
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), Some(1))?;
-    assert_eq!(status_of(&gateway, "1").await?, 429, "this one the client sees");
-    let moved = say(&gateway, "1").await?;
-    assert_eq!((moved.outcome.as_str(), moved.account.as_str()), ("substitute", "anthropic-c"));
+    assert_eq!(status_in(&gateway, "1").await?, 429, "this one the client sees");
+    let moved = served_in(&gateway, "1").await?;
+    assert_eq!((moved.outcome.as_str(), moved.credential.as_str()), ("substitute", "anthropic-c"));
     for session in 2..8 {
-        assert_ne!(say(&gateway, &session.to_string()).await?.account, "anthropic-a");
+        assert_ne!(served_in(&gateway, &session.to_string()).await?.credential, "anthropic-a");
     }
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-c", "the substitute is sticky");
-    assert_eq!(answers(&gateway).await?, [("rate_limit".to_owned(), 1), ("success".to_owned(), 9)]);
+    assert_eq!(
+        served_in(&gateway, "1").await?.credential,
+        "anthropic-c",
+        "the substitute is sticky"
+    );
+    assert_eq!(
+        responses(&gateway).await?,
+        [("rate_limit".to_owned(), 1), ("success".to_owned(), 9)]
+    );
     gateway.stop().await?;
     Ok(())
 }
@@ -44,20 +51,23 @@ async fn a_limited_credential_is_left_alone_and_its_sessions_move_once() -> Resu
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_connection_that_breaks_counts_against_its_credential() -> Result<()> {
     let gateway = shipped().await?;
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     gateway.providers.fault("anthropic-a", Fault::Drop, None)?;
-    assert_eq!(status_of(&gateway, "1").await?, 503);
-    assert_ne!(say(&gateway, "1").await?.account, "anthropic-a");
-    assert_eq!(answers(&gateway).await?, [("success".to_owned(), 2), ("transient".to_owned(), 1)]);
+    assert_eq!(status_in(&gateway, "1").await?, 503);
+    assert_ne!(served_in(&gateway, "1").await?.credential, "anthropic-a");
+    assert_eq!(
+        responses(&gateway).await?,
+        [("success".to_owned(), 2), ("transient".to_owned(), 1)]
+    );
     gateway.stop().await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn an_exhausted_pool_tells_every_client_when_to_come_back() -> Result<()> {
+async fn an_exhausted_pool_says_in_every_api_when_to_retry() -> Result<()> {
     let gateway = shipped().await?;
-    for account in [
+    for credential in [
         "anthropic-a",
         "anthropic-b",
         "anthropic-c",
@@ -66,7 +76,7 @@ async fn an_exhausted_pool_tells_every_client_when_to_come_back() -> Result<()> 
         "gemini-a",
         "gemini-b",
     ] {
-        gateway.providers.fault(account, Fault::rate_limit(1_000), None)?;
+        gateway.providers.fault(credential, Fault::rate_limit(1_000), None)?;
     }
     let chat = json!({"model": "gpt-5.4", "messages": [{"role": "user", "content": "hi"}]});
     let contents = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
@@ -76,16 +86,15 @@ async fn an_exhausted_pool_tells_every_client_when_to_come_back() -> Result<()> 
         ("/v1/chat/completions", chat, 2, "/error/message"),
         ("/v1beta/models/gemini-2.5-pro:generateContent", contents, 2, "/error/message"),
     ] {
-        let ask = async || send(&gateway, post(path).body(body(&sent))?).await;
         for _ in 0..credentials {
-            let from_upstream = ask().await?;
+            let from_upstream = send(&gateway, post(path).body(body(&sent))?).await?;
             assert_eq!(
                 (from_upstream.status.as_u16(), from_upstream.header("retry-after")),
                 (429, Some("1000"))
             );
         }
         let seen = gateway.providers.requests().len();
-        let own = ask().await?;
+        let own = send(&gateway, post(path).body(body(&sent))?).await?;
         assert_eq!(own.status, 429, "{}", own.text());
         let seconds: u64 = own.header("retry-after").unwrap_or_default().parse()?;
         assert!((1..=1_000).contains(&seconds), "{seconds}");
@@ -94,30 +103,30 @@ async fn an_exhausted_pool_tells_every_client_when_to_come_back() -> Result<()> 
             document.pointer(pointer).unwrap().as_str().unwrap().starts_with(text),
             "{document}"
         );
-        assert_eq!(gateway.providers.requests().len(), seen, "no upstream was asked");
+        assert_eq!(gateway.providers.requests().len(), seen, "no upstream got a request");
     }
-    assert!(counted(&gateway).await?.contains(&("model_cooldown".to_owned(), 3)));
+    assert!(outcomes(&gateway).await?.contains(&("model_cooldown".to_owned(), 3)));
     gateway.stop().await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_faulty_request_blocks_nothing() -> Result<()> {
+async fn an_error_of_the_client_starts_no_cooldown() -> Result<()> {
     let gateway = shipped().await?;
-    say(&gateway, "1").await?;
+    served_in(&gateway, "1").await?;
     for status in [400, 413, 422] {
         gateway.providers.fault(
             "anthropic-a",
             Fault::Status { status, retry_after: None },
             Some(1),
         )?;
-        assert_eq!(status_of(&gateway, "1").await?, status);
+        assert_eq!(status_in(&gateway, "1").await?, status);
     }
-    let served = say(&gateway, "1").await?;
-    assert_eq!((served.outcome.as_str(), served.account.as_str()), ("hit", "anthropic-a"));
+    let served = served_in(&gateway, "1").await?;
+    assert_eq!((served.outcome.as_str(), served.credential.as_str()), ("hit", "anthropic-a"));
     assert_eq!(
-        answers(&gateway).await?,
+        responses(&gateway).await?,
         [("request_fault".to_owned(), 3), ("success".to_owned(), 2)]
     );
     gateway.stop().await?;
@@ -126,35 +135,35 @@ async fn a_faulty_request_blocks_nothing() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_credential_that_recovers_takes_sessions_again() -> Result<()> {
+async fn a_credential_that_recovers_gets_sessions_again() -> Result<()> {
     let gateway = gateway(|filter| filter["cooldown"] = json!({"max": "300ms"})).await?;
-    say(&gateway, "1").await?;
+    served_in(&gateway, "1").await?;
     gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), Some(1))?;
-    assert_eq!(status_of(&gateway, "1").await?, 429);
-    // The wait is the story. A slow machine only makes it longer.
+    assert_eq!(status_in(&gateway, "1").await?, 429);
+    // The test is about this time. A slow machine only makes it longer.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    let mut accounts = Vec::new();
+    let mut credentials = Vec::new();
     for session in ["2", "3", "4"] {
-        accounts.push(say(&gateway, session).await?.account);
+        credentials.push(served_in(&gateway, session).await?.credential);
     }
-    assert!(accounts.contains(&"anthropic-a".to_owned()), "{accounts:?}");
+    assert!(credentials.contains(&"anthropic-a".to_owned()), "{credentials:?}");
     gateway.stop().await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn what_one_worker_learns_all_know_and_an_update_does_not_forget_it() -> Result<()> {
+async fn workers_share_cooldowns_and_an_update_keeps_them() -> Result<()> {
     let gateway = gateway_with(|fixture| Ok(fixture.with_listeners_from_file())).await?;
-    say(&gateway, "1").await?;
+    served_in(&gateway, "1").await?;
     gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), Some(1))?;
-    assert_eq!(status_of(&gateway, "1").await?, 429);
+    assert_eq!(status_in(&gateway, "1").await?, 429);
     let changed = gateway.fixture()?.with_listeners_from_file().edit_filter(|filter| {
         filter["pools"][0]["credentials"].as_array_mut().unwrap().reverse();
     })?;
     gateway.envoy.update_listener(&changed).await?;
     for session in 2..8 {
-        assert_ne!(say(&gateway, &session.to_string()).await?.account, "anthropic-a");
+        assert_ne!(served_in(&gateway, &session.to_string()).await?.credential, "anthropic-a");
     }
     gateway.stop().await?;
     Ok(())
@@ -162,50 +171,47 @@ async fn what_one_worker_learns_all_know_and_an_update_does_not_forget_it() -> R
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn an_answer_that_is_not_the_upstreams_teaches_nothing() -> Result<()> {
+async fn a_cluster_that_envoy_does_not_know_is_left_by_the_next_request() -> Result<()> {
     let gateway = gateway(|filter| {
         filter["pools"][0]["credentials"][0]["cluster"] = json!("no_such_cluster")
     })
     .await?;
-    assert_eq!(status_of(&gateway, "1").await?, 503, "Envoy does not know the cluster");
-    assert!(answers(&gateway).await?.is_empty());
-    assert_eq!(counted(&gateway).await?, [("miss".to_owned(), 1)]);
+    assert_eq!(status_in(&gateway, "1").await?, 503, "Envoy does not know the cluster");
+    assert_eq!(responses(&gateway).await?, [("transient".to_owned(), 1)]);
+    assert_ne!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     gateway.stop().await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn the_strategy_consistent_needs_no_memory() -> Result<()> {
+async fn the_strategy_consistent_survives_a_restart() -> Result<()> {
     let mut homes = Vec::new();
     for _ in 0..2 {
         let gateway = gateway(|filter| filter["routing"]["strategy"] = json!("consistent")).await?;
-        let mut accounts = Vec::new();
+        let mut credentials = Vec::new();
         for session in 0..12 {
-            accounts.push(say(&gateway, &session.to_string()).await?.account);
+            credentials.push(served_in(&gateway, &session.to_string()).await?.credential);
         }
-        homes.push(accounts);
+        homes.push(credentials);
         gateway.stop().await?;
     }
-    assert_eq!(homes[0], homes[1], "after a restart every session finds its home");
+    assert_eq!(homes[0], homes[1], "after a restart every session has the same home");
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn weights_share_out_new_sessions() -> Result<()> {
+async fn new_sessions_are_distributed_by_weight() -> Result<()> {
     let gateway =
         gateway(|filter| filter["pools"][0]["credentials"][0]["weight"] = json!(3)).await?;
-    let mut accounts = Vec::new();
+    let mut credentials = Vec::new();
     for session in 0..10 {
-        accounts.push(say(&gateway, &session.to_string()).await?.account);
+        credentials.push(served_in(&gateway, &session.to_string()).await?.credential);
     }
-    let of = |account: &str| accounts.iter().filter(|other| *other == account).count();
-    assert_eq!(
-        (of("anthropic-a"), of("anthropic-b"), of("anthropic-c")),
-        (6, 2, 2),
-        "{accounts:?}"
-    );
+    let sessions_of = ["anthropic-a", "anthropic-b", "anthropic-c"]
+        .map(|name| credentials.iter().filter(|credential| *credential == name).count());
+    assert_eq!(sessions_of, [6, 2, 2], "{credentials:?}");
     gateway.stop().await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Where a session is after its credential failed: on the real Envoy, and by its own clock.
+//! Where a session goes after its credential failed, on a real Envoy and in real time.
 //!
-//! Times here are short, and a slow machine makes them longer: what is told holds all the same.
+//! Times are short. A slow machine makes them longer, and the tests still hold.
 
 use std::time::Duration;
 
@@ -9,96 +9,91 @@ use envoy_harness::gateway::Gateway;
 use serde_json::{Value, json};
 use simulated_providers::Fault;
 
-use crate::support::{ask, gateway, say, status_of};
+use crate::support::{gateway, send_in, served_in, status_in};
 
-/// The set-up in which a limit blocks for so long, whatever the provider says.
-async fn with_limits_of(block: &str, edit: impl FnOnce(&mut Value)) -> Result<Gateway> {
-    let edit = |filter: &mut Value| {
-        filter["cooldown"] = json!({"max": block});
+/// The set-up in which a rate limit lasts this long, whatever the provider says.
+async fn with_limits_of(duration: &str, edit: impl FnOnce(&mut Value)) -> Result<Gateway> {
+    gateway(1, |filter| {
+        filter["cooldown"] = json!({"max": duration});
         edit(filter);
-    };
-    gateway(1, edit).await
+    })
+    .await
 }
 
-/// Makes the credential of a session meet a limit. Where there is failover within a request, the
-/// client does not notice.
-async fn meet_limit(gateway: &Gateway, account: &str, session: &str) -> Result<()> {
-    gateway.providers.fault(account, Fault::rate_limit(3_600), Some(1))?;
-    let status = status_of(gateway, session).await?;
+/// Rate limits the credential of a session once. With failover within a request the client does not
+/// notice.
+async fn rate_limit(gateway: &Gateway, credential: &str, session: &str) -> Result<()> {
+    gateway.providers.fault(credential, Fault::rate_limit(3_600), Some(1))?;
+    let status = status_in(gateway, session).await?;
     assert!(matches!(status, 200 | 429), "{status}");
     Ok(())
 }
 
-/// Sends until the outcome is no longer this one, and gives who served then, and why.
-async fn say_until_it_is_not(
-    gateway: &Gateway,
-    session: &str,
-    outcome: &str,
-) -> Result<(String, String)> {
+/// Sends until the outcome is no longer this one. The credential that served then, and the outcome.
+async fn served_after(gateway: &Gateway, session: &str, outcome: &str) -> Result<(String, String)> {
     loop {
-        let served = say(gateway, session).await?;
+        let served = served_in(gateway, session).await?;
         if served.outcome != outcome {
-            return Ok((served.account, served.outcome));
+            return Ok((served.credential, served.outcome));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-fn is(account: &str, outcome: &str) -> (String, String) {
-    (account.to_owned(), outcome.to_owned())
+fn is(credential: &str, outcome: &str) -> (String, String) {
+    (credential.to_owned(), outcome.to_owned())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_session_comes_home_while_its_cache_is_warm() -> Result<()> {
+async fn a_session_returns_home_while_its_cache_is_warm() -> Result<()> {
     let gateway = with_limits_of("1s", |_| {}).await?;
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
-    meet_limit(&gateway, "anthropic-a", "1").await?;
-    let substitute = say(&gateway, "1").await?;
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
+    rate_limit(&gateway, "anthropic-a", "1").await?;
+    let substitute = served_in(&gateway, "1").await?;
     assert_eq!(substitute.outcome, "substitute");
-    assert_ne!(substitute.account, "anthropic-a");
+    assert_ne!(substitute.credential, "anthropic-a");
     assert_eq!(
-        say(&gateway, "1").await?.account,
-        substitute.account,
+        served_in(&gateway, "1").await?.credential,
+        substitute.credential,
         "one substitute, not another each time"
     );
-    assert_eq!(
-        say_until_it_is_not(&gateway, "1", "substitute").await?,
-        is("anthropic-a", "return")
-    );
-    assert_eq!(say(&gateway, "1").await?.outcome, "hit");
+    assert_eq!(served_after(&gateway, "1", "substitute").await?, is("anthropic-a", "return"));
+    assert_eq!(served_in(&gateway, "1").await?.outcome, "hit");
     gateway.stop().await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_session_stays_away_once_its_home_is_cold() -> Result<()> {
-    let short = |filter: &mut Value| filter["pools"][0]["cache_lifetime"] = json!("2s");
-    let gateway = with_limits_of("3s", short).await?;
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
-    meet_limit(&gateway, "anthropic-a", "1").await?;
-    let substitute = say(&gateway, "1").await?;
+async fn a_session_stays_with_its_substitute_once_its_home_is_cold() -> Result<()> {
+    let gateway = with_limits_of("3s", |filter| {
+        filter["pools"][0]["cache_lifetime"] = json!("2s");
+    })
+    .await?;
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
+    rate_limit(&gateway, "anthropic-a", "1").await?;
+    let substitute = served_in(&gateway, "1").await?;
     assert_eq!(substitute.outcome, "substitute");
     assert_eq!(
-        say_until_it_is_not(&gateway, "1", "substitute").await?,
-        is(&substitute.account, "rebind")
+        served_after(&gateway, "1", "substitute").await?,
+        is(&substitute.credential, "rebind")
     );
-    assert_eq!(say(&gateway, "1").await?.outcome, "hit", "the substitute is its home now");
+    assert_eq!(served_in(&gateway, "1").await?.outcome, "hit", "the substitute is its home now");
     gateway.stop().await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_session_that_was_idle_until_all_is_cold_is_placed_anew() -> Result<()> {
+async fn a_session_that_was_idle_until_all_is_cold_gets_a_new_home() -> Result<()> {
     let gateway =
         gateway(1, |filter| filter["pools"][0]["cache_lifetime"] = json!("300ms")).await?;
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     tokio::time::sleep(Duration::from_millis(600)).await;
-    let anew = say(&gateway, "1").await?;
+    let anew = served_in(&gateway, "1").await?;
     assert_eq!(
-        (anew.account.as_str(), anew.outcome.as_str()),
+        (anew.credential.as_str(), anew.outcome.as_str()),
         ("anthropic-b", "cold"),
         "it is the turn of b"
     );
@@ -108,24 +103,28 @@ async fn a_session_that_was_idle_until_all_is_cold_is_placed_anew() -> Result<()
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_strict_session_hears_from_its_home_or_from_nobody() -> Result<()> {
+async fn a_strict_session_is_served_by_its_home_or_not_at_all() -> Result<()> {
     let gateway =
         gateway(1, |filter| filter["pools"][0]["session"] = json!({"strict": true})).await?;
-    assert_eq!(say(&gateway, "1").await?.account, "anthropic-a");
+    assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
     let seen = gateway.providers.requests().len();
     for attempts in [1, 1] {
-        let response = ask(&gateway, "1").await?;
+        let response = send_in(&gateway, "1").await?;
         assert_eq!(response.status, 429);
         let seconds: u64 = response.header("retry-after").unwrap_or_default().parse()?;
         assert!((50..=60).contains(&seconds), "{seconds}");
         assert_eq!(
             gateway.providers.requests().len(),
             seen + attempts,
-            "nobody else is asked, and it not again"
+            "one attempt, and no other"
         );
     }
-    assert_ne!(say(&gateway, "2").await?.account, "anthropic-a", "others are served");
+    assert_ne!(
+        served_in(&gateway, "2").await?.credential,
+        "anthropic-a",
+        "other sessions are served"
+    );
     gateway.stop().await?;
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Many requests at little cost, for the stories that are about numbers.
+//! Many requests at little cost, for tests with large numbers.
 //!
-//! The filter decides and binds as ever, but Envoy itself answers in place of an upstream: then a
-//! million requests take about a minute. Only one that asks a provider to fail (`x-simulate`) goes
-//! on to the provider.
+//! The filter decides and binds as always, but Envoy responds in place of an upstream: a million
+//! requests take about a minute. Only a request with a simulated fault (`x-simulate`) reaches a
+//! provider.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,16 +16,16 @@ use hyper::Request;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{counted, decision, word};
+use crate::support::{decision, outcomes, word};
 
-/// Connections at once: so many that the kernel leaves none of four workers without.
+/// Concurrent connections: enough that the kernel gives some to each of four workers.
 pub(crate) const CONNECTIONS: usize = 64;
 
 /// What was decided, without what differs from session to session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Decided {
     pub(crate) outcome: String,
-    /// None if the filter answered itself.
+    /// None if the filter sent a local reply.
     pub(crate) credential: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Tally {
             .for_each(|(decided, count)| *self.0.entry(decided).or_default() += count);
     }
 
-    /// How often it was decided so, whatever the credential.
+    /// How often a decision had this outcome, whatever the credential.
     pub(crate) fn outcome(&self, outcome: &str) -> u64 {
         self.outcomes().get(outcome).copied().unwrap_or_default()
     }
@@ -55,7 +55,7 @@ impl Tally {
         self.sum_by(|decided| decided.credential.clone())
     }
 
-    /// The credentials of what was bound. A request that was served but not bound (`contended`) may
+    /// How often each credential was chosen for a binding. A request without one (`contended`) may
     /// go anywhere.
     pub(crate) fn bound(&self) -> BTreeMap<String, u64> {
         self.sum_by(|decided| decided.credential.clone().filter(|_| decided.outcome != "contended"))
@@ -76,8 +76,8 @@ impl Tally {
     }
 }
 
-/// Lets Envoy answer what the filter has routed, and keep no access log.
-pub(crate) fn answered_by_envoy(fixture: Fixture) -> Fixture {
+/// Lets Envoy respond to what the filter has routed, and keep no access log.
+pub(crate) fn without_upstream(fixture: Fixture) -> Fixture {
     fixture.edit(|document| {
         let manager =
             &mut document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
@@ -85,14 +85,13 @@ pub(crate) fn answered_by_envoy(fixture: Fixture) -> Fixture {
         manager["access_log"] = json!([]);
         let routes = manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap();
         let routed = json!({"name": "x-session-affinity-cluster", "present_match": true});
-        let not_to_fail =
-            json!({"name": "x-simulate", "present_match": true, "invert_match": true});
-        let matches = json!({"prefix": "/", "headers": [routed, not_to_fail]});
+        let no_fault = json!({"name": "x-simulate", "present_match": true, "invert_match": true});
+        let matches = json!({"prefix": "/", "headers": [routed, no_fault]});
         routes.insert(0, json!({"match": matches, "direct_response": {"status": 200}}));
     })
 }
 
-/// Sends the requests of these numbers over [`CONNECTIONS`] at once, and tells what was decided.
+/// Sends the requests of these numbers over [`CONNECTIONS`], and counts the decisions.
 pub(crate) async fn send_all(
     gateway: &Gateway,
     numbers: Range<u64>,
@@ -101,8 +100,7 @@ pub(crate) async fn send_all(
     send_over(CONNECTIONS, gateway.envoy.address(), numbers, request).await
 }
 
-/// Sends the requests of these numbers over so many connections at once, and tells what was
-/// decided.
+/// Sends the requests of these numbers over this many connections, and counts the decisions.
 pub(crate) async fn send_over(
     connections: usize,
     address: SocketAddr,
@@ -135,21 +133,21 @@ fn decided(response: &Response) -> Result<Decided> {
     Ok(Decided { outcome, credential: word(decision, "credential=") })
 }
 
-/// Checks that Envoy counted every request, each under the outcome that its client was told.
-pub(crate) async fn check_counters(gateway: &Gateway, told: &Tally) -> Result<()> {
-    let counted = counted(gateway).await?;
-    assert_eq!(counted.into_iter().collect::<BTreeMap<_, _>>(), told.outcomes());
+/// Checks that Envoy counted every request, each under the outcome that its client saw.
+pub(crate) async fn check_counters(gateway: &Gateway, tally: &Tally) -> Result<()> {
+    let counted = outcomes(gateway).await?;
+    assert_eq!(counted.into_iter().collect::<BTreeMap<_, _>>(), tally.outcomes());
     Ok(())
 }
 
-/// Checks that each of so many workers had a part of the connections.
+/// Checks that each of this many workers had a part of the connections.
 pub(crate) async fn check_workers(envoy: &Process, workers: u32) -> Result<()> {
     let stats = envoy.stats("listener.").await?;
     for worker in 0..workers {
         let name = format!(".worker_{worker}.downstream_cx_total");
         let connections: u64 =
             stats.iter().filter(|(stat, _)| stat.ends_with(&name)).map(|(_, count)| count).sum();
-        assert!(connections > 0, "worker {worker} took no part: {stats:?}");
+        assert!(connections > 0, "worker {worker} has no connection: {stats:?}");
     }
     Ok(())
 }

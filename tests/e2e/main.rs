@@ -1,4 +1,4 @@
-//! Stories on a real Envoy: the shipped configurations, the module, and the simulated providers
+//! The e2e tests on a real Envoy: the shipped configurations, the module, and simulated providers
 //! behind it.
 //!
 //! They assert what the client and the upstream see. `cargo xtask test` builds the module and runs
@@ -9,13 +9,17 @@
 mod affinity;
 mod configuration;
 mod cooldowns;
+mod evidence;
 mod failover;
 mod homes;
 mod load;
+mod meanings;
 mod memory;
 mod modes;
+mod oracle;
 mod reading;
 mod recognition;
+mod relay;
 mod replicas;
 mod secrets;
 mod support;

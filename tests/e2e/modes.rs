@@ -1,5 +1,5 @@
-//! The configurations that are shipped, one for each mode: each serves, and says nothing
-//! of itself upstream.
+//! The configurations that are shipped, one for each mode: each serves, and sends nothing of its
+//! own upstream.
 
 use anyhow::Result;
 use envoy_harness::Mode;
@@ -15,25 +15,25 @@ fn chat() -> Value {
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn every_shipped_configuration_keeps_sessions_and_carries_the_right_key() -> Result<()> {
+async fn every_shipped_configuration_keeps_sessions_and_uses_the_right_key() -> Result<()> {
     let envoy = envoy()?;
     for mode in Mode::ALL.into_iter().filter(|mode| mode.runs_on(envoy.version)) {
         let gateway = Gateway::start_in(&envoy, mode, 1, Ok).await?;
-        let (accounts, keys) = match mode {
-            Mode::Replicas => (["replica-a", "replica-b"], ["Bearer a client's own"; 2]),
+        let (credentials, keys) = match mode {
+            Mode::Replicas => (["replica-a", "replica-b"], ["Bearer a key of the client"; 2]),
             _ => (["openai-a", "openai-b"], ["Bearer sk-simulated-a", "Bearer sk-simulated-b"]),
         };
         for outcome in ["miss", "hit"] {
-            for (session, account) in ["1", "2"].into_iter().zip(accounts) {
+            for (session, credential) in ["1", "2"].into_iter().zip(credentials) {
                 let request = post("/v1/chat/completions")
                     .header("x-session-id", session)
-                    .header("authorization", "Bearer a client's own")
+                    .header("authorization", "Bearer a key of the client")
                     .header("x-session-affinity-cluster", "gemini_a")
                     .body(body(&chat()))?;
-                let answer = served(&send(&gateway, request).await?)?;
+                let served = served(&send(&gateway, request).await?)?;
                 assert_eq!(
-                    (answer.account.as_str(), answer.outcome.as_str()),
-                    (account, outcome),
+                    (served.credential.as_str(), served.outcome.as_str()),
+                    (credential, outcome),
                     "{mode:?}"
                 );
             }
@@ -46,7 +46,7 @@ async fn every_shipped_configuration_keeps_sessions_and_carries_the_right_key() 
                 .collect();
             assert!(ours.is_empty(), "{mode:?} {ours:?}");
         }
-        let response = send(&gateway, post("/nobody/serves/this").body(body(&json!({})))?).await?;
+        let response = send(&gateway, post("/no/pool/serves/this").body(body(&json!({})))?).await?;
         assert_eq!(response.status, 404, "{mode:?}");
         gateway.stop().await?;
     }
@@ -55,7 +55,7 @@ async fn every_shipped_configuration_keeps_sessions_and_carries_the_right_key() 
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_credential_that_fails_costs_a_request_in_one_way_only() -> Result<()> {
+async fn a_credential_that_fails_costs_a_request_in_one_mode_only() -> Result<()> {
     let envoy = envoy()?;
     for mode in Mode::ALL.into_iter().filter(|mode| mode.runs_on(envoy.version)) {
         let gateway = Gateway::start_in(&envoy, mode, 1, Ok).await?;
@@ -79,7 +79,7 @@ async fn a_credential_that_fails_costs_a_request_in_one_way_only() -> Result<()>
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_cluster_that_the_route_does_not_list_is_no_way_out() -> Result<()> {
+async fn a_cluster_that_the_route_does_not_list_gets_no_request() -> Result<()> {
     let envoy = envoy()?;
     for mode in
         [Mode::Clusters, Mode::NextRequest].into_iter().filter(|mode| mode.runs_on(envoy.version))

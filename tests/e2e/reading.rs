@@ -1,15 +1,14 @@
-//! When the filter waits for a body, when it does not, and that nothing a client sends breaks it.
+//! When the filter waits for a body and when it does not; nothing that a client sends breaks it.
 
 use anyhow::Result;
 use envoy_harness::client::{self, Protocol, WebSocket};
-use envoy_harness::gateway::Gateway;
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 use serde_json::json;
 
-use crate::support::{body, decision, gateway, message, post, say, send, served, shipped};
+use crate::support::{body, decision, gateway, message, post, send, served, served_in, shipped};
 
-/// A Messages request of so many bytes whose session stands at the very end.
+/// A Messages request of this many bytes with the session at its end.
 fn long_message(bytes: usize, session: &str) -> String {
     let mut request = message("");
     request["messages"][0]["content"] = json!("x".repeat(bytes));
@@ -36,7 +35,7 @@ async fn a_request_without_a_body_is_decided_by_its_headers() -> Result<()> {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn an_upgrade_is_decided_by_its_headers_and_keeps_its_connection() -> Result<()> {
     let gateway = shipped().await?;
-    let mut accounts = Vec::new();
+    let mut credentials = Vec::new();
     for _ in 0..2 {
         let headers =
             HeaderMap::from_iter([("x-session-id".parse()?, HeaderValue::from_static("ws-1"))]);
@@ -46,38 +45,38 @@ async fn an_upgrade_is_decided_by_its_headers_and_keeps_its_connection() -> Resu
                 &json!({"type": "response.create", "model": "gpt-5.4", "input": "Hi."}).to_string(),
             )
             .await?;
-        let event = socket.next().await?.expect("the upstream answers the first frame");
+        let event = socket.next().await?.expect("the upstream responds to the first frame");
         assert!(event.contains("response.created"), "{event}");
         socket.close().await?;
         let handshake =
             gateway.providers.requests().into_iter().rev().find(|request| request.method == "GET");
-        accounts.push(handshake.unwrap().account);
+        credentials.push(handshake.unwrap().account);
     }
-    assert!(accounts[0].is_some());
-    assert_eq!(accounts[0], accounts[1]);
+    assert!(credentials[0].is_some());
+    assert_eq!(credentials[0], credentials[1]);
     gateway.stop().await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_body_that_is_not_json_is_not_waited_for() -> Result<()> {
+async fn the_filter_does_not_wait_for_a_body_that_is_not_json() -> Result<()> {
     let gateway = shipped().await?;
     let form = hyper::Request::post("/v1/messages")
         .header("content-type", "multipart/form-data; boundary=x")
         .header("x-session-id", "1")
         .body(client::whole("--x--"))?;
     let response = send(&gateway, form).await?;
-    assert_eq!(response.status, 400, "the upstream's own answer: {}", response.text());
+    assert_eq!(response.status, 400, "the response of the upstream: {}", response.text());
     assert!(
         decision(&response)?.starts_with("outcome=miss source=header"),
         "{:?}",
         decision(&response)
     );
 
-    let claimed = post("/v1/messages").body(client::whole("this is no JSON at all"))?;
+    let claimed = post("/v1/messages").body(client::whole("this is not JSON at all"))?;
     let response = send(&gateway, claimed).await?;
-    assert_eq!(response.status, 400, "the upstream's own answer: {}", response.text());
+    assert_eq!(response.status, 400, "the response of the upstream: {}", response.text());
     assert!(decision(&response)?.starts_with("outcome=none"), "{:?}", decision(&response));
     gateway.stop().await?;
     Ok(())
@@ -148,20 +147,16 @@ async fn a_body_of_two_megabytes_is_read_to_its_end_over_both_protocols() -> Res
 async fn a_body_that_outgrows_the_limit_is_decided_by_its_beginning_and_arrives_whole() -> Result<()>
 {
     let gateway = gateway(1, |filter| filter["body"]["max_bytes"] = json!(100_000)).await?;
-    let big = async |gateway: &Gateway, session: Option<&str>| {
-        let mut request = post("/v1/messages");
-        if let Some(session) = session {
-            request = request.header("x-session-id", session);
-        }
-        served(&send(gateway, request.body(client::whole(long_message(3 << 20, "ab-cd")))?).await?)
-    };
-    let by_beginning = big(&gateway, None).await?;
+    let long = long_message(3 << 20, "ab-cd");
+    let request = post("/v1/messages").body(client::whole(long.clone()))?;
+    let by_beginning = served(&send(&gateway, request).await?)?;
     assert_eq!(
         by_beginning.source.as_deref(),
         None,
-        "of a message cut in its text not even the hash is known"
+        "a message that is cut in its text does not even have a hash"
     );
-    let by_header = big(&gateway, Some("1")).await?;
+    let request = post("/v1/messages").header("x-session-id", "1").body(client::whole(long))?;
+    let by_header = served(&send(&gateway, request).await?)?;
     assert_eq!((by_header.outcome.as_str(), by_header.source.as_deref()), ("miss", Some("header")));
     assert!(
         gateway.providers.requests().iter().all(|request| request.body_length > 3 << 20),
@@ -188,7 +183,11 @@ async fn header_values_that_are_not_utf8_do_no_harm() -> Result<()> {
             decision(&response)
         );
     }
-    assert_eq!(say(&gateway, "after").await?.outcome, "miss", "the worker's VM lives");
+    assert_eq!(
+        served_in(&gateway, "after").await?.outcome,
+        "miss",
+        "the VM of the worker is alive"
+    );
     gateway.stop().await?;
     Ok(())
 }
@@ -219,7 +218,7 @@ async fn a_request_that_no_pool_serves_gets_a_clear_error() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_pool_without_a_ready_credential_answers_itself() -> Result<()> {
+async fn a_pool_without_a_ready_credential_gets_a_local_reply() -> Result<()> {
     let gateway = gateway(1, |filter| {
         for credential in filter["pools"][0]["credentials"].as_array_mut().unwrap() {
             credential["state"] = json!("disabled");
@@ -231,7 +230,7 @@ async fn a_pool_without_a_ready_credential_answers_itself() -> Result<()> {
     assert_eq!(response.status, 503);
     assert_eq!(response.header("content-type"), Some("application/json"));
     assert_eq!(response.json()?["error"]["type"], "api_error");
-    assert!(gateway.providers.requests().is_empty(), "no upstream saw it");
+    assert!(gateway.providers.requests().is_empty(), "no upstream got it");
     gateway.stop().await?;
     Ok(())
 }

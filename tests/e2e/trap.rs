@@ -1,7 +1,6 @@
-//! A trap of the VM costs its worker a moment, and no binding.
+//! After a trap of the VM its worker serves again at once, and no binding is lost.
 //!
-//! Nothing in the filter should ever trap, so a module is built for this story that does when a
-//! request asks for it.
+//! Nothing in the filter should ever trap, so these tests use a module that traps on request.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +12,15 @@ use envoy_harness::{Fixture, wait_until};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 
-use crate::load::{answered_by_envoy, check_workers};
-use crate::support::{body, decision, envoy, message, post, say, send, served, shipped, word};
+use crate::load::{check_workers, without_upstream};
+use crate::support::{
+    body, decision, envoy, message, post, send, served, served_in, shipped, word,
+};
 
 const WORKERS: u32 = 2;
 const SESSIONS: [&str; 6] = ["1", "2", "3", "4", "5", "6"];
 
-/// Enough that the kernel leaves neither worker without one.
+/// Enough that the kernel gives some to each worker.
 const CONNECTIONS: usize = 32;
 
 #[tokio::test]
@@ -32,19 +33,19 @@ async fn after_a_trap_the_worker_serves_again_and_every_session_is_where_it_was(
     }
     let mut home = BTreeMap::new();
     for session in SESSIONS {
-        let response = ask(&mut connections[0], session).await?;
+        let response = request(&mut connections[0], session).await?;
         home.insert(session, bound(&response, "miss")?);
     }
     for connection in &mut connections {
         trap(connection).await?;
         let first = wait_until("waiting for the worker to serve again", async || {
-            let response = ask(connection, SESSIONS[0]).await?;
+            let response = request(connection, SESSIONS[0]).await?;
             Ok((response.status != StatusCode::SERVICE_UNAVAILABLE).then_some(response))
         });
         assert_eq!(bound(&first.await?, "hit")?, home[SESSIONS[0]]);
         for (session, credential) in &home {
             assert_eq!(
-                bound(&ask(connection, session).await?, "hit")?,
+                bound(&request(connection, session).await?, "hit")?,
                 *credential,
                 "session {session}"
             );
@@ -60,20 +61,19 @@ async fn after_a_trap_the_worker_serves_again_and_every_session_is_where_it_was(
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn the_shipped_module_does_not_trap_on_demand() -> Result<()> {
     let gateway = shipped().await?;
-    let before = say(&gateway, "1").await?;
+    let before = served_in(&gateway, "1").await?;
     let request = post("/v1/messages").header("x-session-id", "1").header("x-trap", "now");
     let after = served(&send(&gateway, request.body(body(&message("hello")))?).await?)?;
-    assert_eq!((after.outcome.as_str(), after.account), ("hit", before.account));
+    assert_eq!((after.outcome.as_str(), after.credential), ("hit", before.credential));
     assert_eq!(reloads(&gateway).await?, 0);
     gateway.stop().await?;
     Ok(())
 }
 
-/// The set-up with a module that traps on demand, and a worker that does not wait long before it
-/// takes a new VM.
+/// The set-up with a module that traps on demand, and workers that soon take a new VM.
 fn trapping(fixture: Fixture) -> Result<Fixture> {
     let module = module::build_with_trap()?;
-    let fixture = answered_by_envoy(fixture).with_module(&module.path)?;
+    let fixture = without_upstream(fixture).with_module(&module.path)?;
     Ok(fixture.edit(|document| {
         let listener = &mut document["static_resources"]["listeners"][0];
         let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
@@ -83,15 +83,15 @@ fn trapping(fixture: Fixture) -> Result<Fixture> {
 }
 
 async fn trap(connection: &mut Connection) -> Result<()> {
-    let request = Request::get("/v1/messages").header("x-trap", "now").body(client::empty())?;
+    let request = Request::post("/v1/messages").header("x-trap", "now").body(client::empty())?;
     assert_eq!(connection.send(request).await?.status, StatusCode::SERVICE_UNAVAILABLE);
     Ok(())
 }
 
-/// Without a body, because Envoy closes a connection on which it answers before the body was read.
-async fn ask(connection: &mut Connection, session: &str) -> Result<Response> {
+/// Without a body, because Envoy closes a connection on which it responds before the body was read.
+async fn request(connection: &mut Connection, session: &str) -> Result<Response> {
     connection
-        .send(Request::get("/v1/messages").header("x-session-id", session).body(client::empty())?)
+        .send(Request::post("/v1/messages").header("x-session-id", session).body(client::empty())?)
         .await
 }
 

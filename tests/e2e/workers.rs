@@ -1,7 +1,7 @@
-//! Workers that write the same thing at once lose nothing, and disagree on nothing.
+//! Workers that write the same data concurrently lose nothing, and agree.
 //!
-//! On two workers writes really happen at once; with more workers than cores one is also
-//! interrupted between reading and writing. What comes back is checked against what Envoy counted.
+//! Two workers write at the same time; with more workers than cores one is also interrupted between
+//! reading and writing. The responses must match what Envoy counted.
 
 use anyhow::Result;
 use envoy_harness::Mode;
@@ -13,50 +13,49 @@ use simulated_providers::Fault;
 use tokio::task::JoinSet;
 
 use crate::load::{
-    CONNECTIONS, Tally, answered_by_envoy, check_counters, check_workers, send_all, send_over,
+    CONNECTIONS, Tally, check_counters, check_workers, send_all, send_over, without_upstream,
 };
 use crate::support::{body, envoy, message, post};
 
 const WORKERS: [u32; 2] = [2, 4];
 
-/// The set-up with room for so many bindings, and one of fewer than seventeen is one row.
+/// The set-up with room for this many bindings. Fewer than seventeen are one row.
 async fn gateway(workers: u32, max_bindings: u32) -> Result<Gateway> {
-    let edit = |fixture| {
-        answered_by_envoy(fixture)
+    Gateway::start(&envoy()?, workers, |fixture| {
+        without_upstream(fixture)
             .edit_filter(|filter| filter["session"]["max_bindings"] = json!(max_bindings))
-    };
-    Gateway::start(&envoy()?, workers, edit).await
+    })
+    .await
 }
 
 /// Without a body and on one path, so that all new sessions take their turns from one cursor.
 fn request(session: u64) -> Result<Request<Body>> {
-    Ok(Request::get("/v1/messages")
+    Ok(Request::post("/v1/messages")
         .header("x-session-id", session.to_string())
         .body(client::empty())?)
 }
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn a_session_that_comes_everywhere_at_once_is_bound_once() -> Result<()> {
+async fn a_session_on_all_connections_at_once_is_bound_once() -> Result<()> {
     for workers in WORKERS {
         let gateway = gateway(workers, 65536).await?;
         let mut total = Tally::default();
         for session in 0..50 {
-            let told = send_all(&gateway, 0..256, move |_| request(session)).await?;
+            let tally = send_all(&gateway, 0..256, move |_| request(session)).await?;
             assert_eq!(
-                (told.outcome("miss"), told.credentials().len()),
+                (tally.outcome("miss"), tally.credentials().len()),
                 (1, 1),
-                "session {session}: {told:?}"
+                "session {session}: {tally:?}"
             );
-            total.add(told);
+            total.add(tally);
         }
-        // All connections go through the same sessions side by side, so that every first request is
-        // a race.
-        let told =
+        // All connections send the same sessions side by side, so every first request is a race.
+        let tally =
             send_all(&gateway, 0..64_000, |number| request(1_000 + number / CONNECTIONS as u64))
                 .await?;
-        assert_eq!(told.outcome("miss"), 1_000, "{told:?}");
-        total.add(told);
+        assert_eq!(tally.outcome("miss"), 1_000, "{tally:?}");
+        total.add(tally);
         finish(gateway, workers, &total).await?;
     }
     Ok(())
@@ -69,9 +68,9 @@ async fn sessions_that_share_a_row_keep_their_credentials() -> Result<()> {
     for workers in WORKERS {
         let gateway = gateway(workers, 16).await?;
         let mut total = Tally::default();
-        for told in at_once(&gateway, SESSIONS, 2_000).await? {
-            assert_eq!(told.bound().len(), 1, "{told:?}");
-            total.add(told);
+        for tally in at_once(&gateway, SESSIONS, 2_000).await? {
+            assert_eq!(tally.bound().len(), 1, "{tally:?}");
+            total.add(tally);
         }
         assert_eq!(total.outcome("miss"), SESSIONS, "{total:?}");
         finish(gateway, workers, &total).await?;
@@ -86,7 +85,7 @@ async fn more_sessions_than_a_row_holds_are_all_served() -> Result<()> {
     for workers in WORKERS {
         let gateway = gateway(workers, 16).await?;
         let mut total = Tally::default();
-        at_once(&gateway, SESSIONS, 500).await?.into_iter().for_each(|told| total.add(told));
+        at_once(&gateway, SESSIONS, 500).await?.into_iter().for_each(|tally| total.add(tally));
         assert!(total.outcome("miss") >= SESSIONS, "{total:?}");
         assert_eq!(total.credentials().into_values().sum::<u64>(), SESSIONS * 500);
         finish(gateway, workers, &total).await?;
@@ -99,7 +98,7 @@ async fn more_sessions_than_a_row_holds_are_all_served() -> Result<()> {
 async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
     const SESSIONS: u64 = 40_000;
     for workers in WORKERS {
-        // So much room that no row is full and none of them gives way to another.
+        // Enough room that no row is full and no binding replaces another.
         let gateway = gateway(workers, 1 << 20).await?;
         let first = send_all(&gateway, 0..SESSIONS, request).await?;
         let contended = first.outcome("contended");
@@ -120,11 +119,11 @@ async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
     Ok(())
 }
 
-/// Forty limits of one credential, each for another model, at the same moment: all are one value in
-/// shared data.
+/// Forty rate limits of one credential at the same moment, each for another model. All are one
+/// value in shared data.
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
-async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<()> {
+async fn concurrent_limits_of_a_credential_are_all_stored() -> Result<()> {
     const MODELS: u32 = 40;
     for workers in WORKERS {
         let gateway = Gateway::start_in(&envoy()?, Mode::NextRequest, workers, Ok).await?;
@@ -135,7 +134,9 @@ async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<
         for session in ["first", "second", "third"] {
             let served = of_every_model(&gateway, MODELS, session).await?;
             assert!(
-                served.iter().all(|(status, account)| *status == 200 && account != "anthropic-a"),
+                served
+                    .iter()
+                    .all(|(status, credential)| *status == 200 && credential != "anthropic-a"),
                 "{served:?}"
             );
         }
@@ -145,8 +146,8 @@ async fn of_the_limits_that_a_credential_meets_at_once_none_is_lost() -> Result<
     Ok(())
 }
 
-/// Sends a session's request for each of so many models, all at once: the status, and the account
-/// that answered.
+/// Sends the request of a session for each of this many models, all at once: the statuses, and the
+/// credentials that responded.
 async fn of_every_model(
     gateway: &Gateway,
     models: u32,
@@ -160,14 +161,14 @@ async fn of_every_model(
         tasks.spawn(client::send(gateway.envoy.address(), Protocol::Http1, request));
     }
     let responses: Result<Vec<_>> = tasks.join_all().await.into_iter().collect();
-    let told = |response: client::Response| {
-        let account = response.header("x-simulated-account").unwrap_or_default().to_owned();
-        (response.status.as_u16(), account)
-    };
-    Ok(responses?.into_iter().map(told).collect())
+    let responses = responses?.into_iter().map(|response| {
+        let credential = response.header("x-simulated-account").unwrap_or_default();
+        (response.status.as_u16(), credential.to_owned())
+    });
+    Ok(responses.collect())
 }
 
-/// Sends so many requests in each of so many sessions, all sessions at once, each over its share of
+/// Sends this many requests in each of these sessions, all sessions at once, each over its share of
 /// the connections.
 async fn at_once(gateway: &Gateway, sessions: u64, requests: u64) -> Result<Vec<Tally>> {
     let (address, connections) = (gateway.envoy.address(), CONNECTIONS.div_ceil(sessions as usize));
@@ -178,9 +179,9 @@ async fn at_once(gateway: &Gateway, sessions: u64, requests: u64) -> Result<Vec<
     tasks.join_all().await.into_iter().collect()
 }
 
-async fn finish(gateway: Gateway, workers: u32, told: &Tally) -> Result<()> {
-    println!("{workers} workers: {:?}", told.outcomes());
-    check_counters(&gateway, told).await?;
+async fn finish(gateway: Gateway, workers: u32, tally: &Tally) -> Result<()> {
+    println!("{workers} workers: {:?}", tally.outcomes());
+    check_counters(&gateway, tally).await?;
     check_workers(&gateway.envoy, workers).await?;
     gateway.stop().await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `cargo xtask`: builds, runs, shows and tests the filter.
+//! `cargo xtask`: builds, checks and tests the filter, and forwards to the programs of `crates/`.
 
 mod compose;
 mod dist;
@@ -48,7 +48,7 @@ enum Command {
     /// Serves the set-up of envoy.yaml until Ctrl-C, for curl
     Run(run::Arguments),
     /// Prints a complete configuration of Envoy, after Envoy itself has accepted it
-    EnvoyConfig(envoy_config::Arguments),
+    EnvoyConfig(envoy_config::command::Arguments),
     /// Builds the module that Envoy loads, dist/session_affinity.wasm, and checks it
     Dist,
     /// Serves the simulated providers alone until Ctrl-C
@@ -124,7 +124,7 @@ fn execute(command: Command) -> Result<()> {
         }
         Command::Run(arguments) => block_on(run::run(&arguments)),
         Command::EnvoyConfig(arguments) => {
-            let module = envoy_config::Module::Built(prepare::module);
+            let module = envoy_config::command::Module::Built(prepare::module);
             arguments.run("cargo xtask envoy-config", prepare::envoy, module)
         }
         Command::Dist => verify::module(),

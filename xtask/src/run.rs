@@ -121,7 +121,19 @@ fn addresses(gateway: &Gateway) -> String {
 }
 
 fn examples(address: SocketAddr) -> String {
-    EXAMPLES.replace("ADDRESS", &address.to_string())
+    EXAMPLES.replace("ADDRESS", &address.to_string()).replace("NAMES", &response_lines())
+}
+
+/// The names of all simulated responses, in lines for a narrow terminal.
+fn response_lines() -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for name in simulated_providers::response_names() {
+        match lines.last_mut().filter(|line| line.len() + name.len() < 76) {
+            Some(line) => line.push_str(&format!(", {name}")),
+            None => lines.push(format!("  {name}")),
+        }
+    }
+    lines.join(",\n")
 }
 
 const EXAMPLES: &str = r#"
@@ -146,7 +158,21 @@ The providers fail on request. Another credential serves the same request
   curl -i ADDRESS/v1/messages -H 'content-type: application/json' \
     -H 'x-simulate: account=anthropic-a,anthropic-b; status=429' \
     -d '{"model":"claude-sonnet-5","max_tokens":64,
-         "messages":[{"role":"user","content":"Hello"}]}'"#;
+         "messages":[{"role":"user","content":"Hello"}]}'
+
+Put any of these in place of `status=429`, and look for `then=` and `out=` in
+the log. Without `account=` every credential fails alike:
+
+  status=529; retry-after=7     an error status
+  response=codex-usage-limit    the error of a real provider, named below
+  wait=60                       with `response`: when the limit ends, in seconds
+  model=opus                    with any other: only for this model
+  drop, stale                   no response; the same on a kept connection only
+  first-byte=2s                 late, alone or with any other
+  cut=3, end=3, silent=3        a stream breaks, ends or stops after 3 events
+  concurrency=2                 429 to more than two requests at once
+
+NAMES"#;
 
 #[cfg(test)]
 mod tests {

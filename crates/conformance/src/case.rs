@@ -14,7 +14,7 @@ pub(super) fn headers(case: &Value) -> Headers {
     let headers = case["headers"].as_object().unwrap_or(&none).iter();
     let values = headers.flat_map(|(name, value)| {
         let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        // Blanks around a value are no part of it: every HTTP codec strips them.
+        // Spaces around a value are not part of it: every HTTP codec strips them.
         values.iter().filter_map(move |value| Some((name.as_str(), value.as_str()?.trim())))
     });
     values.collect()
@@ -32,7 +32,7 @@ pub(super) fn body(case: &Value) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     for part in parts {
         let (Some(text), Some(times)) = (part[0].as_str(), part[1].as_u64()) else {
-            return Err(format!("{part} is no text with a number of repetitions"));
+            return Err(format!("{part} is not a text with a number of repetitions"));
         };
         body.extend((0..times).flat_map(|_| text.bytes()));
     }

@@ -29,8 +29,7 @@ pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
 }
 
 fn found(case: &Value, sources: &Sources, paths: &Paths) -> (String, String) {
-    // The body is an object whose members have the client's order, which this crate's `serde_json`
-    // keeps.
+    // The body is an object with its members in the order of the client, which `serde_json` keeps.
     let body = match &case["body"] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

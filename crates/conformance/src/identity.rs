@@ -14,13 +14,13 @@ pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
 
 /// The hash of three texts.
 pub(super) fn check_hash(case: &Value) -> Vec<(String, Result<(), String>)> {
-    let hash = || {
-        let texts = ["sys", "usr", "ast"].map(|name| case::bytes(case, name));
-        let [system, user, assistant] = texts;
-        Ok(format!("msg:{}", message_hash(&system?, &user?, &assistant?)))
-    };
-    let result = hash().and_then(|hash: String| equal(case::text(case, "hash"), &hash));
+    let result = hash(case).and_then(|hash| equal(case::text(case, "hash"), &hash));
     vec![("message_hash".to_owned(), result)]
+}
+
+fn hash(case: &Value) -> Result<String, String> {
+    let [system, user, assistant] = ["sys", "usr", "ast"].map(|name| case::bytes(case, name));
+    Ok(format!("msg:{}", message_hash(&system?, &user?, &assistant?)))
 }
 
 fn compare(case: &Value) -> Result<(), String> {
@@ -40,8 +40,6 @@ pub(super) fn identify(
     body: &[u8],
 ) -> (String, String) {
     let request = Request::new(headers, Body::read(paths, body));
-    // Ids are bytes; the recorded ones are JSON, in which what is no UTF-8 became U+FFFD.
-    let readable = |id: Vec<u8>| String::from_utf8_lossy(&id).into_owned();
     match sources.identify(&request) {
         Some(session) => {
             (readable(session.primary), session.fallback.map(readable).unwrap_or_default())
@@ -55,4 +53,9 @@ pub(super) fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(
     actual: &T,
 ) -> Result<(), String> {
     if expected == actual { Ok(()) } else { Err(format!("expected {expected:?}, got {actual:?}")) }
+}
+
+/// Ids are bytes. The recorded ones are JSON, in which bytes that are not UTF-8 became U+FFFD.
+fn readable(id: Vec<u8>) -> String {
+    String::from_utf8_lossy(&id).into_owned()
 }

@@ -1,11 +1,11 @@
-//! `cargo xtask conformance DIR…`: the recorded vectors of the reference, and requests as real
-//! clients write them, against the core.
+//! Runs the recorded vectors of the reference, and requests as real clients write them, against the
+//! core: `cargo xtask conformance DIR…`.
 //!
-//! Every file in a folder is run by its name: `vectors_*.jsonl` are session identities,
+//! The name of a file decides how it is run: `vectors_*.jsonl` are session identities,
 //! `fnv_*.jsonl` message hashes, `selection_*.jsonl` scripted selections of credentials,
-//! `client_requests*.jsonl` requests of clients. Files of the reference's later generation
-//! (`vectors_newest_*`) are information, no target, and are passed over. `tests/vectors/README.md`
-//! says how the files are read.
+//! `client_requests*.jsonl` requests of clients. Files of a later generation of the reference
+//! (`vectors_newest_*`) are for information and are skipped. `tests/vectors/README.md` describes
+//! the files.
 
 #![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
 
@@ -22,36 +22,37 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What came of all files.
+/// The results of all files.
 #[derive(Debug, Default)]
 pub struct Report {
     /// In the order in which they were run.
     pub files: Vec<FileReport>,
 }
 
-/// What came of one file.
+/// The results of one file.
 #[derive(Debug)]
 pub struct FileReport {
     /// Where it is.
     pub path: PathBuf,
     /// Passed and failed cases of each group.
     pub groups: BTreeMap<String, (usize, usize)>,
-    /// What was expected and what came, a line for each failed case.
+    /// The expected and the actual result, a line for each failed case.
     pub failures: Vec<String>,
 }
 
-/// What a file holds.
+/// How a case of a file is run.
 type Check = fn(&Value) -> Vec<(String, Result<(), String>)>;
 
 /// Runs all vector files of these folders.
 ///
 /// # Errors
-/// If a folder has none, or a file cannot be read. A failed case is no error, but in the report.
+/// If a folder has no vector file, or a file cannot be read. A failed case is not an error; the
+/// report has it.
 pub fn run<P: AsRef<Path>>(folders: &[P]) -> Result<Report> {
     let mut report = Report::default();
     for folder in folders {
         let files = vector_files(folder.as_ref())?;
-        ensure!(!files.is_empty(), "{} holds no vector file", folder.as_ref().display());
+        ensure!(!files.is_empty(), "{} has no vector file", folder.as_ref().display());
         for (path, check) in files {
             report.files.push(run_file(path, check)?);
         }
@@ -102,15 +103,16 @@ fn vector_files(folder: &Path) -> Result<Vec<(PathBuf, Check)>> {
 
 fn check_of(file: &str) -> Option<Check> {
     let stem = file.strip_suffix(".jsonl")?;
-    let is = |prefix: &str| stem.starts_with(prefix);
-    match stem {
-        _ if is("vectors_newest") => None,
-        _ if is("vectors_") => Some(identity::check),
-        _ if is("fnv_") => Some(identity::check_hash),
-        _ if is("selection_") => Some(selection::check),
-        _ if is("client_requests") => Some(clients::check),
-        _ => None,
+    if stem.starts_with("vectors_newest") {
+        return None;
     }
+    let checks: [(&str, Check); 4] = [
+        ("vectors_", identity::check),
+        ("fnv_", identity::check_hash),
+        ("selection_", selection::check),
+        ("client_requests", clients::check),
+    ];
+    checks.into_iter().find(|(prefix, _)| stem.starts_with(prefix)).map(|(_, check)| check)
 }
 
 fn run_file(path: PathBuf, check: Check) -> Result<FileReport> {
@@ -118,9 +120,9 @@ fn run_file(path: PathBuf, check: Check) -> Result<FileReport> {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut report = FileReport { path, groups: BTreeMap::new(), failures: Vec::new() };
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = || format!("{} line {}", report.path.display(), number + 1);
-        let case: Value =
-            serde_json::from_str(line).with_context(|| format!("{} is not JSON", place()))?;
+        let case: Value = serde_json::from_str(line).with_context(|| {
+            format!("{} line {} is not JSON", report.path.display(), number + 1)
+        })?;
         for (group, result) in check(&case) {
             let (passed, failed) = report.groups.entry(group.clone()).or_default();
             match result {

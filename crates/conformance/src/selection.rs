@@ -1,8 +1,7 @@
 //! Scripted selections: the real core over shared data in memory, in virtual time.
 //!
-//! A scenario's pool of credentials changes as it goes on. Each step is therefore decided by a
-//! router of its own, made from the pool as it is then, over the same shared data: as after an
-//! update of the configuration.
+//! The pool of a scenario changes during it. So each step has its own router, made from the pool at
+//! that step, over the same shared data: as after an update of the configuration.
 
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use super::case;
 /// When virtual time begins.
 const BEGIN: Timestamp = Timestamp::from_secs(1_000_000);
 
-/// Plays a scenario: its results must be those expected, or one of the lists that are.
+/// Plays a scenario: its results must be the expected ones, or one of several such lists.
 pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
     let result = play(case).and_then(|results| compare(case, &results));
     vec![(case::text(case, "group").to_owned(), result)]
@@ -42,35 +41,38 @@ fn compare(case: &Value, results: &[Value]) -> Result<(), String> {
         Some(lists) => lists.clone(),
         None => vec![case["expect"].clone()],
     };
-    let fits = |expected: &Value| {
-        let expected = elements(expected);
-        expected.len() == results.len()
-            && expected.iter().zip(results).all(|(expected, result)| is_as(expected, result))
-    };
-    if any_of.iter().any(fits) {
+    if any_of.iter().any(|expected| all_match(elements(expected), results)) {
         return Ok(());
     }
     let first = elements(any_of.first().unwrap_or(&Value::Null));
     let at = first
         .iter()
         .zip(results)
-        .position(|(expected, result)| !is_as(expected, result))
+        .position(|(expected, result)| !matches(expected, result))
         .unwrap_or(first.len());
-    let show = |list: &[Value]| list.get(at).unwrap_or(&Value::Null).to_string();
-    Err(format!("step {at}: expected {}, got {}", show(first), show(results)))
+    let [expected, result] = [first, results].map(|list| list.get(at).unwrap_or(&Value::Null));
+    Err(format!("step {at}: expected {expected}, got {result}"))
 }
 
-/// Whether a result is as expected. ReferenceStates are compared by what is expected of them, but for
-/// `status`, a word of the reference that nothing follows from.
-fn is_as(expected: &Value, result: &Value) -> bool {
-    let of_state = |name: &str| {
-        let fields = expected[name].as_object().into_iter().flatten();
-        fields.into_iter().all(|(field, value)| field == "status" || result[name][field] == *value)
-    };
+fn all_match(expected: &[Value], results: &[Value]) -> bool {
+    expected.len() == results.len()
+        && expected.iter().zip(results).all(|(expected, result)| matches(expected, result))
+}
+
+/// Whether a result is as expected. Of states, only the expected fields count, and not `status`, a
+/// word of the reference without any effect.
+fn matches(expected: &Value, result: &Value) -> bool {
     match result.get("auth_state") {
-        Some(_) => of_state("model_state") && of_state("auth_state"),
+        Some(_) => ["model_state", "auth_state"]
+            .iter()
+            .all(|name| state_matches(&expected[name], &result[name])),
         None => expected == result,
     }
+}
+
+fn state_matches(expected: &Value, state: &Value) -> bool {
+    let mut fields = expected.as_object().into_iter().flatten();
+    fields.all(|(field, value)| field == "status" || state[field] == *value)
 }
 
 fn contains(list: &Value, id: &str) -> bool {
@@ -123,7 +125,7 @@ impl World {
     }
 
     fn pick(&self, step: &Value) -> Result<Value, String> {
-        // Credentials that are no candidates are left out of the configuration of this step.
+        // The configuration of this step has only the candidates.
         let router = self.router_of(case::text(step, "provider"), |id| {
             !contains(&step["exclude"], id)
                 && (!step["only"].is_array() || contains(&step["only"], id))
@@ -199,15 +201,24 @@ impl World {
     }
 
     fn shown(&self, state: ReferenceState) -> Value {
-        let millis = |time: Timestamp| time.as_millis().cast_signed();
-        let from_now = |time: Option<Timestamp>| time.map(|time| millis(time) - millis(self.now));
         json!({
             "unavailable": state.unavailable,
-            "retry_in_ms": from_now(state.retry_at),
+            "retry_in_ms": state.retry_at.map(|time| self.until(time)),
             "quota_exceeded": state.exceeded,
-            "quota_recover_in_ms": from_now(state.recover_at),
+            "quota_recover_in_ms": state.recover_at.map(|time| self.until(time)),
             "backoff_level": state.level,
         })
+    }
+
+    /// The milliseconds until a time, negative if it has passed.
+    fn until(&self, time: Timestamp) -> i64 {
+        time.as_millis().cast_signed() - self.now.as_millis().cast_signed()
+    }
+
+    /// The time that is this many milliseconds from now.
+    fn at(&self, from_now: &Value) -> Option<Timestamp> {
+        let millis = self.now.as_millis().saturating_add_signed(from_now.as_i64()?);
+        Some(Timestamp::from_millis(millis))
     }
 
     fn auth_of(&self, id: &str) -> &Value {
@@ -234,7 +245,7 @@ impl World {
         self.write_states(changed, ReferenceStates::decode(&self.shared.get(&key).value))
     }
 
-    /// Writes what a credential's description says of its state.
+    /// Writes the state that the description of a credential contains.
     fn write_states(&self, auth: &Value, mut states: ReferenceStates) -> Result<(), String> {
         let router = self.router("")?;
         if ["unavailable", "retry_in_ms", "quota"].iter().any(|name| !auth[name].is_null()) {
@@ -252,17 +263,13 @@ impl World {
     }
 
     fn state_of(&self, value: &Value) -> ReferenceState {
-        let at = |value: &Value| {
-            let millis = self.now.as_millis().saturating_add_signed(value.as_i64()?);
-            Some(Timestamp::from_millis(millis))
-        };
         let quota = &value["quota"];
         ReferenceState {
             unavailable: value["unavailable"] == true,
             disabled: value["status"] == "disabled",
-            retry_at: at(&value["retry_in_ms"]),
+            retry_at: self.at(&value["retry_in_ms"]),
             exceeded: quota["exceeded"] == true,
-            recover_at: at(&quota["recover_in_ms"]),
+            recover_at: self.at(&quota["recover_in_ms"]),
             level: quota["backoff_level"].as_u64().map_or(0, |level| level.min(255) as u8),
         }
     }
@@ -286,8 +293,8 @@ impl World {
         let mut credentials: Vec<_> = members.map(credential).collect();
         let is_empty = credentials.is_empty();
         if is_empty {
-            // A pool without a credential is no configuration, so this one is taken out again.
-            credentials.push(json!({"id": "nobody", "cluster": "nobody"}));
+            // A pool needs a credential to be valid. This one is removed again.
+            credentials.push(json!({"id": "placeholder", "cluster": "placeholder"}));
         }
         let mut routing = json!({
             "strategy": self.config["strategy"],
@@ -310,9 +317,9 @@ impl World {
         if is_empty {
             config.pools[0].credentials.clear();
         }
-        // The reference's providers may be empty, which no configuration may.
+        // A provider of the reference may be empty, that of a configuration may not.
         config.pools[0].provider = Some(provider.to_owned());
-        // The model is the step's, whatever the body says.
+        // The model is that of the step, whatever the body contains.
         config.body.model = config.body.paths.add(["no member of any body"]);
         Ok(Router::new(config, Seed::agree(&self.shared, [7; 16])))
     }
@@ -322,7 +329,7 @@ fn find<'r>(router: &'r Router, id: &str) -> Option<&'r Credential> {
     router.config().pools[0].credentials.iter().find(|credential| credential.id == id_of(id))
 }
 
-/// A path that names a model, as Azure's do: so it need not stand in the body.
+/// A path that names a model, as with Azure: so the body need not.
 fn path_for(model: &str) -> String {
     let encoded: String = model.bytes().map(|byte| format!("%{byte:02x}")).collect();
     match model {
@@ -331,7 +338,7 @@ fn path_for(model: &str) -> String {
     }
 }
 
-/// An id as the configuration takes it. The reference's may hold blanks; digits keep their order.
+/// An id for the configuration. Those of the reference may contain spaces; digits keep their order.
 fn id_of(id: &str) -> String {
     id.bytes().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -193,7 +193,9 @@ fn read_turn(api: Api, response: &Response) -> Result<(Turn, String)> {
 /// and the key.
 fn served_by(response: &Response) -> Result<(String, Vec<String>)> {
     let account = response.header(ACCOUNT_HEADER).context("the response has no account")?;
-    let attempts = decision(response, "credential").chain(decision(response, "then"));
+    // Behind the credential of a further attempt, in parentheses, is why the one before failed.
+    let further = decision(response, "then").map(|value| value.split('(').next().unwrap_or(value));
+    let attempts = decision(response, "credential").chain(further);
     let mut attempts: Vec<String> = attempts.map(str::to_owned).collect();
     let chosen = attempts.pop().context("the decision has no credential")?;
     ensure!(account == chosen, "the filter chose {chosen}, but {account} served");
@@ -249,7 +251,11 @@ mod tests {
         let words = "outcome=hit source=header pool=p credential=p-a session=670d8883";
         check("p-a", words, &["p-a"]);
         check("p-b", &format!("{words} then=p-b"), &["p-a", "p-b"]);
-        check("p-c", &format!("{words} then=p-b then=p-c"), &["p-a", "p-b", "p-c"]);
+        check(
+            "p-c",
+            &format!("{words} then=p-b(429,rate_limit,20s) then=p-c(503,transient)"),
+            &["p-a", "p-b", "p-c"],
+        );
     }
 
     #[test]

@@ -2,19 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
 use envoy_harness::output::print;
 use envoy_harness::progress::Step;
 use envoy_harness::{Envoy, Mode};
 
 use super::EnvoyConfig;
+use super::check::{Finding, check_files};
 
 /// What to print, and what to check it with.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// The pools, as in examples/providers.json
-    pub pools: PathBuf,
+    #[arg(required = true)]
+    pub pools: Option<PathBuf>,
     /// How Envoy learns which credential serves a request
     #[arg(long, alias = "way", value_enum, default_value_t = Mode::Clusters)]
     pub mode: Mode,
@@ -30,6 +35,18 @@ pub struct Arguments {
     pub no_check: bool,
 }
 
+/// What else the command can do.
+#[derive(Clone, Debug, Subcommand)]
+enum Other {
+    /// Looks into whole configurations of Envoy, merged by hand, for what the filter needs
+    Check {
+        /// Files that belong together: a bootstrap, or listeners, routes, clusters and secrets; YAML
+        /// or JSON
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
 /// Where the module for the check comes from, if the arguments name none.
 pub enum Module {
     /// It is built, once there is an Envoy.
@@ -39,22 +56,27 @@ pub enum Module {
 }
 
 impl Arguments {
-    /// Prints the configuration, after Envoy has accepted it. `program` is how the user calls this
-    /// command.
+    /// Prints the configuration, after Envoy has accepted it, or what is missing in one. `program` is
+    /// how the user calls this command.
     ///
     /// # Errors
-    /// All problems of the pools, each with its path; or what Envoy says.
+    /// All problems of the pools, each with its path; or what Envoy says; or the number of problems in
+    /// a configuration.
     pub fn run(
         &self,
         program: &str,
         find: fn(Option<&str>) -> Result<Envoy>,
         module: Module,
     ) -> Result<()> {
-        let config = EnvoyConfig::read(&self.pools, self.mode)?;
+        if let Some(Other::Check { files }) = &self.other {
+            return report(&check_files(files)?);
+        }
+        let pools = self.pools.as_deref().context("no pools are named")?;
+        let config = EnvoyConfig::read(pools, self.mode)?;
         if !self.no_check {
             self.check(&config, find, module)?;
         }
-        print(&config.yaml(&self.command(program))?)
+        print(&config.yaml(&self.command(program, pools))?)
     }
 
     fn check(
@@ -96,12 +118,20 @@ impl Arguments {
     }
 
     /// The command that prints the same again.
-    fn command(&self, program: &str) -> String {
-        let mut command = format!("{program} {}", self.pools.display());
+    fn command(&self, program: &str, pools: &Path) -> String {
+        let mut command = format!("{program} {}", pools.display());
         if self.mode != Mode::Clusters {
             command.push_str(" --mode ");
             command.push_str(self.mode.as_str());
         }
         command
     }
+}
+
+/// Prints what was found; problems make the command fail, advice does not.
+fn report(findings: &[Finding]) -> Result<()> {
+    findings.iter().try_for_each(|finding| print(&format!("{finding}\n")))?;
+    let problems = findings.iter().filter(|finding| finding.is_problem).count();
+    ensure!(problems == 0, "problems: {problems}");
+    Ok(())
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroU64};
 
 use hyper::Uri;
 use hyper::header::HeaderName;
@@ -25,6 +26,15 @@ pub(super) struct Input {
     /// The certificates by which Envoy trusts providers.
     #[serde(default = "default_ca_certificates")]
     pub(super) ca_certificates: String,
+    /// Whether clients see in a response header what the filter decided.
+    #[serde(default)]
+    pub(super) show_decision: bool,
+    /// How many connections clients may have.
+    #[serde(default = "default_max_connections")]
+    pub(super) max_connections: NonZeroU32,
+    /// How large Envoy's heap may get.
+    #[serde(default = "default_max_heap_bytes")]
+    pub(super) max_heap_bytes: NonZeroU64,
     /// The configuration of the filter without its pools.
     #[serde(default)]
     pub(super) filter: Map<String, Value>,
@@ -167,6 +177,16 @@ fn default_listener() -> SocketAddr {
 
 fn default_admin() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9901))
+}
+
+/// Each needs a file descriptor, and one more for its request to a provider.
+fn default_max_connections() -> NonZeroU32 {
+    const { NonZeroU32::new(10_000).unwrap() }
+}
+
+/// Room for fifty of the longest requests at once, or for some thousands of usual ones.
+fn default_max_heap_bytes() -> NonZeroU64 {
+    const { NonZeroU64::new(2 << 30).unwrap() }
 }
 
 fn default_module() -> String {

@@ -7,10 +7,11 @@
 //! here, too, so that tests, demo and users have the same.
 //!
 //! A configuration is only printed when the filter has accepted its part, and a real Envoy all of
-//! it.
+//! it. Whoever merges its parts into another configuration lets [`check`] look for what is missing.
 
+pub mod check;
 mod clusters;
-mod command;
+pub mod command;
 mod input;
 mod socket_address;
 mod templates;
@@ -26,8 +27,6 @@ use envoy_harness::Mode;
 
 use input::Input;
 use wiring::Wiring;
-
-pub use command::{Arguments, Module};
 
 /// A configuration of Envoy.
 #[derive(Debug)]

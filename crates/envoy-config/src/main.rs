@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use envoy_config::{Arguments, Module};
+use envoy_config::command::{Arguments, Module};
 use envoy_harness::output::Closed;
 use envoy_harness::progress::note;
 use envoy_harness::{Envoy, find_in};

@@ -7,13 +7,32 @@ use session_affinity::config::Config;
 use super::clusters::{Cluster, Clusters};
 use super::input::{Input, Pool};
 use super::socket_address::SocketAddress;
-use envoy_harness::Mode;
+use envoy_harness::{FLOOR, Mode};
 
 /// Request headers in which clients send keys.
-const CLIENT_KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
+pub(super) const CLIENT_KEY_HEADERS: [&str; 4] =
+    ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
 
-/// How much of a connection Envoy buffers at least: sessions get long.
-const MIN_CONNECTION_BUFFER: usize = 16 << 20;
+/// Request headers that choose an organization, a project or a workspace. With the key of another
+/// account a provider refuses them, and the refusal looks as if it were the credential's.
+const ACCOUNT_HEADERS: [&str; 5] = [
+    "openai-organization",
+    "openai-project",
+    "chatgpt-account-id",
+    "x-goog-user-project",
+    "anthropic-workspace-id",
+];
+
+/// Request headers about the client. Some providers refuse an `origin` beside a key that is not for
+/// browsers.
+const CLIENT_HEADERS: [&str; 5] =
+    ["cookie", "origin", "proxy-authorization", "x-forwarded-for", "x-envoy-external-address"];
+
+/// The longest request that a provider documents: 32 MB of Anthropic.
+pub(super) const LONGEST_REQUEST: usize = 32 << 20;
+
+/// One read from a connection can bring this much more than the filter waits for.
+pub(super) const ONE_READ: usize = 8 << 20;
 
 /// What the templates read.
 #[derive(Clone, Debug, Serialize)]
@@ -27,10 +46,12 @@ pub(super) struct Wiring {
     configuration: Map<String, Value>,
     routing: Routing,
     buffers: Buffers,
+    limits: Limits,
     /// The retries of a request, if the filter does not set them.
     retries: usize,
-    /// Request headers that do not go upstream.
-    removed_headers: Vec<String>,
+    /// Whether clients see the decision.
+    show_decision: bool,
+    removed: RemovedHeaders,
     /// Whether requests get the name of their upstream as `host`.
     named_upstreams: bool,
     /// The environment variables that hold keys.
@@ -48,8 +69,25 @@ struct Routing {
 /// How many bytes Envoy buffers.
 #[derive(Clone, Debug, Serialize)]
 struct Buffers {
-    connection: usize,
+    /// Of a connection, where Envoy's default does not suffice.
+    connection: Option<usize>,
     request: usize,
+}
+
+/// What all clients together may use.
+#[derive(Clone, Debug, Serialize)]
+struct Limits {
+    connections: u32,
+    /// Bytes.
+    heap: u64,
+}
+
+/// Request headers that do not go upstream, beside the routing header.
+#[derive(Clone, Debug, Default, Serialize)]
+struct RemovedHeaders {
+    keys: Vec<String>,
+    accounts: Vec<&'static str>,
+    clients: Vec<&'static str>,
 }
 
 impl Wiring {
@@ -72,6 +110,7 @@ impl Wiring {
             problems.push("filter.pools: pools belong beside `filter`, not into it".to_owned());
         }
         configuration.entry("routing").or_insert_with(|| json!({}));
+        hide_account_headers(&mut configuration);
         configuration.insert("pools".to_owned(), Value::Array(pools));
         let config =
             parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
@@ -82,9 +121,14 @@ impl Wiring {
             module: input.module,
             ca_certificates: input.ca_certificates,
             configuration,
-            buffers: Buffers::of(&config),
+            buffers: Buffers::of(&config, mode),
+            limits: Limits {
+                connections: input.max_connections.get(),
+                heap: input.max_heap_bytes.get(),
+            },
+            show_decision: input.show_decision,
             retries: config.failover.max_attempts.saturating_sub(1),
-            removed_headers: removed_headers(&config, &input.pools, mode),
+            removed: RemovedHeaders::of(&input.pools, mode),
             named_upstreams: clusters.iter().any(Cluster::is_named),
             variables: variables(&clusters),
             clusters,
@@ -141,20 +185,31 @@ fn name_routing(configuration: &mut Map<String, Value>, config: &Config, mode: M
     }
 }
 
-/// The routing header does not go upstream, and neither do keys of clients, except to replicas,
-/// which may check them.
-fn removed_headers(config: &Config, pools: &[Pool], mode: Mode) -> Vec<String> {
-    let mut headers = vec![config.routing.header.clone()];
-    if mode != Mode::Replicas {
-        let of_pools = pools
-            .iter()
-            .filter_map(|pool| pool.key_header.as_ref())
-            .map(|header| header.0.as_str());
-        for header in CLIENT_KEY_HEADERS.into_iter().chain(of_pools) {
-            push_new(&mut headers, header);
-        }
+/// Headers of responses that name the account are hidden, unless the input decides otherwise.
+fn hide_account_headers(configuration: &mut Map<String, Value>) {
+    let privacy = configuration.entry("privacy").or_insert_with(|| json!({}));
+    if let Some(privacy) = privacy.as_object_mut()
+        && !privacy.contains_key("hide-account-headers")
+    {
+        privacy.entry("hide_account_headers").or_insert(true.into());
     }
-    headers
+}
+
+impl RemovedHeaders {
+    /// None before replicas, which may check the headers of the client.
+    fn of(pools: &[Pool], mode: Mode) -> Self {
+        if mode == Mode::Replicas {
+            return Self::default();
+        }
+        let of_pools = pools.iter().filter_map(|pool| pool.key_header.as_ref());
+        let mut keys = Vec::new();
+        for header in CLIENT_KEY_HEADERS.into_iter().chain(of_pools.map(|header| header.0.as_str()))
+        {
+            push_new(&mut keys, header);
+            push_new(&mut keys, &header.replace('-', "_"));
+        }
+        Self { keys, accounts: ACCOUNT_HEADERS.to_vec(), clients: CLIENT_HEADERS.to_vec() }
+    }
 }
 
 fn variables(clusters: &[Cluster]) -> Vec<String> {
@@ -173,9 +228,12 @@ fn push_new(list: &mut Vec<String>, text: &str) {
 }
 
 impl Buffers {
-    /// The longest body that the filter reads, and one whole read from the connection, must fit.
-    fn of(config: &Config) -> Self {
-        let connection = MIN_CONNECTION_BUFFER.max(2 * config.body.max_bytes);
-        Self { connection, request: 2 * connection }
+    /// The longest request, or what the filter holds of it and one whole read from the connection,
+    /// must fit. The oldest Envoy applies the limit of the connection while the filter reads, later
+    /// ones that of the virtual host.
+    fn of(config: &Config, mode: Mode) -> Self {
+        let request = LONGEST_REQUEST.max(config.body.max_bytes) + ONE_READ;
+        let connection = (mode.oldest_envoy() == FLOOR).then_some(request);
+        Self { connection, request }
     }
 }

@@ -133,8 +133,20 @@ fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
     let document = document(Mode::Clusters)?;
     let route = route(&document);
     assert_eq!(route["match"]["headers"][0]["name"], "x-cluster");
-    let removed = ["x-cluster", "authorization", "x-api-key", "x-goog-api-key", "x-house-key"];
-    assert_eq!(route["request_headers_to_remove"], json!(removed));
+    let removed: Vec<_> =
+        route["request_headers_to_remove"].as_array().context("none")?.iter().collect();
+    for header in [
+        "x-cluster",
+        "authorization",
+        "x-api-key",
+        "x_api_key",
+        "x-house-key",
+        "x_house_key",
+        "cookie",
+    ] {
+        assert!(removed.contains(&&json!(header)), "{header}: {removed:?}");
+    }
+    assert_eq!(removed.iter().filter(|header| **header == "x-api-key").count(), 1);
     let matcher = &route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["cluster_matcher"];
     assert_eq!(matcher["matcher_tree"]["input"]["typed_config"]["key"], "wasm.cluster");
     let clusters =
@@ -143,7 +155,53 @@ fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
 
     let listener = &document["static_resources"]["listeners"][0];
     assert_eq!(listener["address"]["socket_address"]["address"], "::1");
-    assert_eq!(listener["per_connection_buffer_limit_bytes"], 2 * 67_108_864);
+    assert!(listener["per_connection_buffer_limit_bytes"].is_null(), "only Envoy 1.36 needs it");
+    let host = &manager_of(&document)["route_config"]["virtual_hosts"][0];
+    assert_eq!(host["request_body_buffer_limit"], 67_108_864 + (8 << 20));
+
+    let document = self::document(Mode::Keys)?;
+    let listener = &document["static_resources"]["listeners"][0];
+    assert_eq!(listener["per_connection_buffer_limit_bytes"], 67_108_864 + (8 << 20));
+    Ok(())
+}
+
+#[test]
+fn clients_see_decisions_and_accounts_only_if_the_input_says_so() -> Result<()> {
+    for (decision, hidden) in [(None, None), (Some(true), Some(false)), (Some(false), Some(true))] {
+        let mut input = elaborate();
+        input["show_decision"] = json!(decision.unwrap_or_default());
+        if let Some(hidden) = hidden {
+            input["filter"]["privacy"] = json!({"hide_account_headers": hidden});
+        }
+        let yaml = EnvoyConfig::parse(&input.to_string(), Mode::Keys)?.yaml("")?;
+        let shown = yaml.contains("key: x-session-affinity-decision");
+        assert_eq!(shown, decision == Some(true), "{decision:?}");
+        let line = format!("privacy: {{hide_account_headers: {}}}", hidden.unwrap_or(true));
+        assert!(yaml.contains(&line), "{hidden:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn limits_of_connections_and_memory_can_be_set() -> Result<()> {
+    let mut input = elaborate();
+    input["max_connections"] = json!(77);
+    input["max_heap_bytes"] = json!(1 << 30);
+    let yaml = EnvoyConfig::parse(&input.to_string(), Mode::Clusters)?.yaml("")?;
+    assert_eq!(yaml.matches(": 77").count(), 2, "of this listener, and of all");
+    assert!(yaml.contains("max_heap_size_bytes: 1073741824"));
+    let found = problems(Mode::Clusters, |input| input["max_heap_bytes"] = json!(0));
+    assert!(found[0].starts_with("max_heap_bytes: "), "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn replicas_get_the_headers_of_the_client() -> Result<()> {
+    let yaml = example(Mode::Replicas)?.yaml("")?;
+    let document = Fixture::parse(&yaml, project_root())?;
+    let mut removed = Value::Null;
+    let _ = document.edit(|all| removed = route(all)["request_headers_to_remove"].clone());
+    assert_eq!(removed, json!(["x-session-affinity-cluster"]));
     Ok(())
 }
 
@@ -254,7 +312,10 @@ fn document(mode: Mode) -> Result<Value> {
     Ok(document)
 }
 
+fn manager_of(document: &Value) -> &Value {
+    &document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+}
+
 fn route(document: &Value) -> &Value {
-    let manager = &document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-    &manager["route_config"]["virtual_hosts"][0]["routes"][0]
+    &manager_of(document)["route_config"]["virtual_hosts"][0]["routes"][0]
 }

@@ -6,16 +6,18 @@
 //! one each time.
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, anyhow};
 use bytes::{Bytes, BytesMut};
+use flate2::write::{GzDecoder, ZlibDecoder};
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
-use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -42,6 +44,10 @@ impl Protocol {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Http1, Self::Http2];
 }
+
+/// What a client accepts that does not say so: the same as Claude Code. `br` and `zstd` are never
+/// used by the simulated providers, and not decoded here.
+const ACCEPTED: &str = "gzip, deflate, br, zstd";
 
 /// Sends one request on a connection of its own and reads the whole response.
 pub async fn send(
@@ -85,6 +91,7 @@ impl Connection {
         let (parts, body) = response.into_parts();
         Ok(Streaming {
             status: parts.status,
+            decoder: Decoder::of(&parts.headers),
             headers: parts.headers,
             body,
             unread: BytesMut::new(),
@@ -92,6 +99,7 @@ impl Connection {
     }
 
     async fn begin(&mut self, mut request: Request<Body>) -> Result<hyper::Response<Incoming>> {
+        request.headers_mut().entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static(ACCEPTED));
         match &mut self.sender {
             Sender::Http1(sender) => {
                 name_host(&mut request, self.address)?;
@@ -153,7 +161,7 @@ pub struct Response {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// Its body, decompressed.
     pub body: Bytes,
     /// Its trailers, if it has any.
     pub trailers: Option<HeaderMap>,
@@ -167,7 +175,8 @@ impl Response {
             .await
             .with_context(|| format!("{}, but its body ended early", parts.status))?;
         let trailers = body.trailers().cloned();
-        Ok(Self { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers })
+        let body = Decoder::of(&parts.headers).decode(&body.to_bytes())?;
+        Ok(Self { status: parts.status, headers: parts.headers, body, trailers })
     }
 
     /// The value of a header, when it is there and is text.
@@ -193,6 +202,7 @@ pub struct Streaming {
     /// Its headers.
     pub headers: HeaderMap,
     body: Incoming,
+    decoder: Decoder,
     unread: BytesMut,
 }
 
@@ -222,9 +232,44 @@ impl Streaming {
             patiently("reading the response", async { Ok(self.body.frame().await.transpose()?) })
                 .await?;
         if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
-            self.unread.extend_from_slice(data);
+            let decoded = self.decoder.decode(data)?;
+            self.unread.extend_from_slice(&decoded);
         }
         Ok(frame.is_some())
+    }
+}
+
+/// Decompresses a body piece by piece.
+enum Decoder {
+    Gzip(GzDecoder<Vec<u8>>),
+    Deflate(ZlibDecoder<Vec<u8>>),
+    Identity,
+}
+
+impl Decoder {
+    fn of(headers: &HeaderMap) -> Self {
+        match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            Some(b"gzip") => Self::Gzip(GzDecoder::new(Vec::new())),
+            Some(b"deflate") => Self::Deflate(ZlibDecoder::new(Vec::new())),
+            _ => Self::Identity,
+        }
+    }
+
+    fn decode(&mut self, piece: &[u8]) -> Result<Bytes> {
+        let decoded = match self {
+            Self::Gzip(decoder) => {
+                decoder.write_all(piece)?;
+                decoder.flush()?;
+                decoder.get_mut()
+            }
+            Self::Deflate(decoder) => {
+                decoder.write_all(piece)?;
+                decoder.flush()?;
+                decoder.get_mut()
+            }
+            Self::Identity => return Ok(Bytes::copy_from_slice(piece)),
+        };
+        Ok(std::mem::take(decoded).into())
     }
 }
 

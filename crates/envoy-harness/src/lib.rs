@@ -6,7 +6,7 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | find or install an Envoy | [`find`] |
+//! | find or install an Envoy | [`find`](fn@find) |
 //! | configure it | [`Fixture`], [`Mode`] |
 //! | run it | [`Process`], or with simulated providers behind it [`gateway`] |
 //! | send requests | [`client`] |

@@ -43,8 +43,7 @@ async fn a_request_reaches_the_provider_with_the_key_of_its_cluster() -> Result<
     }
     let log = envoy.stop().await?;
     assert!(
-        log.iter()
-            .any(|line| line.starts_with("POST /v1/messages?beta=true 200 cluster=anthropic_b")),
+        log.iter().any(|line| line.starts_with("POST /v1/messages 200 cluster=anthropic_b")),
         "{log:#?}"
     );
     Ok(())

@@ -24,6 +24,8 @@ const CACHE_CAPACITY: usize = 262_144;
 #[derive(Debug)]
 pub(super) struct AccountState {
     pub(super) account: Account,
+    /// Held once by every request under way.
+    pub(super) under_way: Arc<()>,
     cache: Mutex<PromptCache>,
     responses: Mutex<ResponseStore>,
 }
@@ -48,7 +50,12 @@ struct Remembered {
 impl AccountState {
     pub(super) fn new(account: Account) -> Self {
         let cache = Mutex::new(PromptCache::new(CACHE_CAPACITY));
-        Self { account, cache, responses: Mutex::default() }
+        Self { account, under_way: Arc::new(()), cache, responses: Mutex::default() }
+    }
+
+    /// The number of requests under way.
+    pub(super) fn under_way(&self) -> usize {
+        Arc::strong_count(&self.under_way) - 1
     }
 
     /// Makes the reply to an HTTP request.

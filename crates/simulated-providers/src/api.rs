@@ -4,6 +4,7 @@ use axum::http::{Method, Uri};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::stream::Framing;
 use super::vendor::Vendor;
 
 /// An endpoint of a vendor.
@@ -52,6 +53,28 @@ impl Api {
             false => {
                 Err(ApiError::new(405, format!("{method} is not allowed here, {expected} is.")))
             }
+        }
+    }
+}
+
+impl Api {
+    /// How a stream of this API is written.
+    pub(super) fn framing(&self) -> Framing {
+        match self {
+            Self::OpenAiChat => Framing::DataUntilDone,
+            Self::GeminiStream { sse: false, .. } => Framing::GoogleArray,
+            Self::GeminiGenerate { .. } | Self::GeminiStream { .. } | Self::GeminiCountTokens => {
+                Framing::GoogleEvents
+            }
+            _ => Framing::NamedEvents,
+        }
+    }
+
+    /// The model, where the path names it.
+    pub(super) fn model(&self) -> Option<&str> {
+        match self {
+            Self::GeminiGenerate { model } | Self::GeminiStream { model, .. } => Some(model),
+            _ => None,
         }
     }
 }

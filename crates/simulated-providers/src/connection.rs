@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -48,11 +49,18 @@ impl StopSignal {
 pub(super) struct Connection {
     abort: Arc<Notify>,
     stop: StopSignal,
+    /// Whether a request came on it.
+    is_used: Arc<AtomicBool>,
 }
 
 impl Connection {
     pub(super) fn new(abort: Arc<Notify>, stop: StopSignal) -> Self {
-        Self { abort, stop }
+        Self { abort, stop, is_used: Arc::default() }
+    }
+
+    /// Notes a request, and returns whether there was one before.
+    pub(super) fn take(&self) -> bool {
+        self.is_used.swap(true, Ordering::Relaxed)
     }
 
     /// Closes the connection now, and so never returns: the caller is part of what is dropped.

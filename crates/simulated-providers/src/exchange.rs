@@ -6,18 +6,20 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::request::Parts;
-use axum::http::{Request, Response};
+use axum::http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
 
 use super::account::AccountState;
 use super::api::Api;
+use super::catalog::Blanks;
 use super::connection::Connection;
 use super::error::ApiError;
-use super::fault::{self, Fault, cut, delay};
+use super::fault::{self, FAULT_HEADER, Fault, Stop, Subject, delay};
 use super::record::RecordId;
 use super::turn::{self, Usage};
 use super::vendor_server::VendorServer;
-use super::{respond, websocket};
+use super::{catalog, compress, respond, websocket};
 
 /// The longest body of a request, and the longest message on a WebSocket.
 pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
@@ -31,9 +33,12 @@ pub(super) async fn handle(
     let (mut parts, body) = request.into_parts();
     let account = server.account(&parts);
     let name = account.as_ref().map(|state| state.account.name.as_str());
+    let is_kept = connection.take();
+    let under_way = account.as_ref().map(|state| Arc::clone(&state.under_way));
     let record = server.shared.log.arrived(server.vendor, name, &parts);
     let request_id = turn::request_id();
-    let outcome = exchange(&server, account.clone(), record, &connection, &mut parts, body).await;
+    let exchange = Exchange { server: &server, record, connection: &connection, is_kept };
+    let outcome = exchange.respond(account.clone(), &mut parts, body, &request_id).await;
     let (mut response, usage) = outcome
         .unwrap_or_else(|error| (respond::error(server.vendor, &parts, &error, &request_id), None));
     server.shared.log.responded(record, name, response.status().as_u16(), usage);
@@ -43,46 +48,115 @@ pub(super) async fn handle(
         &request_id,
         response.headers_mut(),
     );
-    response
+    let accepted = parts.headers.get(header::ACCEPT_ENCODING);
+    let response = compress::compress(server.vendor, accepted, response);
+    // The request is under way until the last byte of its response is.
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &under_way;
+            frame
+        }))
+    })
 }
 
-async fn exchange(
-    server: &Arc<VendorServer>,
-    account: Option<Arc<AccountState>>,
+/// A request and what it came on.
+struct Exchange<'a> {
+    server: &'a Arc<VendorServer>,
     record: RecordId,
-    connection: &Connection,
-    parts: &mut Parts,
-    body: Body,
-) -> Result<(Response<Body>, Option<Usage>), ApiError> {
-    let body = read(body).await?;
-    server.shared.log.body_read(record, body.len());
-    let account = account.ok_or_else(ApiError::unauthorized)?;
-    let name = &account.account.name;
-    let fault = match fault::from_headers(&parts.headers, name)? {
-        Some(fault) => Some(fault),
-        None => server.shared.faults.take(name),
-    };
-    match fault {
-        Some(Fault::Drop) => match connection.abort().await {},
-        Some(Fault::Status { status, retry_after }) => {
-            return Err(ApiError::simulated(status, retry_after));
+    connection: &'a Connection,
+    is_kept: bool,
+}
+
+impl Exchange<'_> {
+    async fn respond(
+        &self,
+        account: Option<Arc<AccountState>>,
+        parts: &mut Parts,
+        body: Body,
+        request_id: &str,
+    ) -> Result<(Response<Body>, Option<Usage>), ApiError> {
+        let server = self.server;
+        let body = read(body).await?;
+        server.shared.log.body_read(self.record, body.len());
+        let account = account.ok_or_else(ApiError::unauthorized)?;
+        let api = Api::of(server.vendor, &parts.method, &parts.uri);
+        let model = match &api {
+            Ok(api) if self.may_fail(parts) => model(api, &body),
+            _ => String::new(),
+        };
+        let fault = match self.fault(&account, &parts.headers, &model)? {
+            Some(Fault::Late(duration, fault)) => {
+                tokio::time::sleep(duration).await;
+                Some(*fault)
+            }
+            fault => fault,
+        };
+        match &fault {
+            Some(Fault::Drop | Fault::Stale) => match self.connection.abort().await {},
+            Some(Fault::Status { status, retry_after }) => {
+                return Err(ApiError::simulated(*status, *retry_after));
+            }
+            Some(Fault::UnsupportedModel) => {
+                return Err(ApiError::invalid("The requested model is not supported."));
+            }
+            Some(Fault::Response { name, wait }) => {
+                let blanks = Blanks { wait: *wait, model: &model, request_id };
+                let canned = catalog::canned(name, blanks).ok_or_else(ApiError::unauthorized)?;
+                return Ok((respond::canned(canned, api.as_ref().unwrap_or(&Api::Models)), None));
+            }
+            _ => {}
         }
-        Some(Fault::UnsupportedModel) => {
-            return Err(ApiError::invalid("The requested model is not supported."));
+        let api = api?;
+        if api == Api::OpenAiSocket {
+            delay(&fault).await;
+            let stop = Stop::of(&fault);
+            let response =
+                upgrade(Arc::clone(server), account, self.connection, parts, stop).await?;
+            return Ok((response, None));
         }
-        _ => {}
-    }
-    let api = Api::of(server.vendor, &parts.method, &parts.uri)?;
-    if api == Api::OpenAiSocket {
+        let mut reply = account.reply(&api, &body, Instant::now())?;
         delay(&fault).await;
-        let response = upgrade(Arc::clone(server), account, connection, parts, fault).await?;
-        return Ok((response, None));
+        account.begin(&mut reply, None, Instant::now());
+        let usage = reply.usage;
+        Ok((respond::reply(reply.payload, Stop::of(&fault)), usage))
     }
-    let mut reply = account.reply(&api, &body, Instant::now())?;
-    delay(&fault).await;
-    account.begin(&mut reply, None, Instant::now());
-    let usage = reply.usage;
-    Ok((respond::reply(reply.payload, cut(&fault)), usage))
+
+    /// Whether it is worth the while to look for the model.
+    fn may_fail(&self, parts: &Parts) -> bool {
+        parts.headers.contains_key(FAULT_HEADER) || !self.server.shared.faults.is_empty()
+    }
+
+    /// The fault that is due, if there is one.
+    fn fault(
+        &self,
+        account: &AccountState,
+        headers: &HeaderMap,
+        model: &str,
+    ) -> Result<Option<Fault>, ApiError> {
+        let subject = Subject { account: &account.account.name, model, is_kept: self.is_kept };
+        let fault = match fault::from_headers(headers, subject)? {
+            Some(fault) => Some(fault),
+            None => self.server.shared.faults.take(subject),
+        };
+        let is_overrun = match fault {
+            Some(Fault::Concurrency { limit, .. }) => account.under_way() > limit,
+            None | Some(Fault::SlowFirstByte(_)) => false,
+            Some(_) => true,
+        };
+        if is_overrun {
+            self.server.shared.log.fails(self.record);
+        }
+        Ok(match fault {
+            Some(Fault::Concurrency { .. }) if is_overrun => Some(Fault::status(429)),
+            fault => fault,
+        })
+    }
+}
+
+/// The model that a request names; empty if it names none.
+fn model(api: &Api, body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    api.model().or(body["model"].as_str()).unwrap_or_default().to_owned()
 }
 
 async fn read(body: Body) -> Result<Bytes, ApiError> {
@@ -103,7 +177,7 @@ async fn upgrade(
     account: Arc<AccountState>,
     connection: &Connection,
     parts: &mut Parts,
-    fault: Option<Fault>,
+    stop_early: Option<Stop>,
 ) -> Result<Response<Body>, ApiError> {
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await;
     let upgrade = upgrade
@@ -111,5 +185,5 @@ async fn upgrade(
     let stop = connection.stop_signal();
     let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
     Ok(upgrade
-        .on_upgrade(move |socket| websocket::serve(socket, server, account, cut(&fault), stop)))
+        .on_upgrade(move |socket| websocket::serve(socket, server, account, stop_early, stop)))
 }

@@ -16,7 +16,10 @@
 //!   (`cache.rs`, `prompt.rs`);
 //! - state that binds a session to an account: `previous_response_id`, compacted items;
 //! - faults that a test requests, or a header `x-simulate: account=anthropic-a; status=429;
-//!   retry-after=7` (`fault.rs` lists them all), and a record of what arrived.
+//!   retry-after=7` (`fault.rs` lists them all), and a record of what arrived;
+//! - the errors of real providers by name, with their headers, bodies and events
+//!   (`responses.jsonl`), whichever account is to send them;
+//! - compression with gzip or deflate, by `accept-encoding`.
 //!
 //! **Not simulated:**
 //! - a model: the reply is two sentences chosen by a hash of the prompt, the same on every account.
@@ -46,6 +49,8 @@ mod anthropic;
 mod api;
 mod cache;
 mod cache_control;
+mod catalog;
+mod compress;
 mod connection;
 mod error;
 mod exchange;
@@ -80,6 +85,7 @@ use self::connection::Stop;
 use self::shared::Shared;
 use self::vendor_server::VendorServer;
 
+pub use self::catalog::response_names;
 pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
 pub use self::respond::ACCOUNT_HEADER;
@@ -175,11 +181,28 @@ impl Providers {
     /// [`clear_faults`](Self::clear_faults). Faults of one account are used up in the order of
     /// these calls.
     pub fn fault(&self, account: &str, fault: Fault, times: Option<u32>) -> Result<()> {
+        self.fault_of_model(account, "", fault, times)
+    }
+
+    /// As [`fault`](Self::fault), for the models whose names contain this.
+    pub fn fault_of_model(
+        &self,
+        account: &str,
+        model: &str,
+        fault: Fault,
+        times: Option<u32>,
+    ) -> Result<()> {
         ensure!(
             self.names().any(|known| known == account),
             "there is no simulated account `{account}`"
         );
-        self.shared.faults.add(account, fault, times);
+        if let Fault::Response { name, .. } = &fault {
+            ensure!(
+                response_names().any(|known| known == name),
+                "there is no simulated response `{name}`"
+            );
+        }
+        self.shared.faults.add(account, model, fault, times);
         Ok(())
     }
 

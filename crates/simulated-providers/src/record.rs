@@ -32,6 +32,8 @@ pub struct RequestRecord {
     /// `None` until there is a response; it stays so if the connection is dropped or the client
     /// leaves first.
     pub status: Option<u16>,
+    /// Whether a fault was due, other than a delay.
+    pub is_faulty: bool,
     /// Of responses with a reply of a model.
     pub usage: Option<Usage>,
 }
@@ -80,6 +82,7 @@ impl RequestLog {
             headers: parts.headers.clone(),
             body_length: 0,
             status: None,
+            is_faulty: false,
             usage: None,
         })
     }
@@ -95,6 +98,11 @@ impl RequestLog {
         }
         log.records.push_back(record);
         RecordId(log.first + log.records.len() as u64 - 1)
+    }
+
+    /// A fault is due.
+    pub(super) fn fails(&self, id: RecordId) {
+        locked(&self.0).update(id, |record| record.is_faulty = true);
     }
 
     pub(super) fn body_read(&self, id: RecordId, length: usize) {
@@ -157,6 +165,7 @@ mod tests {
             headers: HeaderMap::new(),
             body_length: 0,
             status: None,
+            is_faulty: false,
             usage: None,
         }
     }

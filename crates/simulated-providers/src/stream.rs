@@ -6,6 +6,8 @@ use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
+use super::fault::Stop;
+
 /// The content of a response.
 #[derive(Debug)]
 pub(super) enum Payload {
@@ -59,22 +61,21 @@ impl Framing {
     }
 }
 
-/// A body of these frames, which breaks after the first `cut` of them if there are more.
-pub(super) fn body(frames: Vec<String>, cut: Option<usize>) -> Body {
-    let broken = cut.is_some_and(|cut| cut < frames.len());
-    let frames =
-        frames.into_iter().take(cut.unwrap_or(usize::MAX)).map(|frame| Ok(Bytes::from(frame)));
-    let frames = stream::iter(frames);
-    if !broken {
-        return Body::from_stream(frames);
+/// A body of these frames, which stops before its end if a fault says so.
+pub(super) fn body(frames: Vec<String>, stop: Option<Stop>) -> Body {
+    let stop = stop.filter(|stop| stop.after() < frames.len());
+    let frames = frames.into_iter().take(stop.map_or(usize::MAX, Stop::after));
+    let frames = stream::iter(frames.map(|frame| Ok(Bytes::from(frame))));
+    match stop {
+        None | Some(Stop::End(_)) => Body::from_stream(frames),
+        // An error ends the connection at once, with what has not been flushed: hyper flushes when
+        // the body has to wait.
+        Some(Stop::Cut(_)) => Body::from_stream(frames.chain(stream::once(async {
+            tokio::task::yield_now().await;
+            Err(io::Error::other("simulated cut"))
+        }))),
+        Some(Stop::Silence(_)) => Body::from_stream(frames.chain(stream::pending())),
     }
-    // An error ends the connection at once, with what has not been flushed: hyper flushes when the
-    // body has to wait.
-    let end = stream::once(async {
-        tokio::task::yield_now().await;
-        Err(io::Error::other("simulated cut"))
-    });
-    Body::from_stream(frames.chain(end))
 }
 
 #[cfg(test)]

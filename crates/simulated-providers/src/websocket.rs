@@ -3,20 +3,21 @@
 //! only.
 //!
 //! Faults apply to the handshake as to any request, and then to each message: a status becomes an
-//! `error` event, a drop or a cut closes the TCP connection without a closing handshake. A cut that
-//! the handshake requests waits for the first message. Messages are not compressed.
+//! `error` event, a response of the catalog one or more events; a drop or a cut closes the TCP connection without
+//! a closing handshake. A cut that the handshake requests waits for the first message. Messages are not compressed.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::http::{HeaderMap, Method};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::account::{AccountState, Reply, parse_json};
+use super::catalog::{self, Blanks, Canned, Content};
 use super::connection::StopSignal;
 use super::error::ApiError;
-use super::fault::{Fault, cut, delay};
+use super::fault::{Fault, Stop, Subject, delay};
 use super::record::{RecordId, RequestRecord};
 use super::response_store::ResponseStore;
 use super::stream::Payload;
@@ -27,11 +28,11 @@ pub(super) async fn serve(
     socket: WebSocket,
     server: Arc<VendorServer>,
     account: Arc<AccountState>,
-    cut: Option<usize>,
+    stop_early: Option<Stop>,
     mut stop: StopSignal,
 ) {
     let mut session = Session { socket, server, account, responses: ResponseStore::default() };
-    let mut fault = cut.map(Fault::CutAfter);
+    let mut stop_early = stop_early;
     loop {
         let message = tokio::select! {
             message = session.socket.recv() => message,
@@ -46,7 +47,7 @@ pub(super) async fn serve(
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Binary(_) | Message::Close(_)) | Err(_)) | None => return,
         };
-        if session.exchange(text.as_str(), fault.take()).await.is_err() {
+        if session.exchange(text.as_str(), stop_early.take()).await.is_err() {
             return;
         }
     }
@@ -63,15 +64,26 @@ struct Session {
 struct Ended;
 
 impl Session {
-    async fn exchange(&mut self, text: &str, fault: Option<Fault>) -> Result<(), Ended> {
+    async fn exchange(&mut self, text: &str, stop: Option<Stop>) -> Result<(), Ended> {
         let record = self.record(text.len());
-        let fault = fault.or_else(|| self.server.shared.faults.take(&self.account.account.name));
-        let reply = match fault {
-            Some(Fault::Drop) => return Err(Ended),
+        let body = parse_json(text.as_bytes());
+        let model = body.as_ref().ok().and_then(|body| body["model"].as_str()).unwrap_or_default();
+        let subject = Subject { account: &self.account.account.name, model, is_kept: true };
+        let fault = self.server.shared.faults.take(subject);
+        if fault.is_some() || stop.is_some() {
+            self.server.shared.log.fails(record);
+        }
+        let reply = match &fault {
+            Some(Fault::Drop | Fault::Stale) => return Err(Ended),
             Some(Fault::Status { status, retry_after }) => {
-                Err(ApiError::simulated(status, retry_after))
+                Err(ApiError::simulated(*status, *retry_after))
             }
-            _ => self.reply(text),
+            Some(Fault::Response { name, wait }) => {
+                let blanks = Blanks { wait: *wait, model, request_id: "" };
+                let canned = catalog::canned(name, blanks).ok_or(Ended)?;
+                return self.send_canned(record, canned).await;
+            }
+            _ => body.and_then(|body| self.reply(body)),
         };
         let mut reply = match reply {
             Ok(reply) => reply,
@@ -88,15 +100,41 @@ impl Session {
         let Payload::Events(_, events) = reply.payload else {
             return Err(Ended);
         };
-        let cut = cut(&fault).filter(|cut| *cut < events.len());
-        for event in events.iter().take(cut.unwrap_or(events.len())) {
+        let stop = stop.or(Stop::of(&fault)).filter(|stop| stop.after() < events.len());
+        for event in events.iter().take(stop.map_or(events.len(), Stop::after)) {
             self.send(event).await?;
         }
-        cut.map_or(Ok(()), |_| Err(Ended))
+        match stop {
+            Some(Stop::Cut(_) | Stop::End(_)) => Err(Ended),
+            None | Some(Stop::Silence(_)) => Ok(()),
+        }
     }
 
-    fn reply(&self, text: &str) -> Result<Reply, ApiError> {
-        let body = parse_json(text.as_bytes())?;
+    /// A response of the catalog: its events as they are, its body as one event with the status and
+    /// the headers in it.
+    async fn send_canned(&mut self, record: RecordId, canned: Canned) -> Result<(), Ended> {
+        let name = self.account.account.name.clone();
+        self.server.shared.log.responded(record, Some(&name), canned.status, None);
+        let event = match canned.content {
+            Content::Events(events) => {
+                for event in &events {
+                    self.send(event).await?;
+                }
+                return Ok(());
+            }
+            Content::Text(_) => return Err(Ended),
+            Content::Json(body) => body,
+        };
+        let headers: Map<_, _> =
+            canned.headers.into_iter().map(|(name, value)| (name, json!(value))).collect();
+        let mut event = json!({"error": event["error"]});
+        event["type"] = json!("error");
+        event["status"] = json!(canned.status);
+        event["headers"] = json!(headers);
+        self.send(&event).await
+    }
+
+    fn reply(&self, body: Value) -> Result<Reply, ApiError> {
         if body["type"] != "response.create" {
             return Err(ApiError::invalid("Expected a message of type `response.create`."));
         }
@@ -133,6 +171,7 @@ impl Session {
             headers: HeaderMap::new(),
             body_length,
             status: None,
+            is_faulty: false,
             usage: None,
         })
     }

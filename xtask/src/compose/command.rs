@@ -1,4 +1,4 @@
-//! Other programs, run so that a failure says which one it was and what it printed last.
+//! Other programs; the error of one names it and repeats what it printed last.
 
 use std::process::{Output, Stdio};
 
@@ -8,7 +8,7 @@ use tokio::process::Command;
 /// How much of a failed program's output an error repeats.
 const LINES_OF_AN_ERROR: usize = 20;
 
-/// A command from a whole line of words, for which no word needs quoting.
+/// A command from a line of words without quotes.
 pub(super) fn command(line: &str) -> Command {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().unwrap_or_default());
@@ -33,14 +33,14 @@ pub(super) async fn output_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// What the command printed, if it exists and succeeds: for questions to which "no" is an answer.
-pub(super) async fn answer_of(command: &mut Command) -> Option<String> {
+/// What the command printed, if it exists and succeeds.
+pub(super) async fn output_if_ok(command: &mut Command) -> Option<String> {
     output_of(command).await.ok()
 }
 
 async fn finish(command: &mut Command) -> Result<Output> {
-    // A command dropped half-way belongs to a run that was interrupted, and must not go on behind
-    // its clean-up.
+    // A command that is dropped before it ends belongs to a run that was interrupted, and must not
+    // go on during the clean-up.
     command.stdin(Stdio::null()).kill_on_drop(true);
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     command.output().await.with_context(|| format!("cannot run {name}"))

@@ -1,5 +1,5 @@
-//! A Docker engine to work with: the one that answers or, with `--provision`, one that is started
-//! for this run, from Debian's packages if need be.
+//! A Docker engine to work with: the one that is running or, with `--provision`, one that is
+//! started for this run, from Debian's packages if need be.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,22 +9,22 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::process::{Child, Command};
 
-use super::command::{answer_of, command, output_of};
+use super::command::{command, output_if_ok, output_of};
 use super::report::report;
 use envoy_harness::wait_until;
 
 /// Long enough for the engine to end its containers.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// An engine that answers.
+/// An engine that is running.
 pub(super) struct Engine {
     /// The daemon, if this run started it: then this run ends it too.
     daemon: Option<Child>,
 }
 
 impl Engine {
-    /// Finds the engine that answers. With `provision` it starts one if there is none, and leaves
-    /// its log and process id in `work`.
+    /// Finds the engine that is running. With `provision` it starts one if there is none, and
+    /// leaves its log and process id in `work`.
     pub(super) async fn find(work: &Path, provision: bool) -> Result<Self> {
         if let Some(version) = running_version().await {
             report("engine", format!("Docker {version}, running already"));
@@ -70,10 +70,10 @@ pub(super) async fn ensure_possible(provision: bool) -> Result<()> {
     }
     ensure!(
         provision,
-        "no Docker engine answers: start one, or add --provision, which installs and starts one on \
+        "no Docker engine is running: start one, or add --provision, which installs and starts one on \
          a Debian machine"
     );
-    ensure!(is_root(), "no Docker engine answers: start one, or run this as root");
+    ensure!(is_root(), "no Docker engine is running: start one, or run this as root");
     Ok(())
 }
 
@@ -85,9 +85,8 @@ pub(super) async fn install(packages: &str) -> Result<()> {
         "install {packages} first: this machine has no apt-get to do it from here"
     );
     report("install", packages);
-    // One of several sources that does not answer is no reason to give up: the next command tells
-    // what is missing.
-    answer_of(&mut command("apt-get update")).await;
+    // One of several sources may not be reachable; the next command fails if that matters.
+    output_if_ok(&mut command("apt-get update")).await;
     let mut install = command("apt-get install --yes --no-install-recommends");
     install.args(packages.split_whitespace()).env("DEBIAN_FRONTEND", "noninteractive");
     output_of(&mut install).await.map(drop)
@@ -102,9 +101,9 @@ pub(super) fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Asks the daemon and not only the client, which answers for itself where there is no daemon.
+/// The version of the daemon: the client has one of its own, also without a daemon.
 async fn running_version() -> Option<String> {
-    answer_of(&mut command("docker version --format {{.Server.Version}}")).await
+    output_if_ok(&mut command("docker version --format {{.Server.Version}}")).await
 }
 
 async fn start(work: &Path) -> Result<Engine> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::command::{answer_of, command, output_of};
+use super::command::{command, output_if_ok, output_of};
 use super::report::report;
 use super::stand_in;
 
@@ -39,7 +39,7 @@ pub(super) async fn provide(root: &Path, work: &Path, provision: bool) -> Result
     Ok(())
 }
 
-/// Takes the official names off the stand-ins, and removes those that newer ones have replaced.
+/// Removes the official names from the stand-ins, and those that newer ones have replaced.
 pub(super) async fn withdraw_stand_ins() -> Result<()> {
     let filter = format!("label={}", stand_in::LABEL);
     let mut list = command("docker images --format {{.Repository}}:{{.Tag}} --filter");
@@ -72,17 +72,18 @@ fn names(root: &Path) -> Result<BTreeSet<String>> {
     Ok(file.services.into_values().map(|service| service.image).collect())
 }
 
-/// Whether the image is here, and not as a stand-in that a run which was killed has left.
+/// Whether the image is here, and is not a stand-in that a killed run has left.
 async fn is_genuine(image: &str) -> bool {
     let format = format!("{{{{index .Config.Labels {:?}}}}}", stand_in::LABEL);
     let label =
-        answer_of(Command::new("docker").args(["image", "inspect", "--format", &format, image]))
+        output_if_ok(Command::new("docker").args(["image", "inspect", "--format", &format, image]))
             .await;
     label.is_some_and(|label| label.is_empty())
 }
 
 async fn pull(image: &str) -> bool {
     let mut pull = Command::new("docker");
-    let pulled = tokio::time::timeout(PULL_DEADLINE, answer_of(pull.args(["pull", image]))).await;
+    let pulled =
+        tokio::time::timeout(PULL_DEADLINE, output_if_ok(pull.args(["pull", image]))).await;
     matches!(pulled, Ok(Some(_)))
 }

@@ -3,9 +3,9 @@
 //!
 //! Nothing of the file is mocked. It takes the Docker engine, the compose program and the images of
 //! this machine. With `--provision`, which is for machines of CI, it also installs what is missing:
-//! the engine from Debian's packages and, where no image registry answers, stand-ins under the
-//! names of the images. Whatever the outcome, nothing keeps running; what stays are the packages
-//! and, under names of their own, the stand-ins, which make the next run quick.
+//! the engine from Debian's packages and, where no image registry can be reached, stand-ins under
+//! the names of the images. Whatever the outcome, nothing keeps running; what stays are the
+//! packages and, under names of their own, the stand-ins, which make the next run quick.
 
 mod command;
 mod engine;

@@ -1,8 +1,8 @@
-//! What has to hold of the stack: a conversation stays on its account, and conversations spread
-//! over accounts.
+//! What must hold of the stack: a session stays on its credential, and sessions spread over
+//! credentials.
 //!
-//! The simulated providers name in `x-simulated-account` the account whose key a request bore: the
-//! key that Envoy injected, not the one the client sent, because it sends none.
+//! The simulated providers name in `x-simulated-account` the credential whose key a request
+//! carried: the key that Envoy injected, because the client sends none.
 
 use std::collections::BTreeSet;
 
@@ -17,67 +17,64 @@ use envoy_harness::client::{self, Protocol};
 use envoy_harness::output::print;
 use simulated_providers::ACCOUNT_HEADER;
 
-/// So many conversations begin, and the first two of them go on.
-const CONVERSATIONS: usize = 6;
+/// The sessions that begin, and how many of them go on.
+const SESSIONS: usize = 6;
 const GO_ON: usize = 2;
 const TURNS: usize = 3;
 
-/// Holds the conversations, interleaved, and prints who served them.
+/// Sends the sessions, interleaved, and prints the credentials that served them.
 pub(super) async fn check() -> Result<()> {
-    let mut conversations: Vec<_> = (1..=CONVERSATIONS).map(Conversation::new).collect();
+    let mut sessions: Vec<_> = (1..=SESSIONS).map(Session::new).collect();
     for turn in 0..TURNS {
-        let speaking = if turn == 0 { CONVERSATIONS } else { GO_ON };
-        for conversation in conversations.iter_mut().take(speaking) {
-            conversation.take_turn().await?;
+        let speaking = if turn == 0 { SESSIONS } else { GO_ON };
+        for session in sessions.iter_mut().take(speaking) {
+            session.take_turn().await?;
         }
     }
-    print(&format!("{}\n", table(&conversations)))?;
-    ensure_affinity(&conversations)
+    print(&format!("{}\n", table(&sessions)))?;
+    ensure_affinity(&sessions)
 }
 
-/// One client with one session, in the format of Anthropic's Messages API.
-struct Conversation {
-    session: String,
+/// One client with one session, in the format of the Messages API of Anthropic.
+struct Session {
+    id: String,
     messages: Vec<Value>,
-    /// The account that served each turn.
-    accounts: Vec<String>,
+    /// The credential that served each turn.
+    credentials: Vec<String>,
 }
 
-impl Conversation {
+impl Session {
     fn new(number: usize) -> Self {
-        Self {
-            session: format!("compose-test-{number}"),
-            messages: Vec::new(),
-            accounts: Vec::new(),
-        }
+        Self { id: format!("compose-test-{number}"), messages: Vec::new(), credentials: Vec::new() }
     }
 
     async fn take_turn(&mut self) -> Result<()> {
-        let turn = self.accounts.len() + 1;
-        let question = format!("Question {turn} of {}", self.session);
+        let turn = self.credentials.len() + 1;
+        let question = format!("Question {turn} of {}", self.id);
         self.messages.push(json!({"role": "user", "content": question}));
         let body =
             json!({"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": self.messages});
         let request = Request::post("/v1/messages")
             .header("content-type", "application/json")
-            .header("x-session-id", &self.session)
+            .header("x-session-id", &self.id)
             .body(client::whole(body.to_string()))?;
         let response = client::send(PUBLISHED, Protocol::Http1, request).await?;
         ensure!(
             response.status.is_success(),
-            "{} instead of an answer: {}",
+            "unexpected status {}: {}",
             response.status,
             response.text()
         );
-        let account = response.header(ACCOUNT_HEADER).context("the answer names no account")?;
-        self.accounts.push(account.to_owned());
+        let credential =
+            response.header(ACCOUNT_HEADER).context("the response names no account")?;
+        self.credentials.push(credential.to_owned());
         let content = response.json()?.get("content").cloned();
         self.messages.push(json!({"role": "assistant", "content": content}));
         Ok(())
     }
 }
 
-fn table(conversations: &[Conversation]) -> Table {
+fn table(sessions: &[Session]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header([
         "X-Session-ID",
@@ -85,21 +82,21 @@ fn table(conversations: &[Conversation]) -> Table {
         "turn 2",
         "turn 3",
     ]);
-    for conversation in conversations {
-        table.add_row([&conversation.session].into_iter().chain(&conversation.accounts));
+    for session in sessions {
+        table.add_row([&session.id].into_iter().chain(&session.credentials));
     }
     table
 }
 
-fn ensure_affinity(conversations: &[Conversation]) -> Result<()> {
+fn ensure_affinity(sessions: &[Session]) -> Result<()> {
     let mut used = BTreeSet::new();
-    for Conversation { session, accounts, .. } in conversations {
-        let served: BTreeSet<_> = accounts.iter().collect();
-        ensure!(served.len() == 1, "{session} did not stay on one account: {accounts:?}");
+    for Session { id, credentials, .. } in sessions {
+        let served: BTreeSet<_> = credentials.iter().collect();
+        ensure!(served.len() == 1, "{id} did not stay on one credential: {credentials:?}");
         used.extend(served);
     }
-    ensure!(used.len() > 1, "all conversations went to one account: {used:?}");
-    report("story", format!("every conversation on one account, {} accounts in use", used.len()));
+    ensure!(used.len() > 1, "all sessions went to one credential: {used:?}");
+    report("check", format!("every session on one credential, {} credentials in use", used.len()));
     Ok(())
 }
 
@@ -107,30 +104,30 @@ fn ensure_affinity(conversations: &[Conversation]) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn conversations(accounts: &[&[&str]]) -> Vec<Conversation> {
-        let conversation = |(number, accounts): (usize, &&[&str])| Conversation {
-            accounts: accounts.iter().map(|&account| account.to_owned()).collect(),
-            ..Conversation::new(number)
-        };
-        accounts.iter().enumerate().map(conversation).collect()
+    fn sessions(credentials: &[&[&str]]) -> Vec<Session> {
+        let sessions = credentials.iter().enumerate().map(|(number, credentials)| Session {
+            credentials: credentials.iter().map(|&name| name.to_owned()).collect(),
+            ..Session::new(number)
+        });
+        sessions.collect()
     }
 
     #[test]
-    fn a_conversation_that_moves_fails_the_story() {
+    fn a_session_that_moves_fails_the_check() {
         let problem =
-            ensure_affinity(&conversations(&[&["a", "a", "b"], &["b"]])).unwrap_err().to_string();
-        assert_eq!(problem, r#"compose-test-0 did not stay on one account: ["a", "a", "b"]"#);
+            ensure_affinity(&sessions(&[&["a", "a", "b"], &["b"]])).unwrap_err().to_string();
+        assert_eq!(problem, r#"compose-test-0 did not stay on one credential: ["a", "a", "b"]"#);
     }
 
     #[test]
-    fn conversations_that_do_not_spread_fail_the_story() {
+    fn sessions_that_do_not_spread_fail_the_check() {
         let problem =
-            ensure_affinity(&conversations(&[&["a", "a", "a"], &["a"]])).unwrap_err().to_string();
-        assert_eq!(problem, r#"all conversations went to one account: {"a"}"#);
+            ensure_affinity(&sessions(&[&["a", "a", "a"], &["a"]])).unwrap_err().to_string();
+        assert_eq!(problem, r#"all sessions went to one credential: {"a"}"#);
     }
 
     #[test]
-    fn conversations_that_stay_and_spread_pass() {
-        ensure_affinity(&conversations(&[&["a", "a", "a"], &["b", "b", "b"], &["a"]])).unwrap();
+    fn sessions_that_stay_and_spread_pass() {
+        ensure_affinity(&sessions(&[&["a", "a", "a"], &["b", "b", "b"], &["a"]])).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use hyper::Request;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use super::command::{answer_of, command, output_of};
+use super::command::{command, output_if_ok, output_of};
 use super::engine;
 use super::report::report;
 use envoy_harness::client::{self, Protocol};
@@ -24,7 +24,7 @@ pub(super) const PUBLISHED: SocketAddr =
 /// out of this.
 const PROJECT: &str = "session-affinity-compose-test";
 
-/// What to print of each container when the story failed.
+/// What to print of each container when a check failed.
 const LINES_OF_A_LOG: &str = "60";
 
 /// The stack under a project name of its own.
@@ -56,14 +56,14 @@ impl Stack {
 
     async fn installed() -> Option<&'static str> {
         for compose in ["docker compose", "docker-compose"] {
-            if answer_of(command(compose).arg("version")).await.is_some() {
+            if output_if_ok(command(compose).arg("version")).await.is_some() {
                 return Some(compose);
             }
         }
         None
     }
 
-    /// Makes way for `up`, and fails if somebody else is in it.
+    /// Prepares for `up`, and fails if another program uses its port.
     pub(super) async fn clear(&self) -> Result<()> {
         // A run that was killed may have left its containers.
         self.down().await?;
@@ -74,20 +74,20 @@ impl Stack {
         Ok(())
     }
 
-    /// Builds what is to be built, and returns when Envoy answers.
+    /// Builds what must be built, and returns when Envoy responds.
     pub(super) async fn up(&self) -> Result<()> {
         report("up", "building in a container: this takes minutes");
         let started = Instant::now();
         output_of(self.command().args(["up", "--detach"])).await?;
         // A published port accepts connections as soon as its container runs, and drops them until
-        // somebody listens.
+        // Envoy listens.
         wait_until("waiting for Envoy", async || {
             self.ensure_envoy_runs().await?;
             let request = Request::get("/").body(client::empty())?;
             Ok(client::send(PUBLISHED, Protocol::Http1, request).await.ok())
         })
         .await?;
-        report("up", format!("Envoy answers after {} s", started.elapsed().as_secs()));
+        report("up", format!("Envoy responds after {} s", started.elapsed().as_secs()));
         Ok(())
     }
 
@@ -102,8 +102,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Shows what the containers said, as far as it can be had: it accompanies an error that says
-    /// more.
+    /// Shows the logs of the containers, if possible, beside the error.
     pub(super) async fn print_logs(&self) {
         let logs =
             output_of(self.command().args(["logs", "--no-color", "--tail", LINES_OF_A_LOG])).await;

@@ -9,19 +9,19 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::process::Command;
 
-use super::command::{answer_of, command, output_of};
+use super::command::{command, output_if_ok, output_of};
 use super::engine;
 use super::report::report;
 use envoy_harness as envoy;
 
-/// The label by which a stand-in is told from the real image.
+/// The label that distinguishes a stand-in from the real image.
 pub(super) const LABEL: &str = "session-affinity.stand-in";
 
-/// What the lasting names begin with. Under them stand-ins stay for the next run.
+/// The beginning of the names under which stand-ins stay for the next run.
 pub(super) const OWN_PREFIX: &str = "session-affinity/";
 
-/// Makes the stand-in under the image's name, quickly if the last one still fits, and says what it
-/// is made of.
+/// Makes the stand-in under the name of the image, quickly if the last one still fits, and returns
+/// what it is made of.
 pub(super) async fn make(image: &str, root: &Path, work: &Path) -> Result<String> {
     debian(work).await?;
     let context = tempfile::tempdir_in(work).context("cannot make a folder for an image")?;
@@ -43,19 +43,19 @@ pub(super) async fn make(image: &str, root: &Path, work: &Path) -> Result<String
 
 const DEBIAN: &str = "session-affinity/debian";
 
-/// What both stand on: Debian with a C compiler, which is the linker of Rust.
+/// The base of both: Debian with a C compiler, which is the linker of Rust.
 async fn debian(work: &Path) -> Result<()> {
-    if answer_of(command("docker image inspect").arg(DEBIAN)).await.is_some() {
+    if output_if_ok(command("docker image inspect").arg(DEBIAN)).await.is_some() {
         return Ok(());
     }
     ensure!(
         engine::is_root(),
-        "no image registry answers, and only root can make stand-ins for the images"
+        "no image registry can be reached, and only root can make stand-ins for the images"
     );
     if !engine::is_installed("mmdebstrap") {
         engine::install("mmdebstrap").await?;
     }
-    report("image", "making the Debian that stand-ins stand on");
+    report("image", "making the Debian base of the stand-ins");
     let folder = tempfile::tempdir_in(work).context("cannot make a folder for Debian")?;
     let archive = folder.path().join("debian.tar");
     let mut bootstrap = command("mmdebstrap --variant=essential --include=gcc,libc6-dev bookworm");
@@ -80,7 +80,7 @@ replace-with = "vendored"
 directory = "/usr/local/cargo/vendor"
 "#;
 
-/// Lays out this machine's toolchain, without its documentation, and the crates of `Cargo.lock`.
+/// Copies the toolchain of this machine, without its documentation, and the crates of `Cargo.lock`.
 async fn rust(root: &Path, context: &Path) -> Result<String> {
     let sysroot = output_of(command("rustc --print sysroot").current_dir(root)).await?;
     for part in ["bin/cargo", "bin/rustc", "lib"] {
@@ -97,8 +97,8 @@ async fn rust(root: &Path, context: &Path) -> Result<String> {
     output_of(command("rustc --version").current_dir(root)).await
 }
 
-/// Like the official image it runs Envoy as a user without rights, who sees of the mounted project
-/// what everybody may.
+/// Like the official image it runs Envoy as a user without privileges, who can read of the mounted
+/// project what everybody can.
 const ENVOY: &str = "\
 FROM session-affinity/debian
 LABEL session-affinity.stand-in=true
@@ -106,7 +106,7 @@ COPY envoy /usr/local/bin/envoy
 USER 101:101
 ";
 
-/// Lays out the binary of the version that the tag names.
+/// Copies the binary of the version that the tag names.
 async fn envoy(tag: &str, context: &Path) -> Result<String> {
     let version = tag
         .strip_prefix('v')

@@ -4,6 +4,7 @@
 
 mod apis;
 mod caches;
+mod catalog;
 mod client;
 mod faults;
 mod keys;

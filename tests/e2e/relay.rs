@@ -1,0 +1,75 @@
+//! A port in front of a provider that can be closed and opened again.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// A port, not yet in front of anything.
+pub(crate) struct Relay {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// An open port. It closes with this value.
+pub(crate) struct OpenRelay {
+    address: SocketAddr,
+    target: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// A port that refuses connections.
+pub(crate) struct ClosedRelay {
+    address: SocketAddr,
+    target: SocketAddr,
+}
+
+impl Relay {
+    pub(crate) async fn listen() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn open(self, target: SocketAddr) -> OpenRelay {
+        let Self { listener, address } = self;
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let mut server = TcpStream::connect(target).await?;
+                    copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        OpenRelay { address, target, task }
+    }
+}
+
+impl OpenRelay {
+    /// Closes the port and its connections.
+    pub(crate) async fn close(mut self) -> ClosedRelay {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        ClosedRelay { address: self.address, target: self.target }
+    }
+}
+
+impl Drop for OpenRelay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ClosedRelay {
+    pub(crate) async fn open_again(self) -> Result<OpenRelay> {
+        let listener = TcpListener::bind(self.address).await?;
+        Ok(Relay { listener, address: self.address }.open(self.target))
+    }
+}
