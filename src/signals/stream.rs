@@ -105,12 +105,16 @@ impl Opening {
             Some(false) => return FirstEvent::Content,
             Some(true) => {}
         }
-        let fresh = held.get(self.scanned..).unwrap_or_default();
+        let before = self.scanned;
+        let fresh = held.get(before..).unwrap_or_default();
         self.scanned = held.len();
-        if !self.nesting.closes(fresh) && !is_end {
-            return FirstEvent::More;
-        }
-        match Value::document(held).and_then(object) {
+        let end = match self.nesting.closes(fresh) {
+            Some(end) => before + end,
+            None if is_end => held.len(),
+            None => return FirstEvent::More,
+        };
+        // No more than the object, however much has arrived: what follows must not matter.
+        match held.get(..end).and_then(Value::document).and_then(object) {
             Some(root) => FirstEvent::Error(read_error(root, origin)),
             None => FirstEvent::Content,
         }
@@ -183,21 +187,21 @@ struct Nesting {
 }
 
 impl Nesting {
-    /// Whether the first object in the text closes in this piece of it.
-    fn closes(&mut self, piece: &[u8]) -> bool {
-        for &byte in piece {
+    /// Where the first object in the text ends in this piece of it; `None` if it does not yet.
+    fn closes(&mut self, piece: &[u8]) -> Option<usize> {
+        for (at, &byte) in piece.iter().enumerate() {
             match byte {
                 _ if self.is_escaped => self.is_escaped = false,
                 b'\\' if self.is_in_string => self.is_escaped = true,
                 b'"' => self.is_in_string = !self.is_in_string,
                 _ if self.is_in_string => {}
                 b'{' => self.depth += 1,
-                b'}' if self.depth == 1 => return true,
+                b'}' if self.depth == 1 => return Some(at + 1),
                 b'}' => self.depth = self.depth.saturating_sub(1),
                 _ => {}
             }
         }
-        false
+        None
     }
 }
 
