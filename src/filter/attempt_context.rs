@@ -123,6 +123,11 @@ impl AttemptContext {
         if let Some(next) = next {
             running.select_cluster(next);
             self.note_next(&verdict, plan, response, next);
+        } else if verdict.next.is_some() {
+            // Too late for another attempt: the client gets this failure.
+            let changes = running.router.abandon(plan, &Host, host::now());
+            running.log_changes(&changes, plan);
+            plan.next = None;
         }
         filter_state::set_plan(plan);
         if next.is_some() && !matches!(response, Response::Failed(_)) {

@@ -184,6 +184,12 @@ async fn a_limit_in_a_body_is_read_compressed_or_not() -> Result<()> {
             send(&gateway, request).await?;
         }
         let response = send(&gateway, chat(100, false)?).await?;
+        if !retries_held_responses()? {
+            // There a 429 is retried by its headers, and its body is never seen.
+            served(&response)?;
+            gateway.stop().await?;
+            continue;
+        }
         assert_eq!(response.status, 429, "{mode:?}: {}", response.text());
         let line = gateway.envoy.wait_for_log(" outcome=model_cooldown").await?;
         let out = word(&line, "out=").unwrap_or_default();
@@ -214,6 +220,10 @@ async fn waits_are_read_where_each_provider_writes_them() -> Result<()> {
         ("gemini-a", "gemini-minute-quota", generate, contents.clone(), "rate_limit:37s"),
         ("gemini-a", "gemini-invalid-key", generate, contents, "denied:"),
     ] {
+        let is_in_a_body = matches!(name, "openai-insufficient-quota" | "gemini-minute-quota");
+        // Before 1.37 a 429 is retried by its headers, and its body is never seen.
+        let expected =
+            if is_in_a_body && !retries_held_responses()? { "rate_limit:1s" } else { expected };
         let gateway = start(Mode::Keys, 1, Ok).await?.context("every Envoy has this mode")?;
         gateway.providers.fault(account, Fault::response(name), Some(1))?;
         for _ in 0..2 {
