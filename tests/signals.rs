@@ -130,6 +130,7 @@ fn prose_is_no_proof_and_justifies_no_long_cooldown() {
                 ),
                 format!("Unrecognized request argument supplied: {words}"),
                 format!("Unknown parameter: '{words}'."),
+                format!("messages[0].role: unknown variant `{words}`, expected one of `system`"),
                 words.to_owned(),
             ] {
                 for body in [

@@ -42,7 +42,7 @@ pub(super) struct Report<'a> {
 }
 
 /// How messages begin or end that repeat a part of the request: a member, a header's value, a role.
-const QUOTING: [&str; 16] = [
+const QUOTING: [&str; 20] = [
     "extra inputs are not permitted",
     "does not match any of the expected",
     "input should be",
@@ -59,6 +59,10 @@ const QUOTING: [&str; 16] = [
     "invalid type",
     "additional properties",
     "unexpected role",
+    "unknown variant",
+    "invalid enum value",
+    "cannot unmarshal",
+    "does not match pattern",
 ];
 
 /// Values of `error.code` that name nothing.

@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds, checks and tests the filter, and forwards to the programs of `crates/`.
 
+mod cases;
 mod compose;
 mod dist;
 mod licences;
@@ -68,6 +69,8 @@ enum Command {
         #[arg(required = true)]
         folders: Vec<PathBuf>,
     },
+    /// Plays situations that users of gateways report, tests/cases, on a real Envoy
+    Cases(cases::Arguments),
     /// Starts the docker-compose stack, sends sessions through it, and takes it down
     ComposeTest {
         #[command(flatten)]
@@ -137,6 +140,7 @@ fn execute(command: Command) -> Result<()> {
             ensure!(failed == 0, "{failed} recorded cases differ");
             Ok(())
         }
+        Command::Cases(arguments) => block_on(cases::play(&arguments)),
         Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
         Command::Ci { compose } => verify::ci(compose.provision),
     }
