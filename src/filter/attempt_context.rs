@@ -115,11 +115,6 @@ impl AttemptContext {
         let verdict = running.router.observe(plan, response, &Host, host::now());
         running.record(&verdict, plan);
         let next = verdict.next.filter(|_| is_held);
-        if verdict.next.is_some() && !is_held {
-            // The client has the response already: there will be no other attempt.
-            let changes = running.router.abandon(plan, &Host, host::now());
-            running.log_changes(&changes, plan);
-        }
         if let Some(next) = next {
             running.select_cluster(next);
             self.note_next(&verdict, plan, response, next);
