@@ -128,7 +128,9 @@ fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
         return false;
     }
     any_or_none_given(&matches.path_prefixes, |prefix| has_prefix(path, prefix))
-        && (is_upgrade || any_or_none_given(&matches.methods, |it| it == method))
+        && (is_upgrade
+            || method.is_empty()
+            || any_or_none_given(&matches.methods, |it| it == method))
         && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, host))
         && matches.headers.iter().all(|(name, value)| match (headers.first(name), value) {
             (Some(sent), Some(value)) => sent == value.as_bytes(),
