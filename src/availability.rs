@@ -40,8 +40,8 @@ impl<'c> Candidates<'c> {
         Self { list, has_unavailable }
     }
 
-    /// The candidates among which a new session's credential is chosen, by id: the ready ones of the
-    /// highest priority.
+    /// The candidates among which a new session's credential is chosen, by id: the ready ones of
+    /// the highest priority.
     ///
     /// # Errors
     /// Why none is ready.
@@ -56,8 +56,8 @@ impl<'c> Candidates<'c> {
         Err(why(&blocks))
     }
 
-    /// The last resort where no candidate is ready: those that are blocked by no announced end, each
-    /// with the end of its block, by id.
+    /// The last resort where no candidate is ready: those that are blocked by no announced end,
+    /// each with the end of its block, by id.
     pub fn last_resort(&self) -> Vec<(&'c Credential, Timestamp)> {
         self.list
             .iter()

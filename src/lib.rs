@@ -1,9 +1,9 @@
 //! Session affinity for LLM traffic in Envoy: a session stays on its credential.
 //!
-//! The core is two decisions, [`Router::route`] and [`Router::observe`]: given a request, the shared
-//! data and the time, which credential serves it; and what follows from its response. It knows no
-//! proxy and no clock, so everything in it is tested natively. Only the module `filter`, compiled for
-//! WebAssembly alone, speaks Proxy-Wasm.
+//! The core is two decisions, [`Router::route`] and [`Router::observe`]: given a request, the
+//! shared data and the time, which credential serves it; and what follows from its response. It
+//! knows no proxy and no clock, so everything in it is tested natively. Only the module `filter`,
+//! compiled for WebAssembly alone, speaks Proxy-Wasm.
 //!
 //! ```
 //! use session_affinity::{Config, Decision, Headers, InMemory, Request, Response, Router, Seed, Timestamp};

@@ -1,5 +1,5 @@
-//! How requests were decided and attempts ended: one closed enum each, whose words are metric labels,
-//! log words and test assertions alike.
+//! How requests were decided and attempts ended: one closed enum each, whose words are metric
+//! labels, log words and test assertions alike.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Responses of the filter itself, all of them errors, in the dialect of the API that the client speaks.
+//! Responses of the filter itself, all of them errors, in the dialect of the API that the client
+//! speaks.
 
 use std::time::Duration;
 
@@ -26,9 +27,9 @@ pub struct LocalReply {
 /// The longest `retry-after` of a 503. Clients sleep through a longer one, or end the session.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The reply when no credential may serve a request: 429 `model_cooldown` if all of them wait for an
-/// announced end, else 503, as in the reference. Clients of Anthropic's and Google's APIs get the
-/// same message in their own shape.
+/// The reply when no credential may serve a request: 429 `model_cooldown` if all of them wait for
+/// an announced end, else 503, as in the reference. Clients of Anthropic's and Google's APIs get
+/// the same message in their own shape.
 pub fn no_credential(target: &Target<'_>, unready: Unready, now: Timestamp) -> LocalReply {
     match unready {
         Unready::RateLimited(until) => {

@@ -1,8 +1,8 @@
 //! The seam to the host: Envoy's shared data, seen by all workers.
 //!
 //! Shared data is a hint. Another worker may write at any moment, and all of it is lost with the
-//! last VM. Losing a value may cost a new choice of credential, never a wrong response: what is read
-//! is checked against the configuration.
+//! last VM. Losing a value may cost a new choice of credential, never a wrong response: what is
+//! read is checked against the configuration.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -62,9 +62,9 @@ pub struct Updated<T> {
     pub written: bool,
 }
 
-/// Changes the value of a key. `change` gets the current value and returns the new one, or `None` to
-/// leave it, and a result; if another worker wrote meanwhile, it is called again with the value that
-/// worker left.
+/// Changes the value of a key. `change` gets the current value and returns the new one, or `None`
+/// to leave it, and a result; if another worker wrote meanwhile, it is called again with the value
+/// that worker left.
 pub fn update<T>(
     shared: &impl SharedData,
     key: &str,

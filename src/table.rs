@@ -2,8 +2,9 @@
 //!
 //! The host can never delete a key, so the table has a fixed number of rows, each one key, and
 //! every row has room for [`WAYS`] entries. An entry can be only in the row that its key's hash
-//! names; in a full row the least recently used entry gives way, or the one of the lowest rank. So memory is a product known from
-//! the configuration: rows × 16 entries, and about 100 bytes more for each row's key in the host.
+//! names; in a full row the least recently used entry gives way, or the one of the lowest rank. So
+//! memory is a product known from the configuration: rows × 16 entries, and about 100 bytes more
+//! for each row's key in the host.
 //!
 //! A row is a version byte and its entries, little endian: the hash of the key (16 bytes), the time
 //! of last use in milliseconds since the epoch (8), and what is kept, as many numbers as the table

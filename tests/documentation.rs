@@ -294,3 +294,13 @@ fn documents_use_one_word_per_idea() {
         }
     }
 }
+
+#[test]
+fn every_path_that_architecture_names_exists() {
+    for span in read("ARCHITECTURE.md").spans() {
+        let is_path = ["src/", "crates/", "tests/", "xtask/", "fuzz/", "docs/", "examples/"]
+            .iter()
+            .any(|folder| span.starts_with(folder));
+        assert!(!is_path || root().join(&span).exists(), "ARCHITECTURE.md names {span}");
+    }
+}

@@ -1,5 +1,5 @@
-//! Any bytes as an error: its body, its headers, and its compressed form. Nothing crashes; prose and
-//! pages prove nothing; rules of the operator come first.
+//! Any bytes as an error: its body, its headers, and its compressed form. Nothing crashes; prose
+//! and pages prove nothing; rules of the operator come first.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

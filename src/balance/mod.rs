@@ -29,8 +29,9 @@ pub struct Rotation<'a, S> {
     pub fleet: Seed,
     /// What tells this rotation from others: pool, provider, model.
     pub rotation_key: [&'a [u8]; 3],
-    /// Whether a new rotation begins where the pool's rotations have got to, so that models that were
-    /// not used yet do not all begin with the same credential. The reference begins with the first.
+    /// Whether a new rotation begins where the pool's rotations have got to, so that models that
+    /// were not used yet do not all begin with the same credential. The reference begins with the
+    /// first.
     pub begins_anywhere: bool,
     /// Now.
     pub now: Timestamp,
@@ -174,14 +175,14 @@ impl Order<'_> {
     }
 }
 
-/// Weighted rendezvous hashing: every credential draws a number from its id and the session, and the
-/// highest wins. It needs no memory: every Envoy finds the same home, also after a restart, and
+/// Weighted rendezvous hashing: every credential draws a number from its id and the session, and
+/// the highest wins. It needs no memory: every Envoy finds the same home, also after a restart, and
 /// without a credential only its own sessions move. The draw is the lower half of SipHash-1-3-128
-/// over session id (and the hash of its tenants, if there is one) and credential id, each behind its
-/// length as eight bytes, little endian. Its key is the same hash, with the key zero, over `fleet`,
-/// `routing.seed` and the name of the pool: without the seed no client can choose its credential by
-/// its session id. Taken as a number between 0 and 1, the score is `-weight / ln(draw)`. None of this
-/// may ever change.
+/// over session id (and the hash of its tenants, if there is one) and credential id, each behind
+/// its length as eight bytes, little endian. Its key is the same hash, with the key zero, over
+/// `fleet`, `routing.seed` and the name of the pool: without the seed no client can choose its
+/// credential by its session id. Taken as a number between 0 and 1, the score is `-weight /
+/// ln(draw)`. None of this may ever change.
 fn rendezvous<'c>(
     candidates: &[&'c Credential],
     session: &[u8],

@@ -191,8 +191,8 @@ impl CredentialHeader {
     }
 }
 
-/// What distinguishes one entry of a credential from another. The keys themselves do not count: they
-/// are read from the environment when Envoy starts, and shared data ends with it.
+/// What distinguishes one entry of a credential from another. The keys themselves do not count:
+/// they are read from the environment when Envoy starts, and shared data ends with it.
 fn entry(cluster: &str, endpoint: Option<&str>, headers: &[CredentialHeader]) -> u32 {
     let mut parts = vec![cluster, "\0", endpoint.unwrap_or_default()];
     for header in headers {

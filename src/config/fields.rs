@@ -139,7 +139,8 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// As [`Self::header_name`], and its absence is a problem. A placeholder keeps the reading going.
+    /// As [`Self::header_name`], and its absence is a problem. A placeholder keeps the reading
+    /// going.
     pub(super) fn required_header_name(&mut self, name: &str) -> String {
         self.require(name);
         self.header_name(name).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! The section `session`: where clients name their sessions, and what keeps those of different tenants
-//! apart.
+//! The section `session`: where clients name their sessions, and what keeps those of different
+//! tenants apart.
 
 use std::borrow::Cow;
 

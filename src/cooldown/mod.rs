@@ -10,9 +10,9 @@
 //! | [`Grounds::Alone`] | no other credential was asked | from a second, doubling only with failures of *other* sessions |
 //! | [`Grounds::Everywhere`] | every credential that was asked failed alike | nothing; a second where the status itself says overload |
 //!
-//! Only an announced end makes the filter refuse a request by itself. A guess makes a credential the
-//! last choice, and a success of any session ends it. An announced limit is probed with one request
-//! every `cooldown.max`, because providers lift limits early.
+//! Only an announced end makes the filter refuse a request by itself. A guess makes a credential
+//! the last choice, and a success of any session ends it. An announced limit is probed with one
+//! request every `cooldown.max`, because providers lift limits early.
 //!
 //! Cooldowns are kept with their class, grounds and beginning, so that what is configured now
 //! applies to the ones that exist.
@@ -39,8 +39,8 @@ use crate::time::Timestamp;
 /// The first and shortest cooldown, which is also the time between probes of a guess.
 pub const FIRST: Duration = Duration::from_secs(1);
 
-/// The first cooldown of a key that is refused, or of a model that is missing, where only prose or a
-/// status says so.
+/// The first cooldown of a key that is refused, or of a model that is missing, where only prose or
+/// a status says so.
 const FIRST_OF_REFUSALS: Duration = Duration::from_mins(1);
 
 /// The first cooldown of a cluster in which Envoy finds no host. Each try costs a client an error,
@@ -203,8 +203,8 @@ impl Cooldowns<'_> {
         })
     }
 
-    /// Applies a success of a request that was sent at `sent`: it ends every guess about its subject,
-    /// and everything else that began before it was sent.
+    /// Applies a success of a request that was sent at `sent`: it ends every guess about its
+    /// subject, and everything else that began before it was sent.
     pub fn succeed(
         &self,
         shared: &impl SharedData,
@@ -314,7 +314,8 @@ impl Cooldowns<'_> {
         cooldown.until.min(cooldown.began + longest)
     }
 
-    /// Whether cooling is disabled; a model that a credential does not have cools down all the same.
+    /// Whether cooling is disabled; a model that a credential does not have cools down all the
+    /// same.
     fn ignores(&self, class: Class, credential: &Credential) -> bool {
         let cooling_disabled = credential.disable_cooling.unwrap_or(self.config.cooling_disabled);
         cooling_disabled && class != Class::NotSupported

@@ -6,9 +6,10 @@
 //! one gives way: one that is over, else a guess, else the one that began first; a limit that a
 //! provider announced goes last. Losing a cooldown costs one request that fails and finds it again.
 //!
-//! The value is a version byte, a hash of the credential's entry in the configuration (4 bytes), the
-//! time at which the credential last served (8), and records of [`Cooldown::BYTES`] bytes. A value
-//! of another layout, or of another entry, is empty: a changed entry starts without cooldowns.
+//! The value is a version byte, a hash of the credential's entry in the configuration (4 bytes),
+//! the time at which the credential last served (8), and records of [`Cooldown::BYTES`] bytes. A
+//! value of another layout, or of another entry, is empty: a changed entry starts without
+//! cooldowns.
 
 use crate::codec::{Reader, Writer};
 use crate::hash::KeyHash;

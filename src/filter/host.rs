@@ -105,7 +105,8 @@ pub(super) fn cluster_name() -> String {
     String::from_utf8(attribute(&["xds", "cluster_name"])).unwrap_or_default()
 }
 
-/// Whether an attempt has a connection already, as its headers pass: then it uses one that was kept.
+/// Whether an attempt has a connection already, as its headers pass: then it uses one that was
+/// kept.
 pub(super) fn has_connection() -> bool {
     !attribute(&["upstream", "local_address"]).is_empty()
 }
@@ -231,8 +232,8 @@ pub(super) fn clear_route_cache() {
     }
 }
 
-/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for every class of
-/// response, `session_affinity.answer.<word>.responses`; one for every end of a failover,
+/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for every class
+/// of response, `session_affinity.answer.<word>.responses`; one for every end of a failover,
 /// `session_affinity.failover.<word>.requests`.
 pub(super) struct Counters {
     outcomes: Vec<(Outcome, u32)>,

@@ -1,4 +1,6 @@
-//! Request headers that must not go where the filter sends a request.
+//! What must not pass: headers and query parameters with which clients carry keys, name accounts or
+//! steer Envoy, and response headers that name accounts. Generated routes remove the same headers of
+//! clients where Envoy injects the key (`crates/envoy-config/src/wiring.rs`).
 
 use proxy_wasm::traits::HttpContext;
 
@@ -17,9 +19,9 @@ const IDENTITIES: [&str; 8] = [
     "origin",
 ];
 
-/// What Envoy itself may have set when the filter sees a request. Every other `x-envoy-` header comes
-/// from the client, and would let it steer retries, timeouts, hedging, stats or logs; whether Envoy
-/// strips them depends on the address that it takes the client for.
+/// What Envoy itself may have set when the filter sees a request. Every other `x-envoy-` header
+/// comes from the client, and would let it steer retries, timeouts, hedging, stats or logs; whether
+/// Envoy strips them depends on the address that it takes the client for.
 const OF_ENVOY: [&str; 4] = [
     "x-envoy-external-address",
     "x-envoy-internal",
@@ -60,8 +62,8 @@ pub(super) fn remove_identities(context: &impl HttpContext) {
     }
 }
 
-/// Removes what would let a client steer Envoy, or pass a key of its own. `names` are the names of all
-/// headers.
+/// Removes what would let a client steer Envoy, or pass a key of its own. `names` are the names of
+/// all headers.
 pub(super) fn remove_controls<'n>(
     context: &impl HttpContext,
     names: impl Iterator<Item = &'n str>,
@@ -78,8 +80,8 @@ fn is_control(name: &str) -> bool {
     is_envoys || is_ours || is_twin
 }
 
-/// Leaves only those encodings of responses that the filter can read: providers compress errors too.
-/// A client loses nothing but a few percent of compression.
+/// Leaves only those encodings of responses that the filter can read: providers compress errors
+/// too. A client loses nothing but a few percent of compression.
 pub(super) fn narrow_encodings(context: &impl HttpContext) {
     const NAME: &str = "accept-encoding";
     let Some(value) = context.get_http_request_header_bytes(NAME) else {

@@ -3,8 +3,8 @@
 //! It carries data in and out and decides nothing. The root context reads the configuration and
 //! refuses a bad one. In the listener a [`StreamContext`] holds a request as long as its body is
 //! needed, asks the router, and passes the decision on to Envoy. On a cluster, where Envoy runs the
-//! same module once for every attempt, an [`AttemptContext`] injects the credential and observes the
-//! response.
+//! same module once for every attempt, an [`AttemptContext`] injects the credential and observes
+//! the response.
 
 mod attempt_context;
 mod filter_state;

@@ -4,8 +4,8 @@
 //! reach, and touching them traps. So a stream goes through stages, is decided once, in whichever
 //! callback comes first with enough to decide on, and its response is observed once, as soon as it
 //! is clear what it means. Responses pass untouched, with two exceptions: where there was none, the
-//! client gets the cause in its own dialect; and a last 429 gets an earlier `retry-after` if another
-//! credential recovers sooner.
+//! client gets the cause in its own dialect; and a last 429 gets an earlier `retry-after` if
+//! another credential recovers sooner.
 
 use std::mem;
 use std::rc::Rc;

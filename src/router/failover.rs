@@ -25,9 +25,9 @@ pub enum NextStep<'c> {
 }
 
 impl Router {
-    /// Begins an attempt on a cluster (empty if its name is not known). `None` if the attempt is not
-    /// managed by this filter: its pool or credential is not configured here, because the listener
-    /// was updated before the cluster.
+    /// Begins an attempt on a cluster (empty if its name is not known). `None` if the attempt is
+    /// not managed by this filter: its pool or credential is not configured here, because the
+    /// listener was updated before the cluster.
     ///
     /// Which credential an attempt uses follows from where it runs, never from a choice made after
     /// Envoy's router chose: it is the one that the plan named before, and where that is another

@@ -84,8 +84,8 @@ impl Router {
 
     /// How much of the body must be there before a request with these headers is decided.
     ///
-    /// Where headers settle the session, only the model is wanted, for cooldowns: it is in the first
-    /// bytes of the bodies of the clients that send such headers.
+    /// Where headers settle the session, only the model is wanted, for cooldowns: it is in the
+    /// first bytes of the bodies of the clients that send such headers.
     pub fn needs_body(&self, headers: &Headers, end_of_stream: bool) -> BodyNeed {
         let Config { routing, session, body, pools, profile, .. } = &self.config;
         let knowledge = Knowledge::of(headers, pools);

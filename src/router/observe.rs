@@ -1,8 +1,8 @@
 //! What follows from the end of an attempt, in the profile `recommended`.
 //!
 //! A response that is proof by itself starts a cooldown at once. Every other failure is kept in the
-//! plan until the fate of the request is known: if another credential served it, the failure was the
-//! credential's; if every credential that was asked failed alike, it was the request's or the
+//! plan until the fate of the request is known: if another credential served it, the failure was
+//! the credential's; if every credential that was asked failed alike, it was the request's or the
 //! provider's. What is pending is lost if the request ends in between, because the client leaves or
 //! a worker's VM traps: then nothing was proven.
 
@@ -151,8 +151,8 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         }
     }
 
-    /// Whether the same credential is tried once more: its kept connection was closed as it was used
-    /// again, or what failed lies below all credentials of the pool.
+    /// Whether the same credential is tried once more: its kept connection was closed as it was
+    /// used again, or what failed lies below all credentials of the pool.
     fn is_repeated_on(&self, credential: &Credential, response: &Response<'_>) -> bool {
         let Response::Failed(failure) = response else {
             return false;
@@ -292,8 +292,9 @@ fn is_alike(failures: &[FailedAttempt]) -> bool {
         && failures.iter().all(|failed| !failed.is_learned)
 }
 
-/// How much the failures of a request count against the home of its session. A limit is no reason to
-/// leave for good, and a home that cannot count tokens has the session's prompts cached all the same.
+/// How much the failures of a request count against the home of its session. A limit is no reason
+/// to leave for good, and a home that cannot count tokens has the session's prompts cached all the
+/// same.
 fn weights(plan: &Plan) -> Vec<(CredentialId, u8)> {
     let counts = plan.operation != Operation::CountTokens;
     let failures = plan.failures.iter().filter(|_| counts);

@@ -271,7 +271,8 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         Candidates::of(self.target.pool, |credential| self.block(credential))
     }
 
-    /// Why a credential may not be used now. An announced limit that is due for a probe is no reason.
+    /// Why a credential may not be used now. An announced limit that is due for a probe is no
+    /// reason.
     pub(super) fn block(&mut self, credential: &'c Credential) -> Option<Block> {
         let Target { model, .. } = &self.target;
         let (shared, now) = (self.shared, self.now);

@@ -15,8 +15,8 @@ pub(super) fn reference_session(user_id: &[u8]) -> Option<Vec<u8>> {
     (!id.is_empty()).then_some(id)
 }
 
-/// The session id of a field that is a string, white space around it ignored. What begins like JSON is
-/// only read as JSON.
+/// The session id of a field that is a string, white space around it ignored. What begins like JSON
+/// is only read as JSON.
 pub(super) fn session(user_id: &[u8]) -> Option<Vec<u8>> {
     let user_id = user_id.trim_ascii();
     if user_id.first() == Some(&b'{') {

@@ -3,9 +3,9 @@
 /// Bytes of the longest id. Clients' own limits are lower; a longer text is a prompt or an attack.
 const LONGEST: usize = 256;
 
-/// The id in a text: without the white space around it. `None` if nothing is left, if it is too long, or
-/// if the text holds a control character anywhere, also at its edges: such a value was not made by
-/// a client that names its session.
+/// The id in a text: without the white space around it. `None` if nothing is left, if it is too
+/// long, or if the text holds a control character anywhere, also at its edges: such a value was not
+/// made by a client that names its session.
 pub(super) fn valid(text: &[u8]) -> Option<&[u8]> {
     let trimmed = match std::str::from_utf8(text) {
         Ok(text) if text.contains(char::is_control) => return None,

@@ -1,9 +1,9 @@
 //! Errors after the status: the first event of a stream, the frames of a WebSocket, the last event.
 //!
 //! A provider that has sent `200` and the headers can say no only in an event. Until the first
-//! event with content nothing is lost, and the request can still go to another credential. The events
-//! before it (`response.created`, `message_start`, pings, chunks without a delta) say nothing yet
-//! and are passed over.
+//! event with content nothing is lost, and the request can still go to another credential. The
+//! events before it (`response.created`, `message_start`, pings, chunks without a delta) say
+//! nothing yet and are passed over.
 //!
 //! All readers here are incremental: every byte is looked at once for the ends of events, and every
 //! event is read once.

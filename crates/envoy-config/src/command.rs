@@ -40,8 +40,8 @@ pub struct Arguments {
 enum Other {
     /// Looks into whole configurations of Envoy, merged by hand, for what the filter needs
     Check {
-        /// Files that belong together: a bootstrap, or listeners, routes, clusters and secrets; YAML
-        /// or JSON
+        /// Files that belong together: a bootstrap, or listeners, routes, clusters and secrets;
+        /// YAML or JSON
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -56,12 +56,12 @@ pub enum Module {
 }
 
 impl Arguments {
-    /// Prints the configuration, after Envoy has accepted it, or what is missing in one. `program` is
-    /// how the user calls this command.
+    /// Prints the configuration, after Envoy has accepted it, or what is missing in one. `program`
+    /// is how the user calls this command.
     ///
     /// # Errors
-    /// All problems of the pools, each with its path; or what Envoy says; or the number of problems in
-    /// a configuration.
+    /// All problems of the pools, each with its path; or what Envoy says; or the number of problems
+    /// in a configuration.
     pub fn run(
         &self,
         program: &str,

@@ -38,8 +38,8 @@ fn problems(findings: &[Finding]) -> Vec<String> {
     findings.iter().filter(|finding| finding.is_problem).map(Finding::to_string).collect()
 }
 
-/// What the linter says of a shipped file after an edit: exactly one problem, with these words and at a
-/// path with this end.
+/// What the linter says of a shipped file after an edit: exactly one problem, with these words and
+/// at a path with this end.
 fn one_problem(mode: Mode, path: &str, words: &str, edit: impl FnOnce(&mut Value)) {
     let mut document = shipped(mode);
     edit(&mut document);

@@ -11,8 +11,8 @@
 //! | `hidden_gzip` | compressed without a `content-encoding` |
 //!
 //! In every string `{wait}`, `{at}` (seconds since 1970), `{rfc3339}`, `{date}`, `{model}` and
-//! `{request_id}` are filled in. A string in a body that is nothing but one of the first two becomes
-//! a number.
+//! `{request_id}` are filled in. A string in a body that is nothing but one of the first two
+//! becomes a number.
 
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};

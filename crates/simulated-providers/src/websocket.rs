@@ -3,8 +3,9 @@
 //! only.
 //!
 //! Faults apply to the handshake as to any request, and then to each message: a status becomes an
-//! `error` event, a response of the catalog one or more events; a drop or a cut closes the TCP connection without
-//! a closing handshake. A cut that the handshake requests waits for the first message. Messages are not compressed.
+//! `error` event, a response of the catalog one or more events; a drop or a cut closes the TCP
+//! connection without a closing handshake. A cut that the handshake requests waits for the first
+//! message. Messages are not compressed.
 
 use std::sync::Arc;
 use std::time::Instant;

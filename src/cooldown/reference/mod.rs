@@ -43,8 +43,9 @@ pub struct ReferenceCooldowns<'c> {
 }
 
 impl ReferenceCooldowns<'_> {
-    /// Why a credential may not be used for a model now; `None` if it may. With a model only its own
-    /// state counts, else that of the model without suffix; without a model only the credential's.
+    /// Why a credential may not be used for a model now; `None` if it may. With a model only its
+    /// own state counts, else that of the model without suffix; without a model only the
+    /// credential's.
     pub fn block(
         &self,
         shared: &impl SharedData,

@@ -1,5 +1,6 @@
-//! `cargo xtask cases`: plays situations that users of gateways report on a real Envoy, and compares
-//! what happens with what a user needs. `tests/cases/README.md` describes the format of the files.
+//! `cargo xtask cases`: plays situations that users of gateways report on a real Envoy, and
+//! compares what happens with what a user needs. `tests/cases/README.md` describes the format of
+//! the files.
 
 #![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
 
@@ -139,8 +140,8 @@ fn pools(config: &Value) -> (Value, Vec<provider::Key>) {
     (pools, keys)
 }
 
-/// Applies an edit of Envoy's document, `[pointer, value]`; null removes. The filter's configuration
-/// is changed in the listener and on all clusters.
+/// Applies an edit of Envoy's document, `[pointer, value]`; null removes. The filter's
+/// configuration is changed in the listener and on all clusters.
 fn edited(fixture: Fixture, edit: &Value) -> Fixture {
     const FILTER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
         /http_filters/0/typed_config/config/configuration/value";

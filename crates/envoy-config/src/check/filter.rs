@@ -10,8 +10,8 @@ use super::resources::Resources;
 const ON_LISTENERS: &str = "session_affinity";
 const ON_CLUSTERS: &str = "session_affinity_upstream";
 
-/// Parts of `vm_config` that Envoy makes the identity of a VM from, or that the filter needs to be the
-/// same.
+/// Parts of `vm_config` that Envoy makes the identity of a VM from, or that the filter needs to be
+/// the same.
 const PARTS_OF_VM: [&str; 5] =
     ["vm_id", "runtime", "code", "configuration", "environment_variables"];
 

@@ -1,5 +1,5 @@
-//! Logs and traces that print keys. What one attempt adds to a request is visible to everything that
-//! runs later, and access logs run last.
+//! Logs and traces that print keys. What one attempt adds to a request is visible to everything
+//! that runs later, and access logs run last.
 
 use super::document::Cursor;
 use super::filter::Setup;

@@ -1,9 +1,9 @@
 //! A linter for whole configurations of Envoy into which somebody has merged the filter.
 //!
-//! Most mistakes of a merge are silent: Envoy accepts them, requests are served, and only the cache of
-//! the provider, or the day on which a credential fails, shows what is missing. The rules here are
-//! those of the generated files, looked for by meaning: names of clusters, listeners and routes may be
-//! any, and the filter may come as a `TypedStruct` or by extension discovery.
+//! Most mistakes of a merge are silent: Envoy accepts them, requests are served, and only the cache
+//! of the provider, or the day on which a credential fails, shows what is missing. The rules here
+//! are those of the generated files, looked for by meaning: names of clusters, listeners and routes
+//! may be any, and the filter may come as a `TypedStruct` or by extension discovery.
 //!
 //! | module | rules |
 //! |---|---|

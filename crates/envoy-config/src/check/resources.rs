@@ -1,6 +1,6 @@
-//! What the files define: listeners, clusters, routes and secrets, wherever they are. A bootstrap has
-//! them under `static_resources`, an answer of a control plane or a file for LDS under `resources`,
-//! `/config_dump` under `configs`.
+//! What the files define: listeners, clusters, routes and secrets, wherever they are. A bootstrap
+//! has them under `static_resources`, an answer of a control plane or a file for LDS under
+//! `resources`, `/config_dump` under `configs`.
 
 use super::document::Cursor;
 
