@@ -3,9 +3,10 @@
 //! Headers can only be changed while they are held: once a stream was continued they are out of
 //! reach, and touching them traps. So a stream goes through stages, is decided once, in whichever
 //! callback comes first with enough to decide on, and its response is observed once, as soon as it
-//! is clear what it means. Responses pass untouched, with two exceptions: where there was none, the
-//! client gets the cause in its own dialect; and a last 429 gets an earlier `retry-after` if
-//! another credential recovers sooner.
+//! is clear what it means. Responses pass untouched, with three exceptions: where there was none,
+//! the client gets the cause in its own dialect; a last 429 gets an earlier `retry-after` if another
+//! credential recovers sooner; and headers that name the provider's account go, where that is
+//! configured.
 
 use std::mem;
 use std::rc::Rc;
