@@ -4,9 +4,9 @@
 //! reading and writing. The responses must match what Envoy counted.
 
 use anyhow::Result;
-use envoy_harness::Mode;
 use envoy_harness::client::{self, Body, Protocol};
 use envoy_harness::gateway::Gateway;
+use envoy_harness::{Fixture, Mode};
 use hyper::Request;
 use serde_json::json;
 use simulated_providers::Fault;
@@ -126,7 +126,10 @@ async fn new_sessions_spread_within_one_of_exact_and_stay() -> Result<()> {
 async fn concurrent_limits_of_a_credential_are_all_stored() -> Result<()> {
     const MODELS: u32 = 40;
     for workers in WORKERS {
-        let gateway = Gateway::start_in(&envoy()?, Mode::NextRequest, workers, Ok).await?;
+        let edit = |fixture: Fixture| {
+            fixture.edit_filter(|filter| filter["routing"]["strategy"] = json!("fill-first"))
+        };
+        let gateway = Gateway::start_in(&envoy()?, Mode::NextRequest, workers, edit).await?;
         gateway.providers.fault("anthropic-a", Fault::rate_limit(3_600), None)?;
         // The first session of every model goes to the first credential.
         let first = of_every_model(&gateway, MODELS, "first").await?;
