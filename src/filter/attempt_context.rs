@@ -231,7 +231,7 @@ impl Context for AttemptContext {
                 (plan, true)
             }
             // A WebSocket that was opened and on which the provider has said nothing.
-            Stage::PassingStream(mut plan, watch) if watch.is_websocket() => {
+            Stage::PassingStream(mut plan, watch) if watch.is_silent_websocket() => {
                 self.record_success(&mut plan);
                 return true;
             }
@@ -336,7 +336,9 @@ impl AttemptContext {
             return;
         };
         let seen = watch.read_piece(size, end_of_stream, &plan);
-        if !self.record_event(&mut plan, seen, false) {
+        let is_settled = self.record_event(&mut plan, seen, false);
+        let goes_on = watch.is_websocket() && seen == FirstEvent::Content;
+        if !is_settled || goes_on {
             self.stage = Stage::PassingStream(plan, watch);
         }
     }

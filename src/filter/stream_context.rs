@@ -166,15 +166,15 @@ impl StreamContext {
                 plan.current = Some(next);
                 plan.result = None;
             }
+            // A timeout of the route looks like a broken connection from the cluster.
+            if why == Failure::Timeout && plan.failures.is_empty() {
+                plan.result = None;
+            }
             if plan.is_pending() {
                 self.observe(&mut plan, &Response::Failed(why));
             }
         }
-        let end = plan.end();
-        if let Some(end) = end {
-            running.counters.count_failover(end);
-            filter_state::extend_decision(&format!(" failover={end}"));
-        }
+        self.note_end(&plan);
         if plan.next.is_some() {
             self.set_http_response_header_bytes(RETRY, None);
             let changes = running.router.abandon(&mut plan, &Host, host::now());
@@ -183,6 +183,14 @@ impl StreamContext {
         let action = self.finish(&plan, failure);
         self.stage = Stage::Passing(plan);
         action
+    }
+
+    /// Counts how failover ended, and adds it to the words of the decision.
+    fn note_end(&self, plan: &Plan) {
+        if let Some(end) = plan.end() {
+            self.running.counters.count_failover(end);
+            filter_state::extend_decision(&format!(" failover={end}"));
+        }
     }
 
     /// Observes the headers of a response where no filter on the cluster does, or finds that its
@@ -283,6 +291,10 @@ impl StreamContext {
             FirstEvent::Content => {
                 let response = Response::Received { status: 200, headers: &headers, body: b"" };
                 self.observe(&mut plan, &response);
+                if watch.is_websocket() {
+                    self.stage = Stage::PassingStream(plan, watch);
+                    return;
+                }
             }
             FirstEvent::Error(reading) => {
                 self.observe(&mut plan, &Response::ErrorEvent(reading));
@@ -385,13 +397,20 @@ impl HttpContext for StreamContext {
     /// The end of the stream, also of one that was cut off.
     fn on_log(&mut self) {
         self.observe_error();
+        if let Stage::Passing(plan) = &self.stage
+            && plan.is_pending()
+            && let Some(newest) = filter_state::plan()
+        {
+            // The response was watched as it passed, and showed what it was after its headers.
+            self.note_end(&newest);
+        }
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Passing(plan) if host::was_cut_off() => {
                 self.running.router.observe_cut(&plan, &Host, host::now());
             }
             Stage::Reading(..) => self.running.warn_of_missing_body(),
             // A WebSocket on which the provider has said nothing.
-            Stage::PassingStream(mut plan, watch) if watch.is_websocket() => {
+            Stage::PassingStream(mut plan, watch) if watch.is_silent_websocket() => {
                 let headers = Headers::default();
                 let response = Response::Received { status: 101, headers: &headers, body: b"" };
                 self.observe(&mut plan, &response);

@@ -52,23 +52,35 @@ pub(super) struct Watch {
     frames: Frames,
     /// All that has arrived, of a stream or document.
     bytes: Vec<u8>,
+    /// Whether a WebSocket has shown content: an error may still follow in a later turn.
+    has_content: bool,
 }
 
 impl Watch {
     pub(super) fn new(kind: Kind, headers: Headers) -> Self {
         let (opening, frames) = (Opening::default(), Frames::default());
-        Self { kind, headers, opening, frames, bytes: Vec::new() }
+        Self { kind, headers, opening, frames, bytes: Vec::new(), has_content: false }
     }
 
     pub(super) fn is_websocket(&self) -> bool {
         self.kind == Kind::WebSocket
     }
 
+    /// Whether nothing was seen yet of a WebSocket.
+    pub(super) fn is_silent_websocket(&self) -> bool {
+        self.is_websocket() && !self.has_content
+    }
+
     /// Reads a piece that passes.
     pub(super) fn read_piece(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
         if self.is_websocket() {
-            let piece = host::response_body(size.min(LIMIT));
-            return self.frames.feed(&piece, &origin(&self.headers, plan));
+            let piece = host::response_body(size);
+            let seen = self.frames.feed(&piece, &origin(&self.headers, plan));
+            if seen == FirstEvent::Content && self.has_content {
+                return FirstEvent::More;
+            }
+            self.has_content |= seen == FirstEvent::Content;
+            return seen;
         }
         let wanted = LIMIT.saturating_sub(self.bytes.len()).min(size);
         self.bytes.extend_from_slice(&host::response_body(wanted));
