@@ -19,9 +19,10 @@ fn long_message(bytes: usize, session: &str) -> String {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_request_without_a_body_is_decided_by_its_headers() -> Result<()> {
-    let gateway =
-        gateway(1, |filter| filter["pools"][1]["match"]["path_prefixes"] = json!(["/v1/models"]))
-            .await?;
+    let gateway = gateway(1, |filter| {
+        filter["pools"][1]["match"] = json!({"path_prefixes": ["/v1/models"], "methods": ["GET"]});
+    })
+    .await?;
     for expected in ["miss", "hit"] {
         let request =
             hyper::Request::get("/v1/models").header("x-session-id", "1").body(client::empty())?;
