@@ -148,6 +148,7 @@ async fn the_time_to_the_first_token_is_measured_with_and_without_holding() -> R
         let mut connection = Connection::open(gateway.envoy.address(), Protocol::Http1).await?;
         let mut times = Vec::new();
         for _ in 0..200 {
+            #[expect(clippy::disallowed_methods, reason = "a measurement")]
             let begun = Instant::now();
             let mut stream = connection.stream(stream_of(Vendor::Anthropic, "1")?).await?;
             while let Some(event) = stream.next_event().await? {
