@@ -156,6 +156,10 @@ fn the_connection_manager_leaves_requests_as_the_filter_needs_them() {
         let listener = "/static_resources/listeners/0";
         remove(document, listener, "per_connection_buffer_limit_bytes");
     });
+    advice(Mode::Keys, "initial_stream_window_size: 41943040", |document| {
+        let http2 = format!("{MANAGER}/http2_protocol_options");
+        set(document, &http2, "initial_stream_window_size", json!(1 << 20));
+    });
 }
 
 #[test]

@@ -162,6 +162,8 @@ fn names_limits_and_headers_are_the_same_on_both_sides() -> Result<()> {
     let document = self::document(Mode::Keys)?;
     let listener = &document["static_resources"]["listeners"][0];
     assert_eq!(listener["per_connection_buffer_limit_bytes"], 67_108_864 + (8 << 20));
+    let http2 = &manager_of(&document)["http2_protocol_options"];
+    assert_eq!(http2["initial_stream_window_size"], 67_108_864 + (8 << 20), "Envoy 1.36 needs it");
     Ok(())
 }
 

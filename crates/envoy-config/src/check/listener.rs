@@ -4,6 +4,7 @@ use super::document::Cursor;
 use super::filter::{Plugin, Setup};
 use super::finding::Findings;
 use super::resources::Resources;
+use super::route::{DEFAULT_LIMIT, advised, needed};
 
 /// Filters that decide who a client is, by their types and names.
 const AUTHENTICATION: [&str; 7] =
@@ -87,14 +88,8 @@ pub(super) fn check(
     if longest.seconds().is_some_and(|seconds| seconds > 0.0) {
         findings.problem(&longest, "it ends long responses", "remove the line");
     }
-    let oldest_holds = manager.listener.get("per_connection_buffer_limit_bytes");
-    let room = oldest_holds.number().unwrap_or(super::route::DEFAULT_LIMIT);
-    if room < super::route::needed(setup) && !(fails_over && setup.spreads_pools()) {
-        findings.advise(
-            &oldest_holds,
-            "Envoy 1.36 applies this limit while the filter reads, and responds 413 to longer bodies",
-            &format!("per_connection_buffer_limit_bytes: {}", super::route::advised(setup)),
-        );
+    if !(fails_over && setup.spreads_pools()) {
+        check_limits_of_oldest(manager, setup, findings);
     }
     let advice = [
         ("normalize_path", "pools are chosen by a path that the provider may read otherwise"),
@@ -104,6 +99,26 @@ pub(super) fn check(
         let at = manager.at.get(name);
         if !at.is_true() {
             findings.advise(&at, problem, &format!("{name}: true"));
+        }
+    }
+}
+
+/// Envoy 1.36 has other limits for bodies than later ones.
+fn check_limits_of_oldest(manager: &Manager<'_>, setup: &Setup<'_>, findings: &mut Findings) {
+    let http2 = manager.at.get("http2_protocol_options");
+    let limits = [
+        (&manager.listener, "per_connection_buffer_limit_bytes", DEFAULT_LIMIT),
+        // Without it, a window has 256 MiB there.
+        (&http2, "initial_stream_window_size", 268_435_456.0),
+    ];
+    for (parent, name, default) in limits {
+        let limit = parent.get(name);
+        if limit.number().unwrap_or(default) < needed(setup) {
+            findings.advise(
+                &limit,
+                "Envoy 1.36 applies this limit while the filter reads, and responds 413 to longer bodies",
+                &format!("{name}: {}", advised(setup)),
+            );
         }
     }
 }
