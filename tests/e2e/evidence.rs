@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::relay::Relay;
 use crate::support::{
     attempts, body, chat, decision, envoy, failovers, message, modes, pairs, post, responses, send,
-    send_by, send_in, served, served_in, start, status_in,
+    send_by, send_in, served, served_in, set_idle_timeout, start, status_in,
 };
 
 /// A chat of a session with a model, with a fault in its header.
@@ -170,13 +170,6 @@ async fn after_a_silence_the_request_goes_where_the_filter_says() -> Result<()> 
         std::sync::Arc::into_inner(gateway).context("still in use")?.stop().await?;
     }
     Ok(())
-}
-
-pub(crate) fn set_idle_timeout(document: &mut Value, timeout: &str) {
-    let routes = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
-    let policy = document.pointer_mut(&format!("{routes}/0/route/retry_policy")).unwrap();
-    assert!(policy["per_try_idle_timeout"].is_string());
-    policy["per_try_idle_timeout"] = json!(timeout);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     attempts, body, chat, decision, envoy, failovers, message, modes, pairs, post, responses, send,
-    send_by, send_in, served, served_in, start, status_in,
+    send_by, send_in, served, served_in, set_idle_timeout, start, status_in,
 };
 
 #[tokio::test]
@@ -74,13 +74,6 @@ async fn what_fails_without_an_answer_is_asked_elsewhere() -> Result<()> {
 
 fn with_short_idle_timeout(fixture: Fixture) -> Result<Fixture> {
     Ok(fixture.edit(|document| set_idle_timeout(document, "0.5s")))
-}
-
-fn set_idle_timeout(document: &mut Value, timeout: &str) {
-    let routes = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
-    let policy = document.pointer_mut(&format!("{routes}/0/route/retry_policy")).unwrap();
-    assert!(policy["per_try_idle_timeout"].is_string());
-    policy["per_try_idle_timeout"] = json!(timeout);
 }
 
 #[tokio::test]

@@ -57,6 +57,14 @@ pub(crate) async fn start(
     Ok(Some(Gateway::start_in(&envoy, mode, workers, edit).await?))
 }
 
+/// Lets an attempt fail after this much silence, instead of the minutes that are shipped.
+pub(crate) fn set_idle_timeout(document: &mut Value, timeout: &str) {
+    let routes = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+    let policy = document.pointer_mut(&format!("{routes}/0/route/retry_policy")).unwrap();
+    assert!(policy["per_try_idle_timeout"].is_string());
+    policy["per_try_idle_timeout"] = json!(timeout);
+}
+
 /// A chat request in a new session, with a body of about this many bytes.
 pub(crate) fn chat(bytes: usize, stream: bool) -> Result<hyper::Request<Body>> {
     let text = "x".repeat(bytes);
