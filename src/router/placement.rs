@@ -135,10 +135,10 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             let binding = placed.binding.map(|new| Binding { substitute, ..new });
             return Ok(Placed { binding, ..placed });
         }
-        let outcome = if choice.is_probe { Outcome::Probe } else { Outcome::Substitute };
         if choice.credential.fingerprint == binding.home.credential {
             return Ok(Placed::at(choice.credential, Outcome::Hit, inherited));
         }
+        let outcome = if choice.is_probe { Outcome::Probe } else { Outcome::Substitute };
         let substitute = Some(BoundCredential::chosen(choice.credential.fingerprint));
         Ok(Placed::at(choice.credential, outcome, Some(Binding { substitute, ..binding })))
     }
