@@ -1,24 +1,27 @@
-//! What an account does with a request: from the body to a reply, with a cache and a memory of its
-//! own.
+//! What an account does with a request: from the body to a reply, with the cache and the memory of
+//! its group.
 
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use serde_json::Value;
 
+use super::anthropic_output::{self, Extras};
 use super::api::{self, Api};
-use super::cache::{Prefix, PromptCache};
 use super::error::ApiError;
+use super::group::Group;
+use super::interactions;
 use super::lock::locked;
-use super::openai_responses::{self, ResponseCall};
-use super::response_store::ResponseStore;
+use super::objects::{Kind, ObjectStore};
+use super::openai_responses;
+use super::place::Place;
+use super::reply::Reply;
+use super::route::Action;
+use super::shared::Shared;
 use super::stream::{Framing, Payload};
-use super::turn::{Call, Turn, Usage};
-use super::vendor::Account;
-use super::{anthropic, gemini, openai_chat};
-
-/// Prefixes per account; at 128 tokens each, about 33 million tokens.
-const CACHE_CAPACITY: usize = 262_144;
+use super::turn::{Call, Turn};
+use super::vendor::{Account, Vendor};
+use super::{anthropic, ciphertext, collection, gemini, openai_chat, references, threads};
 
 /// An [`Account`] with what it remembers.
 #[derive(Debug)]
@@ -26,31 +29,12 @@ pub(super) struct AccountState {
     pub(super) account: Account,
     /// Held once by every request under way.
     pub(super) under_way: Arc<()>,
-    cache: Mutex<PromptCache>,
-    responses: Mutex<ResponseStore>,
-}
-
-/// A reply that is ready to be sent, and what the account remembers once it has begun.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) payload: Payload,
-    pub(super) usage: Option<Usage>,
-    written: Vec<Prefix>,
-    remembered: Option<Remembered>,
-}
-
-#[derive(Debug)]
-struct Remembered {
-    response_id: String,
-    history: Arc<str>,
-    /// False: not beyond the WebSocket it was made on.
-    store: bool,
+    shared: Arc<Shared>,
 }
 
 impl AccountState {
-    pub(super) fn new(account: Account) -> Self {
-        let cache = Mutex::new(PromptCache::new(CACHE_CAPACITY));
-        Self { account, under_way: Arc::new(()), cache, responses: Mutex::default() }
+    pub(super) fn new(account: Account, shared: Arc<Shared>) -> Self {
+        Self { account, under_way: Arc::new(()), shared }
     }
 
     /// The number of requests under way.
@@ -58,27 +42,47 @@ impl AccountState {
         Arc::strong_count(&self.under_way) - 1
     }
 
+    /// The group that the account is in now.
+    pub(super) fn group(&self) -> Arc<Group> {
+        self.shared.groups.of(&self.account)
+    }
+
     /// Makes the reply to an HTTP request.
-    pub(super) fn reply(&self, api: &Api, body: &[u8], now: Instant) -> Result<Reply, ApiError> {
+    pub(super) fn reply(
+        &self,
+        api: &Api,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Reply, ApiError> {
+        let vendor = self.account.vendor;
         if *api == Api::Models {
-            return Ok(Reply::plain(api::models(self.account.vendor)));
+            return Ok(Reply::plain(api::models(vendor)));
         }
-        let body = &parse_json(body)?;
+        let group = self.group();
+        let place = &self.place(&group, headers, None);
         match api {
-            Api::AnthropicMessages => self.anthropic_message(body, now),
-            Api::AnthropicCountTokens => anthropic::count_tokens(body).map(Reply::plain),
-            Api::OpenAiChat => self.openai_chat(body, now),
-            Api::OpenAiResponses => self.openai_response(body, None, now),
-            Api::OpenAiCompact => self.openai_compaction(body, now),
-            Api::GeminiGenerate { model } => {
-                self.gemini_content(gemini::parse(model, false, body)?, Framing::GoogleEvents, now)
+            Api::State { kind: Kind::Interaction, action: Action::Create } => {
+                return interaction(&parse_json(body)?, place);
             }
+            Api::State { kind, action } => {
+                return collection::serve(vendor, *kind, action, body, place);
+            }
+            _ => {}
+        }
+        let body = parse_json(body)?;
+        match api {
+            Api::AnthropicMessages => anthropic_message(body, place),
+            Api::AnthropicCountTokens => anthropic::count_tokens(&body).map(Reply::plain),
+            Api::OpenAiChat => openai_chat(&body, place),
+            Api::OpenAiResponses => openai_response(&body, place),
+            Api::OpenAiCompact => openai_compaction(&body, place),
+            Api::GeminiGenerate { model } => gemini_content(model, body, None, place),
             Api::GeminiStream { model, sse } => {
                 let framing = if *sse { Framing::GoogleEvents } else { Framing::GoogleArray };
-                self.gemini_content(gemini::parse(model, true, body)?, framing, now)
+                gemini_content(model, body, Some(framing), place)
             }
-            Api::GeminiCountTokens => gemini::count_tokens(body).map(Reply::plain),
-            Api::Models | Api::OpenAiSocket => {
+            Api::GeminiCountTokens => gemini::count_tokens(&body).map(Reply::plain),
+            Api::Models | Api::State { .. } | Api::OpenAiSocket => {
                 Err(ApiError::new(405, "This path takes no request with a body."))
             }
         }
@@ -88,120 +92,125 @@ impl AccountState {
     pub(super) fn reply_on_socket(
         &self,
         mut body: Value,
-        socket: &ResponseStore,
-        now: Instant,
+        socket: &ObjectStore,
     ) -> Result<Reply, ApiError> {
         body["stream"] = Value::Bool(true);
-        self.openai_response(&body, Some(socket), now)
+        let (group, headers) = (self.group(), HeaderMap::new());
+        openai_response(&body, &self.place(&group, &headers, Some(socket)))
     }
 
     /// Remembers the reply, when its first byte is about to leave.
-    pub(super) fn begin(
-        &self,
-        reply: &mut Reply,
-        socket: Option<&mut ResponseStore>,
-        now: Instant,
-    ) {
-        locked(&self.cache).write(&reply.written, now);
-        match (reply.remembered.take(), socket) {
-            (Some(Remembered { response_id, history, store: true }), _) => {
-                locked(&self.responses).insert(response_id, history);
-            }
-            (Some(Remembered { response_id, history, store: false }), Some(socket)) => {
-                socket.insert(response_id, history);
-            }
-            (Some(_), None) | (None, _) => {}
+    pub(super) fn begin(&self, reply: &mut Reply, mut socket: Option<&mut ObjectStore>) {
+        let (group, now) = (self.group(), self.shared.clock.now());
+        locked(&group.cache).write(&reply.written, now);
+        for trace in reply.traces.drain(..) {
+            reply.created.extend(trace.created().map(str::to_owned));
+            trace.leave(&group, socket.as_deref_mut(), now);
         }
     }
 
-    fn anthropic_message(&self, body: &Value, now: Instant) -> Result<Reply, ApiError> {
-        let call = anthropic::parse(body)?;
-        let mut turn = self.turn(&call, now);
-        anthropic::account_for_writes(&mut turn, &call.prefixes);
-        let payload = match call.stream {
-            true => Payload::Events(Framing::NamedEvents, anthropic::events(&turn)),
-            false => Payload::Json(anthropic::message(&turn)),
-        };
-        Ok(Reply::of(turn, call, payload))
-    }
-
-    fn openai_chat(&self, body: &Value, now: Instant) -> Result<Reply, ApiError> {
-        let (call, include_usage) = openai_chat::parse(body)?;
-        let turn = self.turn(&call, now);
-        let payload = match call.stream {
-            true => {
-                Payload::Events(Framing::DataUntilDone, openai_chat::chunks(&turn, include_usage))
-            }
-            false => Payload::Json(openai_chat::completion(&turn)),
-        };
-        Ok(Reply::of(turn, call, payload))
-    }
-
-    fn openai_response(
+    fn place<'a>(
         &self,
-        body: &Value,
-        socket: Option<&ResponseStore>,
-        now: Instant,
-    ) -> Result<Reply, ApiError> {
-        let call = self.parse_response(body, socket)?;
-        let turn = self.turn(&call.call, now);
-        let payload = match call.call.stream {
-            true => Payload::Events(Framing::NamedEvents, call.events(&turn)),
-            false => Payload::Json(call.response(&turn)),
-        };
-        let remembered = Remembered {
-            response_id: openai_responses::response_id(&turn),
-            history: call.history(&turn),
-            store: call.store,
-        };
-        Ok(Reply { remembered: Some(remembered), ..Reply::of(turn, call.call, payload) })
-    }
-
-    fn openai_compaction(&self, body: &Value, now: Instant) -> Result<Reply, ApiError> {
-        let call = self.parse_response(body, None)?;
-        let turn = self.turn(&call.call, now);
-        let payload =
-            Payload::Json(openai_responses::compaction(&call, &turn, body, &self.account.name));
-        Ok(Reply::of(turn, call.call, payload))
-    }
-
-    fn parse_response(
-        &self,
-        body: &Value,
-        socket: Option<&ResponseStore>,
-    ) -> Result<ResponseCall, ApiError> {
-        openai_responses::parse(body, &self.account.name, |id| {
-            socket.and_then(|socket| socket.get(id)).or_else(|| locked(&self.responses).get(id))
-        })
-    }
-
-    fn gemini_content(
-        &self,
-        call: Call,
-        framing: Framing,
-        now: Instant,
-    ) -> Result<Reply, ApiError> {
-        let turn = self.turn(&call, now);
-        let payload = match call.stream {
-            true => Payload::Events(framing, gemini::chunks(&turn)),
-            false => Payload::Json(gemini::response(&turn)),
-        };
-        Ok(Reply::of(turn, call, payload))
-    }
-
-    fn turn(&self, call: &Call, now: Instant) -> Turn {
-        Turn::new(call, locked(&self.cache).read(&call.prefixes, now))
+        group: &'a Group,
+        headers: &'a HeaderMap,
+        socket: Option<&'a ObjectStore>,
+    ) -> Place<'a> {
+        let foreign = self.shared.foreign(self.account.vendor);
+        Place { group, socket, headers, foreign, now: self.shared.clock.now() }
     }
 }
 
-impl Reply {
-    fn plain(body: Value) -> Self {
-        Self { payload: Payload::Json(body), usage: None, written: vec![], remembered: None }
+fn anthropic_message(mut body: Value, place: &Place<'_>) -> Result<Reply, ApiError> {
+    references::check(Vendor::Anthropic, &body, place)?;
+    let thread = threads::open(&mut body, place)?;
+    let removed = ciphertext::open_messages(&mut body, place)?;
+    let call = anthropic::parse(&body)?;
+    if let Some(thread) = &thread {
+        thread.claim(place)?;
     }
+    let mut turn = turn(&call, place);
+    anthropic::account_for_writes(&mut turn, &call.prefixes);
+    let extras = Extras::of(&body, &call.prompt, removed, place);
+    let payload = match call.stream {
+        true => Payload::Events(Framing::NamedEvents, anthropic_output::events(&turn, &extras)),
+        false => Payload::Json(anthropic_output::message(&turn, &extras)),
+    };
+    let mut traces = match thread {
+        None => vec![],
+        Some(thread) => {
+            let content = anthropic_output::content(&turn, &extras);
+            thread.traces(&anthropic_output::message_id(&turn), &body, &content, place)?
+        }
+    };
+    traces.extend(extras.traces());
+    Ok(Reply { traces, ..Reply::of(&turn, call.prefixes, payload) })
+}
 
-    fn of(turn: Turn, call: Call, payload: Payload) -> Self {
-        Self { payload, usage: Some(turn.usage), written: call.prefixes, remembered: None }
-    }
+fn openai_chat(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
+    references::check(Vendor::OpenAi, body, place)?;
+    let (call, include_usage) = openai_chat::parse(body)?;
+    let turn = turn(&call, place);
+    let payload = match call.stream {
+        true => Payload::Events(Framing::DataUntilDone, openai_chat::chunks(&turn, include_usage)),
+        false => Payload::Json(openai_chat::completion(&turn)),
+    };
+    Ok(Reply::of(&turn, call.prefixes, payload))
+}
+
+fn openai_response(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
+    let call = openai_responses::parse(body, place)?;
+    let turn = turn(&call.call, place);
+    let payload = match (call.call.stream, call.background) {
+        (true, _) => Payload::Events(Framing::NamedEvents, call.events(&turn)),
+        (false, true) => Payload::Json(call.queued(&turn)),
+        (false, false) => Payload::Json(call.response(&turn)),
+    };
+    let prefixes = call.call.prefixes.clone();
+    let traces = call.traces(&turn, place);
+    Ok(Reply { traces, ..Reply::of(&turn, prefixes, payload) })
+}
+
+fn openai_compaction(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
+    let call = openai_responses::parse(body, place)?;
+    let turn = turn(&call.call, place);
+    let payload = Payload::Json(openai_responses::compaction(&call, &turn, place));
+    Ok(Reply::of(&turn, call.call.prefixes, payload))
+}
+
+/// With a framing the reply is a stream.
+fn gemini_content(
+    model: &str,
+    mut body: Value,
+    framing: Option<Framing>,
+    place: &Place<'_>,
+) -> Result<Reply, ApiError> {
+    references::check(Vendor::Gemini, &body, place)?;
+    let cached = gemini::complete(&mut body, place)?;
+    let call = gemini::parse(model, framing.is_some(), &body)?;
+    let mut turn = turn(&call, place);
+    turn.usage.cached_tokens = turn.usage.cached_tokens.max(cached);
+    let payload = match framing {
+        Some(framing) => Payload::Events(framing, gemini::chunks(&turn)),
+        None => Payload::Json(gemini::response(&turn)),
+    };
+    Ok(Reply::of(&turn, call.prefixes, payload))
+}
+
+fn interaction(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
+    let interaction = interactions::parse(body, place)?;
+    let turn = turn(&interaction.call, place);
+    let payload = match (interaction.call.stream, interaction.background) {
+        (true, _) => Payload::Events(Framing::NamedEvents, interaction.events(&turn)),
+        (false, true) => Payload::Json(interaction.begun(&turn)),
+        (false, false) => Payload::Json(interaction.whole(&turn)),
+    };
+    let prefixes = interaction.call.prefixes.clone();
+    let traces = interaction.traces(&turn).into_iter().collect();
+    Ok(Reply { traces, ..Reply::of(&turn, prefixes, payload) })
+}
+
+fn turn(call: &Call, place: &Place<'_>) -> Turn {
+    Turn::new(call, locked(&place.group.cache).read(&call.prefixes, place.now))
 }
 
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, ApiError> {

@@ -48,77 +48,6 @@ pub(super) fn account_for_writes(turn: &mut Turn, prefixes: &[Prefix]) {
     }
 }
 
-/// The reply in one piece.
-pub(super) fn message(turn: &Turn) -> Value {
-    let content = json!([{"type": "text", "text": turn.text}]);
-    envelope(turn, content, json!(stop_reason(turn)), turn.usage.output_tokens)
-}
-
-/// The reply as a stream of events.
-pub(super) fn events(turn: &Turn) -> Vec<Value> {
-    // The first event comes before there is a reply: one token, no reason to stop.
-    let start = envelope(turn, json!([]), Value::Null, 1);
-    let mut events = vec![
-        json!({"type": "message_start", "message": start}),
-        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        json!({"type": "ping"}),
-    ];
-    events.extend(turn.pieces().into_iter().map(|piece| {
-        let delta = json!({"type": "text_delta", "text": piece});
-        json!({"type": "content_block_delta", "index": 0, "delta": delta})
-    }));
-    events.extend([
-        json!({"type": "content_block_stop", "index": 0}),
-        json!({
-            "type": "message_delta",
-            "delta": {"stop_reason": stop_reason(turn), "stop_sequence": null},
-            "usage": counts(turn, turn.usage.output_tokens),
-        }),
-        json!({"type": "message_stop"}),
-    ]);
-    events
-}
-
-fn envelope(turn: &Turn, content: Value, stop_reason: Value, output_tokens: u64) -> Value {
-    json!({
-        "id": format!("msg_{}", turn.id),
-        "type": "message",
-        "role": "assistant",
-        "model": turn.model,
-        "content": content,
-        "stop_reason": stop_reason,
-        "stop_sequence": null,
-        "usage": usage(turn, output_tokens),
-    })
-}
-
-fn usage(turn: &Turn, output_tokens: u64) -> Value {
-    let mut usage = counts(turn, output_tokens);
-    usage["cache_creation"] = json!({
-        "ephemeral_5m_input_tokens": turn.usage.written_5m_tokens,
-        "ephemeral_1h_input_tokens": turn.usage.written_1h_tokens,
-    });
-    usage["service_tier"] = json!("standard");
-    usage
-}
-
-/// `input_tokens` is only what came after the last breakpoint; the three counts of input add up to
-/// the prompt.
-fn counts(turn: &Turn, output_tokens: u64) -> Value {
-    let usage = turn.usage;
-    let written = usage.written_5m_tokens + usage.written_1h_tokens;
-    json!({
-        "input_tokens": usage.prompt_tokens - usage.cached_tokens - written,
-        "cache_creation_input_tokens": written,
-        "cache_read_input_tokens": usage.cached_tokens,
-        "output_tokens": output_tokens,
-    })
-}
-
-fn stop_reason(turn: &Turn) -> &'static str {
-    if turn.truncated { "max_tokens" } else { "end_turn" }
-}
-
 fn parse_prompt(body: &Value) -> Result<(String, Prompt), ApiError> {
     let model = required_string(body, "model")?;
     let messages = list(body, "messages")?.filter(|messages| !messages.is_empty());
@@ -165,6 +94,7 @@ fn section(prompt: &mut Prompt, role: &str, blocks: &[Value]) -> Result<(), ApiE
 
 #[cfg(test)]
 mod tests {
+    use super::super::anthropic_output::{Extras, message};
     use super::*;
 
     fn text(tokens: usize, control: Value) -> Value {
@@ -203,7 +133,10 @@ mod tests {
             (turn.usage.written_1h_tokens, turn.usage.written_5m_tokens),
             (first[0], first[1] - first[0])
         );
-        assert_eq!(message(&turn)["usage"]["input_tokens"], call.prompt.tokens() - first[1]);
+        assert_eq!(
+            message(&turn, &Extras::default())["usage"]["input_tokens"],
+            call.prompt.tokens() - first[1]
+        );
 
         let mut turn = Turn::new(&call, first[1]);
         account_for_writes(&mut turn, &call.prefixes);

@@ -4,6 +4,8 @@ use axum::http::{Method, Uri};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::objects::Kind;
+use super::route::{self, Action};
 use super::stream::Framing;
 use super::vendor::Vendor;
 
@@ -11,6 +13,11 @@ use super::vendor::Vendor;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Api {
     Models,
+    /// Server-side state by its path.
+    State {
+        kind: Kind,
+        action: Action,
+    },
     AnthropicMessages,
     AnthropicCountTokens,
     OpenAiChat,
@@ -30,6 +37,14 @@ pub(super) enum Api {
 
 impl Api {
     pub(super) fn of(vendor: Vendor, method: &Method, uri: &Uri) -> Result<Self, ApiError> {
+        if let Some((kind, action)) = route::of(vendor, method, uri.path()) {
+            // The second step of a resumable upload has the path of the first.
+            let action = match query(uri, "upload_id") {
+                Some(id) if action == Action::Create => Action::Update(id.to_owned()),
+                _ => action,
+            };
+            return Ok(Self::State { kind, action });
+        }
         let (expected, api) = match (vendor, uri.path()) {
             (Vendor::Anthropic | Vendor::OpenAi, "/v1/models") => (Method::GET, Self::Models),
             (Vendor::Gemini, "/v1beta/models" | "/v1/models") => (Method::GET, Self::Models),

@@ -112,7 +112,7 @@ impl Filler<'_> {
 }
 
 /// A time in UTC. Days become a date as in Howard Hinnant's `civil_from_days`.
-fn rfc3339(seconds: u64) -> String {
+pub(super) fn rfc3339(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

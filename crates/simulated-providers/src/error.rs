@@ -12,13 +12,16 @@ pub(super) struct ApiError {
     /// OpenAI's `code` and the parameter that it is about; the others have no field for them.
     pub(super) code: Option<&'static str>,
     pub(super) parameter: Option<&'static str>,
+    /// Anthropic's `details.error_code`.
+    pub(super) details: Option<&'static str>,
     /// Seconds.
     pub(super) retry_after: Option<u64>,
 }
 
 impl ApiError {
     pub(super) fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), code: None, parameter: None, retry_after: None }
+        let message = message.into();
+        Self { status, message, code: None, parameter: None, details: None, retry_after: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -53,11 +56,7 @@ impl ApiError {
     /// in it.
     pub(super) fn json(&self, vendor: Vendor, request_id: &str) -> Value {
         match vendor {
-            Vendor::Anthropic => json!({
-                "type": "error",
-                "error": {"type": anthropic_type(self.status), "message": self.message},
-                "request_id": request_id,
-            }),
+            Vendor::Anthropic => self.anthropic(request_id),
             Vendor::OpenAi => json!({"error": {
                 "message": self.message,
                 "type": openai_type(self.status),
@@ -66,6 +65,14 @@ impl ApiError {
             }}),
             Vendor::Gemini => self.gemini(),
         }
+    }
+
+    fn anthropic(&self, request_id: &str) -> Value {
+        let mut error = json!({"type": anthropic_type(self.status), "message": self.message});
+        if let Some(code) = self.details {
+            error["details"] = json!({ "error_code": code });
+        }
+        json!({"type": "error", "error": error, "request_id": request_id})
     }
 
     fn gemini(&self) -> Value {

@@ -1,7 +1,6 @@
 //! One HTTP request: its account, the fault it meets, the response, and the record of it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
@@ -42,6 +41,9 @@ pub(super) async fn handle(
     let (mut response, usage) = outcome
         .unwrap_or_else(|error| (respond::error(server.vendor, &parts, &error, &request_id), None));
     server.shared.log.responded(record, name, response.status().as_u16(), usage);
+    if let Some(account) = &account {
+        respond::add(response.headers_mut(), &account.group().headers());
+    }
     respond::add_headers(
         server.vendor,
         name.unwrap_or("none"),
@@ -114,11 +116,17 @@ impl Exchange<'_> {
                 upgrade(Arc::clone(server), account, self.connection, parts, stop).await?;
             return Ok((response, None));
         }
-        let mut reply = account.reply(&api, &body, Instant::now())?;
+        let mut reply = account.reply(&api, &parts.headers, &body)?;
+        server.shared.log.created(self.record, &reply.created);
         delay(&fault).await;
-        account.begin(&mut reply, None, Instant::now());
-        let usage = reply.usage;
-        Ok((respond::reply(reply.payload, Stop::of(&fault)), usage))
+        account.begin(&mut reply, None);
+        server.shared.log.created(self.record, &reply.created);
+        if fault == Some(Fault::Lost) {
+            match self.connection.abort().await {}
+        }
+        let mut response = respond::reply(reply.payload, Stop::of(&fault));
+        respond::add(response.headers_mut(), &reply.headers);
+        Ok((response, reply.usage))
     }
 
     /// Whether it is worth the while to look for the model.

@@ -13,6 +13,7 @@
 //! | `unsupported-model` | responds with 400 and the message that this account does not have the model |
 //! | `first-byte=1500ms` or `first-byte=2s` | responds as always, or as another setting says, but only after this time |
 //! | `drop` | closes the connection without a byte of a response |
+//! | `lost` | serves the request, and closes the connection without a byte of the response |
 //! | `stale` | the same, if the connection has served a request before |
 //! | `cut=3` | closes it after three events of a stream, or in the middle of a plain response |
 //! | `end=3` | ends a stream in an orderly way after three events |
@@ -70,6 +71,9 @@ pub enum Fault {
     /// The connection is closed without a byte of a response if it has served a request before, as
     /// by a provider that closes idle connections.
     Stale,
+    /// The request is served, and the connection is closed without a byte of the response: what
+    /// it created is there.
+    Lost,
     /// Another fault, but only after this time.
     Late(Duration, Box<Self>),
     /// The account serves this many requests at once, each of which takes this long.
@@ -259,6 +263,7 @@ impl Order {
                 }
                 "unsupported-model" if value.is_empty() => Fault::UnsupportedModel,
                 "drop" if value.is_empty() => Fault::Drop,
+                "lost" if value.is_empty() => Fault::Lost,
                 "stale" if value.is_empty() => Fault::Stale,
                 "cut" => Fault::CutAfter(value.parse().ok()?),
                 "end" => Fault::EndAfter(value.parse().ok()?),
@@ -338,6 +343,7 @@ mod tests {
         check("first-byte=2s", "any", Ok(Some(Fault::SlowFirstByte(Duration::from_secs(2)))));
         check("unsupported-model", "any", Ok(Some(Fault::UnsupportedModel)));
         check("drop", "any", Ok(Some(Fault::Drop)));
+        check("lost", "any", Ok(Some(Fault::Lost)));
         check("cut=3", "any", Ok(Some(Fault::CutAfter(3))));
         check("end=2", "any", Ok(Some(Fault::EndAfter(2))));
         check("silent=0", "any", Ok(Some(Fault::SilentAfter(0))));

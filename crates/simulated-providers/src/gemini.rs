@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cache::Prefix;
 use super::error::ApiError;
+use super::missing;
+use super::objects::Kind;
+use super::place::Place;
 use super::prompt::Prompt;
 use super::request::{integer, list, missing_or};
 use super::turn::{Call, Turn};
+use super::vendor::Vendor;
 
 /// As published for Gemini 2.5; it is 4,096 for Gemini 3.
 const MINIMUM_TOKENS: u64 = 2048;
@@ -20,18 +25,44 @@ const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Reads a request; the path says whether it is a stream.
 pub(super) fn parse(model: &str, stream: bool, body: &Value) -> Result<Call, ApiError> {
-    if !body["cachedContent"].is_null() {
-        return Err(ApiError::new(
-            403,
-            "CachedContent not found (or permission denied): none is simulated.",
-        ));
-    }
     let prompt = parse_prompt(body)?;
     let config = either(body, "generationConfig", "generation_config");
     let max_output_tokens =
         integer(config, "maxOutputTokens")?.or(integer(config, "max_output_tokens")?);
-    let prefixes = prompt.steps(model, MINIMUM_TOKENS, STEP_TOKENS, LIFETIME);
+    let prefixes = prefixes(&prompt, model);
     Ok(Call { model: model.to_owned(), prompt, prefixes, stream, max_output_tokens })
+}
+
+/// What is cached of a prompt without being asked for.
+pub(super) fn prefixes(prompt: &Prompt, model: &str) -> Vec<Prefix> {
+    prompt.steps(model, MINIMUM_TOKENS, STEP_TOKENS, LIFETIME)
+}
+
+/// Completes a request with the cached content that it names, and returns how many tokens that is.
+pub(super) fn complete(body: &mut Value, place: &Place<'_>) -> Result<u64, ApiError> {
+    let name = either(body, "cachedContent", "cached_content");
+    let Some(name) = name.as_str().map(str::to_owned) else { return Ok(0) };
+    let cached = place.find(Kind::CachedContent, &name);
+    let cached = cached.and_then(|object| object.items.into_iter().next());
+    let cached =
+        cached.ok_or_else(|| missing::error(Vendor::Gemini, Kind::CachedContent, &name))?;
+    for (camel, snake) in [("systemInstruction", "system_instruction"), ("tools", "tools")] {
+        let part = either(&cached, camel, snake);
+        if !part.is_null() {
+            body[camel] = part.clone();
+        }
+    }
+    let mut contents = cached["contents"].as_array().cloned().unwrap_or_default();
+    contents.extend(body["contents"].as_array().cloned().unwrap_or_default());
+    body["contents"] = json!(contents);
+    Ok(cached_prompt(&cached)?.tokens())
+}
+
+/// The prompt of a cached content, which needs no contents.
+pub(super) fn cached_prompt(body: &Value) -> Result<Prompt, ApiError> {
+    let mut prompt = Prompt::default();
+    read_prompt(&mut prompt, body, list(body, "contents")?.unwrap_or_default())?;
+    Ok(prompt)
 }
 
 /// The response to `countTokens`, of which the request may wrap the one that it is about.
@@ -90,6 +121,11 @@ fn parse_prompt(body: &Value) -> Result<Prompt, ApiError> {
     let contents =
         contents.ok_or_else(|| missing_or(body, "contents", "contents is not specified"))?;
     let mut prompt = Prompt::default();
+    read_prompt(&mut prompt, body, contents)?;
+    Ok(prompt)
+}
+
+fn read_prompt(prompt: &mut Prompt, body: &Value, contents: &[Value]) -> Result<(), ApiError> {
     let system = either(body, "systemInstruction", "system_instruction");
     if !system.is_null() {
         prompt.message("system", &system["parts"]);
@@ -101,7 +137,7 @@ fn parse_prompt(body: &Value) -> Result<Prompt, ApiError> {
         let parts = list(content, "parts")?.ok_or_else(|| ApiError::missing("parts"))?;
         prompt.message(content["role"].as_str().unwrap_or("user"), &json!(parts));
     }
-    Ok(prompt)
+    Ok(())
 }
 
 /// Google's JSON may be written in both spellings.
@@ -138,13 +174,8 @@ mod tests {
 
     #[test]
     fn requests_that_the_api_refuses() {
-        let contents = json!([{"parts": [{"text": "x"}]}]);
-        for (body, status) in [
-            (json!({}), 400),
-            (json!({"contents": [{"role": "user"}]}), 400),
-            (json!({"contents": contents, "cachedContent": "cachedContents/1"}), 403),
-        ] {
-            assert_eq!(parse("m", false, &body).unwrap_err().status, status, "{body}");
+        for body in [json!({}), json!({"contents": [{"role": "user"}]})] {
+            assert_eq!(parse("m", false, &body).unwrap_err().status, 400, "{body}");
         }
     }
 }

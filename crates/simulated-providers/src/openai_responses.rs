@@ -1,19 +1,29 @@
 //! OpenAI Responses: `POST /v1/responses` and `/v1/responses/compact`. [`super::websocket`] speaks
 //! the same over a socket.
 //!
-//! A response that may be stored is remembered by the account that made it: its input and its
+//! A response that may be stored is remembered by the group that made it: its input and its
 //! output, as in production not its instructions or tools. So `previous_response_id` continues it
-//! there and is unknown elsewhere.
-
-use std::sync::Arc;
+//! there and is unknown elsewhere; a `conversation` likewise, which grows by each of its responses.
+//!
+//! There is an item of reasoning, empty but for its ciphertext, if the request has `reasoning`;
+//! and a call of the code interpreter if that is among the tools.
 
 use serde_json::{Value, json};
 
+use super::ciphertext;
+use super::created;
 use super::error::ApiError;
+use super::missing;
+use super::objects::{Kind, Object, Phase};
 use super::openai_chat::{preamble, prefixes};
+use super::openai_input;
+use super::openai_output::{self, Extras, usage};
+use super::place::{Place, Trace};
 use super::prompt::Prompt;
-use super::request::{boolean, boolean_or, integer, list, missing_or, required_string, string};
+use super::references;
+use super::request::{boolean, boolean_or, integer, list, required_string, string};
 use super::turn::{Call, Turn};
+use super::vendor::Vendor;
 
 /// A parsed request for a response.
 #[derive(Debug)]
@@ -22,19 +32,29 @@ pub(super) struct ResponseCall {
     pub(super) store: bool,
     /// False for a request that only warms the cache.
     pub(super) generate: bool,
+    pub(super) background: bool,
     previous_response_id: Option<String>,
-    /// Where in the text of the prompt the history begins.
+    conversation: Option<String>,
+    input: Vec<Value>,
+    /// What was removed from the input.
+    transformations: Vec<Value>,
+    extras: Extras,
+    /// The container that this request opens.
+    opened: Option<(String, Object)>,
+    /// Where in the text of the prompt the history begins, and where the input does.
     history_start: usize,
+    input_start: usize,
 }
 
-/// Reads a request that this account serves. `stored` finds the history of an earlier response.
-pub(super) fn parse(
-    body: &Value,
-    account: &str,
-    stored: impl Fn(&str) -> Option<Arc<str>>,
-) -> Result<ResponseCall, ApiError> {
+/// Reads a request that is served at this place.
+pub(super) fn parse(body: &Value, place: &Place<'_>) -> Result<ResponseCall, ApiError> {
     let model = required_string(body, "model")?;
     let previous_response_id = string(body, "previous_response_id")?.map(str::to_owned);
+    let conversation = conversation(body);
+    if previous_response_id.is_some() && conversation.is_some() {
+        let message = "Mutually exclusive parameters: `previous_response_id` and `conversation`.";
+        return Err(ApiError::invalid(message).about("conversation", "mutually_exclusive"));
+    }
     let mut prompt = Prompt::default();
     preamble(&mut prompt, &body["text"]["format"], list(body, "tools")?);
     if let Some(instructions) = string(body, "instructions")? {
@@ -42,45 +62,88 @@ pub(super) fn parse(
     }
     let history_start = prompt.text().len();
     if let Some(id) = &previous_response_id {
-        prompt.append_rendered(&stored(id).ok_or_else(|| unknown_response(id))?);
+        let history = place.history(Kind::Response, id);
+        prompt.append_rendered(&history.ok_or_else(|| missing::previous_response(id))?);
     }
-    read_input(&mut prompt, body, account)?;
-    let call = Call {
-        prefixes: prefixes(&prompt, &model),
-        stream: boolean(body, "stream")?,
-        max_output_tokens: integer(body, "max_output_tokens")?,
-        model,
-        prompt,
-    };
+    if let Some(id) = &conversation {
+        let history = place.history(Kind::Conversation, id);
+        let missing = || missing::error(Vendor::OpenAi, Kind::Conversation, id);
+        prompt.append_rendered(&history.ok_or_else(missing)?);
+    }
+    references::check(Vendor::OpenAi, body, place)?;
+    let input_start = prompt.text().len();
+    let mut input = openai_input::items("input", &body["input"])?;
+    let transformations = ciphertext::open_items(&mut input, place)?;
+    input.iter().for_each(|item| openai_input::render(&mut prompt, item, place));
     let (store, generate) = (boolean_or(body, "store", true)?, boolean_or(body, "generate", true)?);
     // A limit of zero tokens gives no output.
-    let max_output_tokens = if generate { call.max_output_tokens } else { Some(0) };
+    let max_output_tokens = if generate { integer(body, "max_output_tokens")? } else { Some(0) };
+    let opened = opened_container(body, place);
+    let container = opened.as_ref().map(|(id, _)| id.clone()).or_else(|| named_container(body));
+    let extras = Extras { reasoning: reasoning(body, &prompt, place), container };
+    let prefixes = prefixes(&prompt, &model);
+    let stream = boolean(body, "stream")?;
     Ok(ResponseCall {
-        call: Call { max_output_tokens, ..call },
+        call: Call { prefixes, stream, max_output_tokens, model, prompt },
         store,
         generate,
+        background: boolean(body, "background")?,
         previous_response_id,
+        conversation,
+        input,
+        transformations,
+        extras,
+        opened,
         history_start,
+        input_start,
     })
 }
 
 impl ResponseCall {
-    /// The input and the reply, which a later request continues.
-    pub(super) fn history(&self, turn: &Turn) -> Arc<str> {
-        let mut history = Prompt::default();
-        history
-            .append_rendered(self.call.prompt.text().get(self.history_start..).unwrap_or_default());
-        if self.generate {
-            history.message("assistant", &json!(turn.text));
+    /// What the response leaves behind.
+    pub(super) fn traces(self, turn: &Turn, place: &Place<'_>) -> Vec<Trace> {
+        let output = self.output(turn);
+        let text = self.call.prompt.text();
+        let mut reply = Prompt::default();
+        output.iter().for_each(|item| openai_input::render(&mut reply, item, place));
+        let history = text.get(self.history_start..).unwrap_or_default();
+        let added = text.get(self.input_start..).unwrap_or_default();
+        let (history, added) =
+            (format!("{history}{}", reply.text()), format!("{added}{}", reply.text()));
+        let shown = self.response(turn);
+        let phase = if self.background { Phase::Queued } else { Phase::Ready };
+        let (id, conversation) = (response_id(turn), self.conversation);
+        let object =
+            Object { phase, history: history.into(), ..Object::new(Kind::Response, shown) };
+        if !self.store {
+            let opened = self.opened.map(|(id, object)| Trace::Object { id, object });
+            return opened.into_iter().chain([Trace::OnSocket { id, object }]).collect();
         }
-        history.text().into()
+        let input: Vec<Value> = self.input.into_iter().map(openai_input::with_id).collect();
+        let items = input.iter().chain(&output).filter_map(|item| {
+            let id = item["id"].as_str()?.to_owned();
+            Some(Trace::Object { id, object: Object::new(Kind::Item, item.clone()) })
+        });
+        let mut traces: Vec<Trace> = items.collect();
+        traces.extend(conversation.map(|conversation| Trace::Growth {
+            conversation,
+            items: input.iter().chain(&output).cloned().collect(),
+            history: added,
+        }));
+        traces.extend(self.opened.map(|(id, object)| Trace::Object { id, object }));
+        traces.push(Trace::Object { id, object: Object { items: input, ..object } });
+        traces
     }
 
     /// The response in one piece.
     pub(super) fn response(&self, turn: &Turn) -> Value {
         let status = if self.truncated(turn) { "incomplete" } else { "completed" };
-        let output = if self.generate { vec![output_item(turn, "completed")] } else { vec![] };
-        self.envelope(turn, status, output, usage(turn))
+        self.envelope(turn, status, self.output(turn), usage(turn))
+    }
+
+    /// The response before it is made in the background.
+    pub(super) fn queued(&self, turn: &Turn) -> Value {
+        self.envelope(turn, "queued", vec![], Value::Null)
     }
 
     /// The response as a stream of events.
@@ -91,7 +154,7 @@ impl ResponseCall {
             json!({"type": "response.in_progress", "response": begun}),
         ];
         if self.generate {
-            events.extend(output_events(turn));
+            events.extend(openai_output::events(turn, &self.extras));
         }
         let end = if self.truncated(turn) { "response.incomplete" } else { "response.completed" };
         events.push(json!({"type": end, "response": self.response(turn)}));
@@ -101,17 +164,22 @@ impl ResponseCall {
         events
     }
 
+    fn output(&self, turn: &Turn) -> Vec<Value> {
+        if self.generate { openai_output::items(turn, &self.extras) } else { vec![] }
+    }
+
     fn truncated(&self, turn: &Turn) -> bool {
         self.generate && turn.truncated
     }
 
     fn envelope(&self, turn: &Turn, status: &str, output: Vec<Value>, usage: Value) -> Value {
         let incomplete = (status == "incomplete").then(|| json!({"reason": "max_output_tokens"}));
-        json!({
+        let mut envelope = json!({
             "id": response_id(turn),
             "object": "response",
             "created_at": turn.created,
             "status": status,
+            "background": self.background,
             "error": null,
             "incomplete_details": incomplete,
             "model": turn.model,
@@ -123,24 +191,31 @@ impl ResponseCall {
             "tools": [],
             "usage": usage,
             "metadata": {},
-        })
+        });
+        if let Some(id) = &self.conversation {
+            envelope["conversation"] = json!({ "id": id });
+        }
+        if !self.transformations.is_empty() {
+            envelope["input_transformations"] = json!(self.transformations);
+        }
+        envelope
     }
 }
 
-/// The identifier under which a response is known to its account.
-pub(super) fn response_id(turn: &Turn) -> String {
+/// The identifier under which a response is known to its group.
+fn response_id(turn: &Turn) -> String {
     format!("resp_{}", turn.id)
 }
 
 /// The response to a request to compact: the messages of the user stay, the rest becomes one opaque
 /// item.
-pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account: &str) -> Value {
-    let items = body["input"].as_array().into_iter().flatten();
-    let mut output: Vec<Value> = items.filter_map(user_message).collect();
+pub(super) fn compaction(call: &ResponseCall, turn: &Turn, place: &Place<'_>) -> Value {
+    let mut output: Vec<Value> = call.input.iter().filter_map(user_message).collect();
     output.push(json!({
         "id": format!("cmp_{}", turn.id),
         "type": "compaction",
-        "encrypted_content": format!("{ENCRYPTED_BY}{account}:{:x}", call.call.prompt.tokens()),
+        "encrypted_content":
+            ciphertext::seal(place.group.organization(), call.call.prompt.text()),
     }));
     json!({
         "id": response_id(turn),
@@ -150,9 +225,6 @@ pub(super) fn compaction(call: &ResponseCall, turn: &Turn, body: &Value, account
         "usage": usage(turn),
     })
 }
-
-/// The beginning of what is called encrypted here; the name of the account follows.
-const ENCRYPTED_BY: &str = "simulated-encryption:";
 
 /// A message of the user as an output item, in which the content is always a list.
 fn user_message(item: &Value) -> Option<Value> {
@@ -165,156 +237,100 @@ fn user_message(item: &Value) -> Option<Value> {
     (item["role"] == "user").then_some(message)
 }
 
-fn read_input(prompt: &mut Prompt, body: &Value, account: &str) -> Result<(), ApiError> {
-    match &body["input"] {
-        Value::String(text) => prompt.message("user", &json!(text)),
-        Value::Array(items) => {
-            for item in items {
-                check_encryption(item, account)?;
-                match item["role"].as_str() {
-                    Some(role) => prompt.message(role, &item["content"]),
-                    None => {
-                        prompt.open("item");
-                        prompt.part(item);
-                    }
-                }
-            }
-        }
-        _ => return Err(missing_or(body, "input", "a string or a list is expected")),
-    }
-    Ok(())
+/// The id of a conversation, which comes in two forms.
+fn conversation(body: &Value) -> Option<String> {
+    let conversation = &body["conversation"];
+    conversation.as_str().or(conversation["id"].as_str()).map(str::to_owned)
 }
 
-/// Only the organization that made encrypted items can read them. Those of unknown origin pass, so
-/// that recorded traffic can be replayed.
-fn check_encryption(item: &Value, account: &str) -> Result<(), ApiError> {
-    let maker = item["encrypted_content"].as_str().and_then(|text| text.strip_prefix(ENCRYPTED_BY));
-    match maker.and_then(|rest| rest.split(':').next()) {
-        Some(maker) if maker != account => {
-            let message =
-                "Encrypted content organization_id did not match the target organization.";
-            Err(ApiError::invalid(message).about("input", "invalid_encrypted_content"))
-        }
-        _ => Ok(()),
-    }
+fn reasoning(body: &Value, prompt: &Prompt, place: &Place<'_>) -> Option<String> {
+    let reasoning = &body["reasoning"];
+    let is_asked_for = reasoning.is_object() && reasoning["effort"] != "none";
+    is_asked_for.then(|| ciphertext::seal(place.group.organization(), prompt.text()))
 }
 
-fn unknown_response(id: &str) -> ApiError {
-    let error = ApiError::invalid(format!("Previous response with id '{id}' not found."));
-    error.about("previous_response_id", "previous_response_not_found")
+fn opened_container(body: &Value, place: &Place<'_>) -> Option<(String, Object)> {
+    let mut tools = body["tools"].as_array()?.iter();
+    tools.find(|tool| tool["container"]["type"] == "auto")?;
+    created::container("auto", place).into_iter().next()
 }
 
-fn output_events(turn: &Turn) -> Vec<Value> {
-    let id = message_id(turn);
-    let mut started = output_item(turn, "in_progress");
-    started["content"] = json!([]);
-    let mut events = vec![
-        item_event("response.output_item.added", started),
-        content_event(&id, "response.content_part.added", "part", output_text("")),
-    ];
-    for piece in turn.pieces() {
-        events.push(content_event(&id, "response.output_text.delta", "delta", json!(piece)));
-    }
-    events.extend([
-        content_event(&id, "response.output_text.done", "text", json!(turn.text)),
-        content_event(&id, "response.content_part.done", "part", output_text(&turn.text)),
-        item_event("response.output_item.done", output_item(turn, "completed")),
-    ]);
-    events
-}
-
-fn item_event(kind: &str, item: Value) -> Value {
-    json!({"type": kind, "output_index": 0, "item": item})
-}
-
-fn content_event(id: &str, kind: &str, name: &str, value: Value) -> Value {
-    let mut event = json!({"type": kind, "item_id": id, "output_index": 0, "content_index": 0});
-    event[name] = value;
-    event
-}
-
-fn output_item(turn: &Turn, status: &str) -> Value {
-    let content = [output_text(&turn.text)];
-    json!({"id": message_id(turn), "type": "message", "status": status, "role": "assistant", "content": content})
-}
-
-fn output_text(text: &str) -> Value {
-    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
-}
-
-fn message_id(turn: &Turn) -> String {
-    format!("msg_{}", turn.id)
-}
-
-fn usage(turn: &Turn) -> Value {
-    let usage = turn.usage;
-    json!({
-        "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage.prompt_tokens + usage.output_tokens,
-    })
+fn named_container(body: &Value) -> Option<String> {
+    let tools = body["tools"].as_array()?.iter();
+    tools.filter_map(|tool| tool["container"].as_str()).next().map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::response_store::ResponseStore;
+    use std::time::Instant;
+
+    use axum::http::HeaderMap;
+
+    use super::super::ciphertext::Foreign;
+    use super::super::group::Group;
     use super::*;
 
-    fn parsed(body: &Value, store: &ResponseStore) -> Result<ResponseCall, ApiError> {
-        parse(body, "a", |id| store.get(id))
+    /// A place to serve requests at, in a group of this name.
+    fn at<T>(group: &Group, serve: impl FnOnce(&Place<'_>) -> T) -> T {
+        let (headers, now) = (HeaderMap::new(), Instant::now());
+        serve(&Place { group, socket: None, headers: &headers, foreign: Foreign::Refused, now })
+    }
+
+    fn group(name: &str) -> Group {
+        Group::new(Vendor::OpenAi, name)
+    }
+
+    fn parsed(body: &Value, group: &Group) -> Result<ResponseCall, ApiError> {
+        at(group, |place| parse(body, place))
     }
 
     #[test]
     fn a_previous_response_is_the_same_as_sending_everything_again() {
-        let mut store = ResponseStore::default();
-        let first = parsed(&json!({"model": "m", "input": "hello"}), &store).unwrap();
+        let group = group("a");
+        let body = json!({"model": "m", "input": "hello", "reasoning": {"effort": "low"}});
+        let first = parsed(&body, &group).unwrap();
         let turn = Turn::new(&first.call, 0);
-        store.insert(response_id(&turn), first.history(&turn));
+        let (id, output) = (response_id(&turn), first.response(&turn)["output"].clone());
+        assert_eq!(output[0]["type"], "reasoning");
+        at(&group, |place| {
+            let traces = first.traces(&turn, place);
+            traces.into_iter().for_each(|trace| trace.leave(place.group, None, place.now));
+        });
 
-        let continued =
-            json!({"model": "m", "input": "and?", "previous_response_id": response_id(&turn)});
+        let continued = json!({"model": "m", "input": "and?", "previous_response_id": id});
         let mut input =
             vec![json!({"role": "user", "content": [{"type": "input_text", "text": "hello"}]})];
-        input.extend(first.response(&turn)["output"].as_array().unwrap().clone());
+        input.extend(output.as_array().unwrap().clone());
         input.push(json!({"type": "message", "role": "user", "content": "and?"}));
         let complete = json!({"model": "m", "input": input});
-        assert_eq!(
-            parsed(&continued, &store).unwrap().call.prompt.text(),
-            parsed(&complete, &store).unwrap().call.prompt.text(),
-        );
+        let [continued, complete] =
+            [continued, complete].map(|body| parsed(&body, &group).unwrap());
+        assert_eq!(continued.call.prompt.text(), complete.call.prompt.text());
     }
 
     #[test]
-    fn a_response_of_another_account_is_unknown() {
+    fn a_response_of_another_group_is_unknown() {
         let body = json!({"model": "m", "input": "x", "previous_response_id": "resp_1"});
-        let error = parsed(&body, &ResponseStore::default()).unwrap_err();
+        let error = parsed(&body, &group("a")).unwrap_err();
         assert_eq!((error.status, error.code), (400, Some("previous_response_not_found")));
     }
 
     #[test]
-    fn an_item_encrypted_for_another_account_is_refused() {
-        let store = ResponseStore::default();
+    fn an_item_encrypted_for_another_organization_is_refused() {
+        let (a, b) = (group("a"), group("b"));
         let body = json!({"model": "m", "input": [{"role": "user", "content": "x"}]});
-        let call = parsed(&body, &store).unwrap();
-        let compacted = compaction(&call, &Turn::new(&call.call, 0), &body, "a");
+        let call = parsed(&body, &a).unwrap();
+        let compacted = at(&a, |place| compaction(&call, &Turn::new(&call.call, 0), place));
         assert_eq!(compacted["output"][0]["content"][0]["text"], "x");
         let next = json!({"model": "m", "input": compacted["output"]});
-        assert!(parse(&next, "a", |_| None).is_ok());
-        assert_eq!(
-            parse(&next, "b", |_| None).unwrap_err().code,
-            Some("invalid_encrypted_content")
-        );
+        assert!(parsed(&next, &a).is_ok());
+        assert_eq!(parsed(&next, &b).unwrap_err().code, Some("invalid_encrypted_content"));
     }
 
     #[test]
     fn a_request_that_only_warms_the_cache_has_no_output() {
-        let call = parsed(
-            &json!({"model": "m", "input": [], "generate": false}),
-            &ResponseStore::default(),
-        )
-        .unwrap();
+        let body = json!({"model": "m", "input": [], "generate": false});
+        let call = parsed(&body, &group("a")).unwrap();
         let turn = Turn::new(&call.call, 0);
         let kinds: Vec<Value> =
             call.events(&turn).into_iter().map(|event| event["type"].clone()).collect();
@@ -325,7 +341,7 @@ mod tests {
     #[test]
     fn a_reply_cut_short_is_incomplete() {
         let body = json!({"model": "m", "input": "x", "max_output_tokens": 1});
-        let call = parsed(&body, &ResponseStore::default()).unwrap();
+        let call = parsed(&body, &group("a")).unwrap();
         let turn = Turn::new(&call.call, 0);
         assert_eq!(call.events(&turn).last().unwrap()["type"], "response.incomplete");
         assert_eq!(call.response(&turn)["incomplete_details"]["reason"], "max_output_tokens");

@@ -36,6 +36,8 @@ pub struct RequestRecord {
     pub is_faulty: bool,
     /// Of responses with a reply of a model.
     pub usage: Option<Usage>,
+    /// The ids of the state that it created, even if the response was lost.
+    pub created: Vec<String>,
 }
 
 /// Sums over all requests to an account since the start.
@@ -84,6 +86,7 @@ impl RequestLog {
             status: None,
             is_faulty: false,
             usage: None,
+            created: Vec::new(),
         })
     }
 
@@ -107,6 +110,11 @@ impl RequestLog {
 
     pub(super) fn body_read(&self, id: RecordId, length: usize) {
         locked(&self.0).update(id, |record| record.body_length = length);
+    }
+
+    /// Records what a request has created.
+    pub(super) fn created(&self, id: RecordId, created: &[String]) {
+        locked(&self.0).update(id, |record| created.clone_into(&mut record.created));
     }
 
     /// Records a response before its first byte leaves, so that a client that has the response
@@ -167,6 +175,7 @@ mod tests {
             status: None,
             is_faulty: false,
             usage: None,
+            created: Vec::new(),
         }
     }
 

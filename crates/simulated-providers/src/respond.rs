@@ -21,6 +21,11 @@ pub(super) fn reply(payload: Payload, stop: Option<Stop>) -> Response<Body> {
     match payload {
         Payload::Json(value) => json_response(StatusCode::OK, &value, stop),
         Payload::Events(framing, events) => events_response(framing, &events, stop),
+        Payload::Text(kind, text) => {
+            let mut response = Response::new(Body::from(text));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            response
+        }
     }
 }
 
@@ -77,6 +82,15 @@ pub(super) fn error(
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// Adds headers.
+pub(super) fn add(headers: &mut HeaderMap, more: &[(&'static str, String)]) {
+    for (name, value) in more {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(*name, value);
+        }
+    }
 }
 
 /// Adds the headers of every response.

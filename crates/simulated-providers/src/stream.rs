@@ -13,12 +13,14 @@ use super::fault::Stop;
 pub(super) enum Payload {
     Json(Value),
     Events(Framing, Vec<Value>),
+    /// A text of this type.
+    Text(&'static str, String),
 }
 
 /// How a stream of JSON events is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Framing {
-    /// Server-sent events named by the `type` in their data.
+    /// Server-sent events named by the `type` or the `event_type` in their data.
     NamedEvents,
     /// Server-sent events without names, closed by `[DONE]`.
     DataUntilDone,
@@ -51,7 +53,8 @@ impl Framing {
     fn frame(self, index: usize, event: &Value) -> String {
         match self {
             Self::NamedEvents => {
-                format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
+                let name = event["type"].as_str().or(event["event_type"].as_str());
+                format!("event: {}\ndata: {event}\n\n", name.unwrap_or_default())
             }
             Self::DataUntilDone => format!("data: {event}\n\n"),
             Self::GoogleEvents => format!("data: {event}\r\n\r\n"),

@@ -95,7 +95,8 @@ pub(super) fn request_id() -> String {
     format!("req_{}", fresh_id())
 }
 
-fn unix_seconds() -> u64 {
+/// Now, in seconds since 1970.
+pub(super) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 

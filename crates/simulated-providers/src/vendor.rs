@@ -37,7 +37,7 @@ impl fmt::Display for Vendor {
     }
 }
 
-/// What a vendor knows a credential of the gateway by: one key, one prompt cache.
+/// What a vendor knows a credential of the gateway by: one key, one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The server that knows it.
@@ -46,6 +46,9 @@ pub struct Account {
     pub name: String,
     /// The bare API key.
     pub key: String,
+    /// What it shares its prompt cache and its state with: `organization/workspace`, or only an
+    /// organization. The name of the account if it is alone.
+    pub group: String,
 }
 
 impl Account {
@@ -60,6 +63,7 @@ impl Account {
             vendor,
             name: format!("{vendor}-{letter}"),
             key: format!("{prefix}-simulated-{letter}"),
+            group: format!("{vendor}-{letter}"),
         }
     }
 
@@ -102,7 +106,12 @@ impl Replica {
 
     /// Its account, the key of which does not matter.
     pub(super) fn account(&self) -> Account {
-        Account { vendor: Vendor::OpenAi, name: self.name.clone(), key: String::new() }
+        Account {
+            vendor: Vendor::OpenAi,
+            name: self.name.clone(),
+            key: String::new(),
+            group: self.name.clone(),
+        }
     }
 }
 

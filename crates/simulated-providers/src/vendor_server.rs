@@ -7,6 +7,8 @@ use axum::http::request::Parts;
 
 use super::account::AccountState;
 use super::api;
+use super::lock::locked;
+use super::objects::Kind;
 use super::shared::Shared;
 use super::vendor::{Account, Replica, Vendor};
 
@@ -29,28 +31,44 @@ enum Accounts {
 impl VendorServer {
     pub(super) fn new(vendor: Vendor, accounts: &[Account], shared: Arc<Shared>) -> Self {
         let accounts = accounts.iter().filter(|account| account.vendor == vendor).cloned();
-        let accounts = accounts.map(|account| Arc::new(AccountState::new(account))).collect();
+        let accounts = accounts
+            .map(|account| Arc::new(AccountState::new(account, Arc::clone(&shared))))
+            .collect();
         Self { vendor, accounts: Accounts::ByKey(accounts), shared }
     }
 
     pub(super) fn of_replica(replica: &Replica, shared: Arc<Shared>) -> Self {
         let account = replica.account();
-        Self {
-            vendor: account.vendor,
-            accounts: Accounts::Only(Arc::new(AccountState::new(account))),
-            shared,
-        }
+        let state = AccountState::new(account.clone(), Arc::clone(&shared));
+        Self { vendor: account.vendor, accounts: Accounts::Only(Arc::new(state)), shared }
     }
 
     /// The account that a request is for.
     pub(super) fn account(&self, parts: &Parts) -> Option<Arc<AccountState>> {
         match &self.accounts {
             Accounts::ByKey(accounts) => {
-                let key = key(self.vendor, parts)?;
+                let Some(key) = key(self.vendor, parts) else {
+                    return self.account_of_upload(accounts, parts);
+                };
                 accounts.iter().find(|state| state.account.key == key).cloned()
             }
             Accounts::Only(account) => Some(Arc::clone(account)),
         }
+    }
+
+    /// The second step of an upload to Gemini needs no key: the id in its URL is one.
+    fn account_of_upload(
+        &self,
+        accounts: &[Arc<AccountState>],
+        parts: &Parts,
+    ) -> Option<Arc<AccountState>> {
+        let id = api::query(&parts.uri, "upload_id")?;
+        let now = self.shared.clock.now();
+        let knows = |state: &&Arc<AccountState>| {
+            let group = state.group();
+            locked(&group.objects).get(Kind::Upload, id, now).is_some()
+        };
+        accounts.iter().find(knows).cloned()
     }
 }
 

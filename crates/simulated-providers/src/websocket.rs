@@ -8,19 +8,19 @@
 //! message. Messages are not compressed.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
-use super::account::{AccountState, Reply, parse_json};
+use super::account::{AccountState, parse_json};
 use super::catalog::{self, Blanks, Canned, Content};
 use super::connection::StopSignal;
 use super::error::ApiError;
 use super::fault::{Fault, Stop, Subject, delay};
+use super::objects::ObjectStore;
 use super::record::{RecordId, RequestRecord};
-use super::response_store::ResponseStore;
+use super::reply::Reply;
 use super::stream::Payload;
 use super::vendor_server::VendorServer;
 
@@ -32,7 +32,7 @@ pub(super) async fn serve(
     stop_early: Option<Stop>,
     mut stop: StopSignal,
 ) {
-    let mut session = Session { socket, server, account, responses: ResponseStore::default() };
+    let mut session = Session { socket, server, account, responses: ObjectStore::default() };
     let mut stop_early = stop_early;
     loop {
         let message = tokio::select! {
@@ -58,7 +58,7 @@ struct Session {
     socket: WebSocket,
     server: Arc<VendorServer>,
     account: Arc<AccountState>,
-    responses: ResponseStore,
+    responses: ObjectStore,
 }
 
 /// The socket ends here: the client has gone, or a fault closes it.
@@ -91,7 +91,11 @@ impl Session {
             Err(error) => return self.refuse(record, &error).await,
         };
         delay(&fault).await;
-        self.account.begin(&mut reply, Some(&mut self.responses), Instant::now());
+        self.account.begin(&mut reply, Some(&mut self.responses));
+        self.server.shared.log.created(record, &reply.created);
+        if matches!(fault, Some(Fault::Lost)) {
+            return Err(Ended);
+        }
         self.server.shared.log.responded(
             record,
             Some(&self.account.account.name),
@@ -139,7 +143,7 @@ impl Session {
         if body["type"] != "response.create" {
             return Err(ApiError::invalid("Expected a message of type `response.create`."));
         }
-        self.account.reply_on_socket(body, &self.responses, Instant::now())
+        self.account.reply_on_socket(body, &self.responses)
     }
 
     async fn refuse(&mut self, record: RecordId, error: &ApiError) -> Result<(), Ended> {
@@ -174,6 +178,7 @@ impl Session {
             status: None,
             is_faulty: false,
             usage: None,
+            created: vec![],
         })
     }
 }
