@@ -68,6 +68,26 @@ impl World {
         self.send(account.vendor, Method::POST, path, &headers, body.to_string()).await
     }
 
+    /// Sends a request by path with the key of an account; `Value::Null` is no body.
+    pub(crate) async fn ask(
+        &self,
+        account: &str,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Reply {
+        let account = self.account(account);
+        let (name, value) = key_header(&account);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let headers = [(name, value.as_str())];
+        self.send(account.vendor, method, path, &headers, body).await.unwrap()
+    }
+
+    /// As [`World::ask`], for a path without a body.
+    pub(crate) async fn get(&self, account: &str, path: &str) -> Reply {
+        self.ask(account, Method::GET, path, &Value::Null).await
+    }
+
     pub(crate) async fn send(
         &self,
         vendor: Vendor,

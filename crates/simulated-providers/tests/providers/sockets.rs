@@ -89,6 +89,36 @@ async fn each_message_gets_a_response_and_continues_the_last() {
 }
 
 #[tokio::test]
+async fn a_stored_response_is_continued_on_any_socket_of_its_group() {
+    let world = World::start().await;
+    let mut socket = open_as(&world, "openai-a").await;
+    let mut message = responses(json!("hello"));
+    message["type"] = json!("response.create");
+    let events = exchange(&mut socket, &message).await;
+    let id = events[0]["response"]["id"].clone();
+    let path = format!("/v1/responses/{}", id.as_str().unwrap());
+    assert_eq!(world.get("openai-a", &path).await.json()["id"], id);
+
+    message["previous_response_id"] = id;
+    let mut other = open_as(&world, "openai-a").await;
+    assert_eq!(kind(&exchange(&mut other, &message).await), "response.completed");
+    let mut elsewhere = open_as(&world, "openai-b").await;
+    let events = exchange(&mut elsewhere, &message).await;
+    assert_eq!((events.len(), kind(&events), &events[0]["status"]), (1, "error", &json!(400)));
+    assert_eq!(events[0]["error"]["code"], "previous_response_not_found");
+
+    message["previous_response_id"] = Value::Null;
+    message["conversation"] = json!("conv_of_another_project");
+    let events = exchange(&mut elsewhere, &message).await;
+    assert_eq!((&events[0]["status"], &events[0]["error"]["code"]), (&json!(404), &Value::Null));
+    world.providers.fault("openai-a", Fault::Lost, Some(1)).unwrap();
+    message["conversation"] = Value::Null;
+    assert_eq!(exchange(&mut socket, &message).await, [] as [Value; 0]);
+    assert_eq!(world.providers.requests().last().unwrap().created.len(), 1);
+    world.providers.stop().await;
+}
+
+#[tokio::test]
 async fn a_handshake_needs_a_key_and_may_be_refused() {
     let world = World::start().await;
     let key = key_header(&world.account("openai-a")).1;
