@@ -43,7 +43,7 @@ impl Group {
     /// The headers of every authenticated response that tell whose account it is.
     pub(super) fn headers(&self) -> Vec<(&'static str, String)> {
         let organization = digits(&(self.vendor, self.organization()));
-        let workspace = digits(&(self.vendor, &self.name));
+        let workspace = digits(&(self.vendor, &self.name, "workspace"));
         match self.vendor {
             Vendor::Anthropic => vec![
                 ("anthropic-organization-id", uuid(&organization)),

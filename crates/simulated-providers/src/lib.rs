@@ -48,7 +48,7 @@
 //! | interaction | `POST /v1beta/interactions` unless `store: false` | `previous_interaction_id`; its path, `…/cancel` | stays |
 //!
 //! What runs in the background (`background: true`, batches) is done when it is looked at first.
-//! A group keeps 8,192 objects of 64 MiB in all; those written longest ago go first.
+//! A group keeps 65,536 objects of 64 MiB in all; those written longest ago go first.
 //! [`Providers::pass`] lets time pass for all of them. [`RequestRecord::created`] tells what a
 //! request has made, also when its response was lost: how often a creation reached a provider.
 //!

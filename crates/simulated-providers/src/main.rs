@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::Parser;
 use simulated_providers::{Addresses, Config, serve_with};
 
@@ -19,7 +20,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match serve_with(Arguments::parse().config()).await {
+    match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -28,18 +29,20 @@ async fn main() -> ExitCode {
     }
 }
 
-impl Arguments {
-    fn config(self) -> Config {
-        let mut config = Config { addresses: Addresses::on(self.host), ..Config::default() };
-        for (group, members) in self.group {
-            let members = config.accounts.iter_mut().filter(|it| members.contains(&it.name));
-            members.for_each(|account| account.group.clone_from(&group));
+async fn run(arguments: Arguments) -> Result<()> {
+    let addresses = Addresses::on(arguments.host);
+    let mut config = Config { addresses, ..Config::default() };
+    for (group, members) in arguments.group {
+        for member in members {
+            let account = config.accounts.iter_mut().find(|account| account.name == member);
+            let account = account.with_context(|| format!("there is no account `{member}`"))?;
+            account.group.clone_from(&group);
         }
-        config
     }
+    serve_with(config).await
 }
 
-fn group(text: &str) -> Result<(String, Vec<String>), String> {
-    let (name, members) = text.split_once('=').ok_or("expected `acme=openai-a,openai-b`")?;
+fn group(text: &str) -> Result<(String, Vec<String>)> {
+    let (name, members) = text.split_once('=').context("expected `acme=openai-a,openai-b`")?;
     Ok((name.to_owned(), members.split(',').map(str::to_owned).collect()))
 }

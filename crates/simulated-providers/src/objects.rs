@@ -92,7 +92,7 @@ struct Stored {
 }
 
 impl ObjectStore {
-    const MAX_OBJECTS: usize = 8192;
+    const MAX_OBJECTS: usize = 65_536;
     const MAX_BYTES: usize = 64 << 20;
 
     /// An object that has not expired.

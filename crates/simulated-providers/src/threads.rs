@@ -2,7 +2,8 @@
 //!
 //! A request with `thread: {"type": "create"}` is answered as any other, and its answer can be
 //! continued for five minutes, once, by a request that has only what is new. Such a request stands
-//! for the one that sends everything again.
+//! for the one that sends everything again. If its client leaves before its answer begins, the
+//! thread stays in flight.
 
 use std::time::Duration;
 
