@@ -4,6 +4,7 @@ mod cursors;
 mod weighted;
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 pub use cursors::Cursors;
 
@@ -145,17 +146,18 @@ impl Order<'_> {
             Some((_, key)) => key.slot(others.len() as u32) as usize,
             None => others.iter().position(|other| other.id > self.first.id).unwrap_or(0),
         };
-        let mut ranked: Vec<_> = others
+        // A heap sorts with a tenth of the code of the library's sort.
+        let ranked: BinaryHeap<_> = others
             .iter()
             .enumerate()
             .map(|(at, other)| match self.strategy {
                 // The order of `fill-first` is that of the ids.
-                Strategy::FillFirst => (self.rank(other, at), *other),
-                _ => (self.rank(other, (at + others.len() - start) % others.len()), *other),
+                Strategy::FillFirst => (self.rank(other, at), at),
+                _ => (self.rank(other, (at + others.len() - start) % others.len()), at),
             })
             .collect();
-        ranked.sort_unstable_by_key(|(rank, _)| *rank);
-        ranked.into_iter().map(|(_, other)| other).collect()
+        let ranked = ranked.into_sorted_vec().into_iter();
+        ranked.filter_map(|(_, at)| others.get(at).copied()).collect()
     }
 
     /// Lower goes first. `turn` breaks ties: the position, counted from where the strategy begins.
@@ -203,11 +205,13 @@ fn score(credential: &Credential, session: &[u8], fleet: Seed) -> f64 {
 
 /// The parents of the candidates, sorted; none if any candidate is without.
 fn parents<'c>(candidates: &[&'c Credential]) -> Vec<&'c str> {
-    let parents: Option<Vec<&str>> =
-        candidates.iter().map(|credential| credential.parent.as_deref()).collect();
-    let mut parents = parents.unwrap_or_default();
-    parents.sort_unstable();
-    parents.dedup();
+    let mut parents = Vec::new();
+    for candidate in candidates {
+        let Some(parent) = candidate.parent.as_deref() else { return Vec::new() };
+        if let Err(at) = parents.binary_search(&parent) {
+            parents.insert(at, parent);
+        }
+    }
     parents
 }
 

@@ -19,6 +19,7 @@ pub struct Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    #[inline(never)]
     pub(super) fn add(&mut self, path: &str, message: impl AsRef<str>) {
         let path = if path.is_empty() { "configuration" } else { path };
         self.0.push(Problem { path: path.to_owned(), message: message.as_ref().to_owned() });
@@ -73,6 +74,7 @@ pub(super) struct Fields<'p> {
 
 impl<'p> Fields<'p> {
     /// Takes a value that must be an object. Of one that is not, every field is absent.
+    #[inline(never)]
     pub(super) fn new(path: String, value: Value, problems: &'p mut Problems) -> Self {
         let mut fields = Map::new();
         let is_object = value.is_object();
@@ -92,6 +94,7 @@ impl<'p> Fields<'p> {
 
     /// Reports a problem with a field; with the object itself if the name is empty, unless it is
     /// none at all.
+    #[inline(never)]
     pub(super) fn problem(&mut self, name: &str, problem: impl AsRef<str>) {
         if name.is_empty() && !self.is_object {
             return;
@@ -100,6 +103,7 @@ impl<'p> Fields<'p> {
     }
 
     /// A string that is not empty. `None` if absent or wrong.
+    #[inline(never)]
     pub(super) fn string(&mut self, name: &str) -> Option<String> {
         match self.fields.remove(name)? {
             Value::String(text) if !text.is_empty() => Some(text),
@@ -115,6 +119,7 @@ impl<'p> Fields<'p> {
     }
 
     /// A string of visible ASCII, so that it fits into a header, a log line and a filter state.
+    #[inline(never)]
     pub(super) fn word(&mut self, name: &str) -> Option<String> {
         let text = self.string(name)?;
         if text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -130,6 +135,7 @@ impl<'p> Fields<'p> {
     }
 
     /// The name of a header, in lower case.
+    #[inline(never)]
     pub(super) fn header_name(&mut self, name: &str) -> Option<String> {
         let header = self.string(name)?.to_ascii_lowercase();
         if is_header_name(&header) {
@@ -147,6 +153,7 @@ impl<'p> Fields<'p> {
     }
 
     /// The text of a value that is a string or a number, as the reference's attributes are.
+    #[inline(never)]
     pub(super) fn attribute(&mut self, name: &str) -> Option<String> {
         match self.fields.remove(name)? {
             Value::String(text) => Some(text),
@@ -158,6 +165,7 @@ impl<'p> Fields<'p> {
     }
 
     /// `true` or `false`.
+    #[inline(never)]
     pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
         match self.fields.remove(name)? {
             Value::Bool(value) => Some(value),
@@ -166,6 +174,7 @@ impl<'p> Fields<'p> {
     }
 
     /// One of these words.
+    #[inline(never)]
     pub(super) fn one_of<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
         let text = self.string(name)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -176,6 +185,7 @@ impl<'p> Fields<'p> {
     }
 
     /// A Go duration of at least a millisecond.
+    #[inline(never)]
     pub(super) fn duration(&mut self, name: &str) -> Option<Duration> {
         let text = self.string(name)?;
         match crate::duration::parse(text.trim()) {
@@ -194,6 +204,7 @@ impl<'p> Fields<'p> {
 
     /// A whole number. A `Struct` knows only doubles, and Envoy prints a large one as `1e+06`: that
     /// is a whole number too.
+    #[inline(never)]
     pub(super) fn integer(&mut self, name: &str) -> Option<i64> {
         let value = self.fields.remove(name)?;
         let exact = value
@@ -207,6 +218,7 @@ impl<'p> Fields<'p> {
     }
 
     /// A whole number within bounds, both included.
+    #[inline(never)]
     pub(super) fn integer_within(&mut self, name: &str, least: i64, most: i64) -> Option<i64> {
         match self.integer(name)? {
             number if (least..=most).contains(&number) => Some(number),
@@ -220,7 +232,20 @@ impl<'p> Fields<'p> {
         Fields::new(join(&self.path, name), value, self.problems)
     }
 
+    /// One value or an array of them, each with its path; an absent one is none.
+    #[inline(never)]
+    pub(super) fn one_or_more(&mut self, name: &str) -> Vec<(String, Value)> {
+        match self.fields.get(name) {
+            None | Some(Value::Array(_)) => self.array(name),
+            Some(_) => {
+                let value = self.fields.remove(name).unwrap_or_default();
+                vec![(join(&self.path, name), value)]
+            }
+        }
+    }
+
     /// The elements of an array, each with its path; an absent one has none.
+    #[inline(never)]
     pub(super) fn array(&mut self, name: &str) -> Vec<(String, Value)> {
         let path = join(&self.path, name);
         match self.fields.remove(name) {
@@ -238,6 +263,7 @@ impl<'p> Fields<'p> {
     }
 
     /// An array of strings that are not empty.
+    #[inline(never)]
     pub(super) fn strings(&mut self, name: &str) -> Vec<String> {
         let mut strings = Vec::new();
         for (path, element) in self.array(name) {
@@ -258,6 +284,7 @@ impl<'p> Fields<'p> {
     }
 
     /// Ends the reading: every field that was not asked for is unknown.
+    #[inline(never)]
     pub(super) fn finish(self) {
         for name in self.fields.keys() {
             self.problems.add(&join(&self.path, name), "unknown key");
@@ -272,6 +299,7 @@ impl<'p> Fields<'p> {
     }
 
     /// Reports a problem in place of a value.
+    #[inline(never)]
     pub(super) fn wrong<T>(&mut self, name: &str, problem: impl AsRef<str>) -> Option<T> {
         self.problem(name, problem);
         None
