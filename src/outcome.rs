@@ -10,6 +10,8 @@ use crate::signals::Class;
 pub enum Outcome {
     /// The session's home serves again.
     Hit,
+    /// The request refers to state of the provider, and the credential serves that has it.
+    Pinned,
     /// A later turn took over the binding of the first one.
     Inherit,
     /// The home serves again, after a substitute did.
@@ -42,8 +44,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Hit,
+        Self::Pinned,
         Self::Inherit,
         Self::Return,
         Self::Substitute,
@@ -63,6 +66,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Pinned => "pinned",
             Self::Inherit => "inherit",
             Self::Return => "return",
             Self::Substitute => "substitute",

@@ -33,25 +33,40 @@ impl<'c> Target<'c> {
     /// Finds the pool of a request; `None` if no pool serves it.
     pub fn of(request: &Request<'_>, config: &'c Config) -> Option<Self> {
         let headers = request.headers;
-        let mut model = match model_in_path(headers.path()) {
-            Some(model) => model,
-            // Of two models providers read the last, the reference the first: neither is certain.
-            None if config.profile == Profile::Recommended
-                && request.body.is_repeated(config.body.model) =>
-            {
-                String::new()
-            }
-            None => request.body.get(config.body.model).map(text).unwrap_or_default(),
-        };
-        model.truncate(model.floor_char_boundary(LONGEST_MODEL));
+        let model = model_of(request, config);
         let host = headers.host();
         let pool = config.pools.iter().find(|pool| {
-            serves(&pool.matches, headers, &host) && names_model(&pool.matches, &model)
+            serving(pool, headers, &host).any(|it| it.is_none_or(|it| names_model(it, &model)))
         })?;
-        let api = Api::of(headers.path(), &host);
+        Some(Self::for_request(request, pool, model))
+    }
+
+    /// What a request is for that names state and no model: a pool that is given, or the first one
+    /// that it matches but for the model.
+    pub fn whatever_model(
+        request: &Request<'_>,
+        config: &'c Config,
+        pool: Option<&'c Pool>,
+    ) -> Option<Self> {
+        let headers = request.headers;
+        let host = headers.host();
+        let model = model_of(request, config);
+        let mut pools =
+            config.pools.iter().filter(|pool| serving(pool, headers, &host).next().is_some());
+        let pool = match pool {
+            Some(given) => pools.find(|pool| pool.fingerprint == given.fingerprint)?,
+            None if model.is_empty() => pools.next()?,
+            None => return None,
+        };
+        Some(Self::for_request(request, pool, model))
+    }
+
+    fn for_request(request: &Request<'_>, pool: &'c Pool, model: String) -> Self {
+        let headers = request.headers;
+        let api = Api::of(headers.path(), &headers.host());
         let operation =
             Operation::of(headers.text(":method"), headers.path(), headers.ask_for_websocket());
-        Some(Self::new(pool, api, operation, model))
+        Self::new(pool, api, operation, model)
     }
 
     /// A request whose pool, API and model are known.
@@ -82,6 +97,22 @@ impl Target<'_> {
     }
 }
 
+/// The model of a request; empty if it is not known.
+fn model_of(request: &Request<'_>, config: &Config) -> String {
+    let mut model = match model_in_path(request.headers.path()) {
+        Some(model) => model,
+        // Of two models providers read the last, the reference the first: neither is certain.
+        None if config.profile == Profile::Recommended
+            && request.body.is_repeated(config.body.model) =>
+        {
+            String::new()
+        }
+        None => request.body.get(config.body.model).map(text).unwrap_or_default(),
+    };
+    model.truncate(model.floor_char_boundary(LONGEST_MODEL));
+    model
+}
+
 fn text(value: Value<'_>) -> String {
     String::from_utf8_lossy(&value.text()).into_owned()
 }
@@ -108,11 +139,14 @@ impl Knowledge {
     /// What these headers tell.
     pub fn of(headers: &Headers, pools: &[Pool]) -> Self {
         let host = headers.host();
-        match pools.iter().find(|pool| serves(&pool.matches, headers, &host)) {
+        let mut serving =
+            pools.iter().map(|pool| serving(pool, headers, &host)).filter_map(|mut ways| {
+                let first = ways.next()?;
+                Some(ways.chain([first]).any(|way| way.is_none_or(|it| it.models.is_empty())))
+            });
+        match serving.next() {
             None => Self::NoPool,
-            Some(first)
-                if first.matches.models.is_empty() || model_in_path(headers.path()).is_some() =>
-            {
+            Some(is_any_model) if is_any_model || model_in_path(headers.path()).is_some() => {
                 Self::Pool
             }
             Some(_) => Self::PoolOfModel,
@@ -120,13 +154,29 @@ impl Knowledge {
     }
 }
 
+/// The ways in which a pool serves a request, whatever its model; one that asks for nothing is
+/// `None`.
+fn serving<'c>(
+    pool: &'c Pool,
+    headers: &Headers,
+    host: &str,
+) -> impl Iterator<Item = Option<&'c Match>> {
+    let is_any = pool.matches.is_empty() && is_servable(headers);
+    let ways = pool.matches.iter().filter(|it| is_servable(headers) && serves(it, headers, host));
+    is_any.then_some(None).into_iter().chain(ways.map(Some))
+}
+
+/// Whether any pool may serve a request: it is none that only asks for an echo or a tunnel, and its
+/// path leads nowhere else.
+fn is_servable(headers: &Headers) -> bool {
+    let is_tunnel = matches!(headers.text(":method"), "TRACE" | "CONNECT");
+    (!is_tunnel || headers.ask_for_websocket()) && !has_dot_segment(headers.path())
+}
+
 fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
     let path = headers.path();
     let method = headers.text(":method");
     let is_upgrade = headers.ask_for_websocket();
-    if matches!(method, "TRACE" | "CONNECT") && !is_upgrade || has_dot_segment(path) {
-        return false;
-    }
     any_or_none_given(&matches.path_prefixes, |prefix| has_prefix(path, prefix))
         && (is_upgrade
             || method.is_empty()

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use session_affinity::config::Config;
 use session_affinity::outcome::{Failover, Outcome};
+use session_affinity::pins::KINDS;
+use session_affinity::router::short;
 use session_affinity::session::Sources;
 
 /// Words that mark translated prose, or a second word for one idea.
@@ -268,6 +270,23 @@ fn sources_and_outcomes_are_documented_where_they_belong() {
     for word in outcomes.iter().chain(&failovers) {
         assert!(operations.text.contains(&format!("| `{word}` |")), "the outcome {word}");
     }
+}
+
+#[test]
+fn the_table_of_kinds_of_state_is_the_one_that_is_followed() {
+    let page = read("docs/server-side-state.md").text;
+    let is_row =
+        |line: &&str| line.ends_with("d |") || line.ends_with("h |") || line.ends_with("m |");
+    let rows: Vec<_> = page.lines().filter(is_row).collect();
+    let rows: Vec<(String, String)> = rows
+        .iter()
+        .map(|row| {
+            let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            (cells[0].trim_matches('`').to_owned(), cells[4].to_owned())
+        })
+        .collect();
+    let kinds: Vec<_> = KINDS.iter().map(|kind| (kind.name.to_owned(), short(kind.life))).collect();
+    assert_eq!(rows, kinds);
 }
 
 #[test]

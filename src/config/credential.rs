@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, Problems};
 use super::{Profile, Secret, Setting};
+use crate::group::GroupId;
 
 /// Identifies a credential within its pool, in bindings and plans: a hash of its id. It outlives
 /// reorderings of the configuration, and listener and clusters agree on it without being updated at
@@ -40,6 +41,10 @@ pub struct Credential {
     pub websockets: bool,
     /// Whether it serves.
     pub availability: Availability,
+    /// The group that the operator says it belongs to.
+    pub group: Option<GroupId>,
+    /// The key of shared data under which the group is kept that responses name.
+    pub group_key: String,
     /// What bindings and plans store in place of the id.
     pub fingerprint: CredentialId,
     /// The key of shared data under which its cooldowns are kept.
@@ -143,14 +148,15 @@ impl Credential {
             ("disabled", Availability::Disabled),
         ];
         let availability = fields.one_of("state", &states);
+        let group = fields.word("group").as_deref().map(GroupId::named);
         fields.finish();
+        let digits = fingerprint(&[pool, "\0", &id]);
         Self {
             fingerprint: CredentialId(fingerprint(&[&id])),
             entry: entry(&cluster, endpoint.as_deref(), &headers),
-            cooldown_key: format!(
-                "session_affinity/credential/{:016x}",
-                fingerprint(&[pool, "\0", &id])
-            ),
+            cooldown_key: format!("session_affinity/credential/{digits:016x}"),
+            group_key: format!("session_affinity/group/{digits:016x}"),
+            group,
             id,
             cluster,
             endpoint,

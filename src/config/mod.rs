@@ -7,6 +7,7 @@
 mod credential;
 mod envoy_struct;
 mod fields;
+mod pins;
 mod pool;
 mod rule;
 mod secret;
@@ -19,10 +20,12 @@ use serde_json::Value;
 pub use credential::{Availability, Credential, CredentialHeader, CredentialId, HeaderValue};
 use fields::Fields;
 pub use fields::{Problem, Problems};
+pub use pins::{PinConfig, WhenBlocked};
 pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;
 pub use session::SessionConfig;
 
+use crate::api::Api;
 use crate::body::{Body, PathId, Paths};
 use crate::signals::{Class, Rule};
 
@@ -39,8 +42,21 @@ const STATE: [&str; 7] = [
     "continuation_token",
 ];
 
+/// Whether a request carries what only the account can read that wrote it: OpenAI's encrypted
+/// reasoning and compactions, Anthropic's signed thinking, Gemini's thought signatures. In a text
+/// the quotation marks would be escaped.
+pub fn carries_ciphertext(api: Api, body: &Body<'_>) -> bool {
+    let name: &[u8] = match api {
+        Api::Anthropic | Api::Bedrock => br#""signature""#,
+        Api::Gemini => br#""thoughtSignature""#,
+        Api::OpenAi | Api::Azure => br#""encrypted_content""#,
+    };
+    memchr::memmem::find(body.bytes(), name).is_some()
+}
+
 /// Filter states that the filter uses for itself.
-const RESERVED_STATES: [&str; 2] = ["session_affinity.plan", "session_affinity.decision"];
+const RESERVED_STATES: [&str; 3] =
+    ["session_affinity.plan", "session_affinity.decision", "session_affinity.first_response"];
 
 /// Headers with a meaning of their own, which cannot name a cluster as well.
 const RESERVED_HEADERS: [&str; 14] = [
@@ -79,6 +95,8 @@ pub struct Config {
     pub cooldown: CooldownConfig,
     /// What happens when a credential fails.
     pub failover: FailoverConfig,
+    /// Which state of providers is followed.
+    pub pins: PinConfig,
     /// Whether response headers that name the provider's account are removed.
     pub hides_account_headers: bool,
     /// The pools, in the order in which they are tried.
@@ -167,6 +185,20 @@ pub struct FailoverConfig {
     pub give_up_after: Duration,
     /// How long a stream may be held until its first event with content.
     pub first_event: FirstEventConfig,
+    /// Whether a request with ciphertext may leave the group of its home.
+    pub ciphertext: Ciphertext,
+}
+
+/// Whether a request that carries what only the group of its home can read (encrypted reasoning,
+/// signed thinking) may leave that group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ciphertext {
+    /// If nobody in the group can serve.
+    PreferGroup,
+    /// No.
+    SameGroup,
+    /// Yes, like any other request: groups do not count.
+    Any,
 }
 
 /// The section `failover.first_event`.
@@ -247,6 +279,7 @@ impl Config {
         let routing = Routing::read(fields.object("routing"), profile, &mut warnings);
         let mut paths = Paths::default();
         let session = SessionConfig::read(fields.object("session"), profile, &mut paths);
+        let pins = PinConfig::read(fields.object("pins"), profile, &mut paths);
         let body = BodyConfig::read(fields.object("body"), profile, paths);
         let disabled = fields.boolean("disable_cooling").unwrap_or(false);
         let cooldown = CooldownConfig::read(fields.object("cooldown"), disabled);
@@ -264,6 +297,7 @@ impl Config {
             body,
             cooldown,
             failover,
+            pins,
             hides_account_headers,
             pools,
             warnings,
@@ -299,21 +333,26 @@ impl FailoverConfig {
         let wait = first_event.duration("wait").unwrap_or(Duration::from_secs(3));
         let bytes = first_event.integer_within("bytes", 0, 1 << 16).unwrap_or(16 << 10) as usize;
         first_event.finish();
+        let words = [
+            ("prefer_group", Ciphertext::PreferGroup),
+            ("same_group", Ciphertext::SameGroup),
+            ("any", Ciphertext::Any),
+        ];
+        let ciphertext = fields.one_of("ciphertext", &words).unwrap_or(Ciphertext::PreferGroup);
         fields.finish();
         let first_event = FirstEventConfig { wait, bytes };
         let returns = match profile {
             Profile::Recommended => returns.unwrap_or(Return::WhileWarm),
             Profile::Reference => Return::Never,
         };
-        Self { max_attempts, returns, give_up_after, first_event }
+        Self { max_attempts, returns, give_up_after, first_event, ciphertext }
     }
 }
 
 impl BodyConfig {
     /// Whether a request refers to state that only the credential of its session has.
-    pub fn refers_to_state(&self, body: &Body<'_>) -> bool {
-        self.state.iter().any(|&path| body.get(path).is_some())
-            || memchr::memmem::find(body.bytes(), br#""encrypted_content""#).is_some()
+    pub fn refers_to_state(&self, api: Api, body: &Body<'_>) -> bool {
+        self.state.iter().any(|&path| body.get(path).is_some()) || carries_ciphertext(api, body)
     }
 
     fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {

@@ -20,8 +20,8 @@ pub struct Pool {
     /// The provider, as in replies and in the key of bindings. `None`: what path and host of the
     /// request tell.
     pub provider: Option<String>,
-    /// The requests it serves.
-    pub matches: Match,
+    /// The requests it serves: those that meet any of these; all requests, if there is none.
+    pub matches: Vec<Match>,
     /// Whether its sessions are served by their home or not at all.
     pub strict: bool,
     /// For how long its provider keeps a prompt cached after the last use; `None`: as the
@@ -38,7 +38,7 @@ pub struct Pool {
     pub credentials: Vec<Credential>,
 }
 
-/// Which requests a pool serves: those that meet every part that is given. A part that lists
+/// Requests that a pool serves: those that meet every part that is given. A part that lists
 /// several values is met by any of them.
 #[derive(Debug, Default)]
 pub struct Match {
@@ -79,7 +79,11 @@ impl Pool {
         let mut fields = Fields::new(path, value, problems);
         let name = fields.required_word("name");
         let provider = fields.word("provider");
-        let matches = Match::read(fields.object("match"));
+        let matches = fields.one_or_more("match");
+        let matches = matches
+            .into_iter()
+            .map(|(path, value)| Match::read(Fields::new(path, value, fields.problems())))
+            .collect();
         let elements = fields.array("credentials");
         if elements.is_empty() {
             fields.problem("credentials", "expected at least one credential");
@@ -96,7 +100,8 @@ impl Pool {
                     format!("{:?} is the id of an earlier credential of this pool", credential.id);
                 fields.problems().add(&format!("{path}.id"), problem);
             }
-            credentials.push(credential);
+            let at = credentials.partition_point(|other| other.id < credential.id);
+            credentials.insert(at, credential);
         }
         let mut session = fields.object("session");
         let strict = session.boolean("strict").unwrap_or(setting.strict);
@@ -106,7 +111,6 @@ impl Pool {
         let headers: Vec<_> = credentials.iter().flat_map(|it| &it.headers).collect();
         let key_headers = distinct(headers.iter().map(|header| header.name.as_str()));
         let source_headers = distinct(headers.iter().filter_map(|header| header.value.source()));
-        credentials.sort_unstable_by(|left, right| left.id.cmp(&right.id));
         Self {
             fingerprint: PoolId(fingerprint(&[&name])),
             name,

@@ -122,6 +122,15 @@ impl Block {
         }
     }
 
+    /// Whether a limit is the reason, which credentials of one group share.
+    pub fn is_limit(self) -> bool {
+        match self {
+            Self::RateLimited { .. } => true,
+            Self::Failing { class, .. } => class == Class::RateLimit,
+            Self::Disabled => false,
+        }
+    }
+
     /// Whether a probe of the limit is due.
     pub fn is_due(self, now: Timestamp) -> bool {
         matches!(self, Self::RateLimited { retry_at, .. } if retry_at <= now)

@@ -117,6 +117,9 @@ impl AttemptContext {
         let next = verdict.next.filter(|_| is_held);
         if let Some(next) = next {
             running.select_cluster(next);
+            if plan.attempts == 1 {
+                filter_state::set_first_response(response);
+            }
             self.note_next(&verdict, plan, response, next);
         } else if verdict.next.is_some() {
             // Too late for another attempt: the client gets this failure.
@@ -165,11 +168,17 @@ impl AttemptContext {
     }
 
     /// Records what the beginning of a stream showed; returns whether that settles it.
-    fn record_event(&self, plan: &mut Plan, seen: FirstEvent, is_held: bool) -> bool {
+    fn record_event(
+        &self,
+        plan: &mut Plan,
+        watch: &Watch,
+        seen: FirstEvent,
+        is_held: bool,
+    ) -> bool {
         let reading = match seen {
             FirstEvent::More => return false,
             FirstEvent::Content => {
-                self.record_success(plan);
+                self.record_content(plan, watch);
                 return true;
             }
             FirstEvent::Error(reading) => reading,
@@ -177,6 +186,12 @@ impl AttemptContext {
         };
         self.record(plan, &Response::ErrorEvent(reading), is_held);
         true
+    }
+
+    fn record_content(&self, plan: &mut Plan, watch: &Watch) {
+        let (headers, body) = watch.success(plan);
+        let response = Response::Received { status: 200, headers: &headers, body: &body };
+        self.record(plan, &response, true);
     }
 
     fn record_success(&self, plan: &mut Plan) {
@@ -204,7 +219,7 @@ impl AttemptContext {
         }
         let bytes = self.running.router.config().failover.first_event.bytes;
         let seen = watch.read_held(size.min(bytes), end_of_stream, &plan);
-        if self.record_event(&mut plan, seen, true) {
+        if self.record_event(&mut plan, &watch, seen, true) {
             held.settle();
             return Action::Continue;
         }
@@ -336,7 +351,7 @@ impl AttemptContext {
             return;
         };
         let seen = watch.read_piece(size, end_of_stream, &plan);
-        let is_settled = self.record_event(&mut plan, seen, false);
+        let is_settled = self.record_event(&mut plan, &watch, seen, false);
         let goes_on = watch.is_websocket() && seen == FirstEvent::Content;
         if !is_settled || goes_on {
             self.stage = Stage::PassingStream(plan, watch);

@@ -2,6 +2,7 @@
 //! upstream ever sees.
 
 use super::host;
+use crate::response::Response;
 use crate::router::Plan;
 
 /// What was decided, and what came of it, in words.
@@ -9,6 +10,13 @@ const DECISION: &str = "session_affinity.decision";
 
 /// The plan of the request. It goes to the filter on the cluster, and comes back.
 const PLAN: &str = "session_affinity.plan";
+
+/// The response to the first attempt, if that was an error. A client gets it where no other
+/// credential has the state that its request needs.
+const FIRST_RESPONSE: &str = "session_affinity.first_response";
+
+/// Bytes of an error's body that are kept. A longer one was not read to its end.
+const LONGEST_BODY: usize = (8 << 10) - 1;
 
 pub(super) fn set_decision(words: &str) {
     host::set_filter_state(DECISION, words.as_bytes());
@@ -23,6 +31,38 @@ pub(super) fn extend_decision(words: &str) {
 /// The current plan; `None` for a stream that has none.
 pub(super) fn plan() -> Option<Plan> {
     Plan::decode(&host::filter_state(PLAN))
+}
+
+/// Keeps the response to the first attempt, if it is whole.
+pub(super) fn set_first_response(response: &Response<'_>) {
+    let Response::Received { status, headers, body } = response else { return };
+    if body.len() > LONGEST_BODY {
+        return;
+    }
+    let mut message = status.to_le_bytes().to_vec();
+    for name in ["content-type", "retry-after"] {
+        let value = headers.text(name).as_bytes();
+        let value = value.get(..usize::from(u8::MAX)).unwrap_or(value);
+        message.push(value.len() as u8);
+        message.extend_from_slice(value);
+    }
+    message.extend_from_slice(body);
+    host::set_filter_state(FIRST_RESPONSE, &message);
+}
+
+/// The response to the first attempt: its status, its content type, its `retry-after`, its body.
+pub(super) fn first_response() -> Option<(u16, String, String, Vec<u8>)> {
+    let message = host::filter_state(FIRST_RESPONSE);
+    let (status, rest) = message.split_first_chunk::<2>()?;
+    let (content_type, rest) = text(rest)?;
+    let (retry_after, body) = text(rest)?;
+    Some((u16::from_le_bytes(*status), content_type, retry_after, body.to_vec()))
+}
+
+fn text(bytes: &[u8]) -> Option<(String, &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    let (text, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((String::from_utf8(text.to_vec()).ok()?, rest))
 }
 
 /// Keeps the plan for the next filter that sees the stream.

@@ -79,6 +79,16 @@ pub(super) fn respond(reply: &LocalReply) {
     }
 }
 
+/// Responds with an earlier response of an upstream.
+pub(super) fn respond_as(status: u16, content_type: &str, retry_after: &str, body: &[u8]) {
+    let headers = [("content-type", content_type), ("retry-after", retry_after)];
+    let headers = headers.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let sent = hostcalls::send_http_response(u32::from(status), headers, Some(body));
+    if let Err(status) = sent {
+        log::warn!("a local reply was refused: {status:?}");
+    }
+}
+
 /// The status of the response that is passing; 0 if it tells none.
 pub(super) fn response_status() -> u16 {
     let status =
@@ -234,12 +244,17 @@ pub(super) fn clear_route_cache() {
 
 /// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for every class
 /// of response, `session_affinity.answer.<word>.responses`; one for every end of a failover,
-/// `session_affinity.failover.<word>.requests`.
+/// `session_affinity.failover.<word>.requests`; and one for requests with ciphertext that were
+/// served by another group than their home's, `session_affinity.ciphertext.left_group.requests`.
 pub(super) struct Counters {
     outcomes: Vec<(Outcome, u32)>,
     responses: Vec<(Observed, u32)>,
     failovers: Vec<(Failover, u32)>,
+    ciphertext: Vec<(&'static str, u32)>,
 }
+
+/// The word for requests with ciphertext that were served by another group than their home's.
+const LEFT_GROUP: &str = "left_group";
 
 impl Counters {
     /// Defines the counters; each VM must, and all of them count into one.
@@ -254,6 +269,9 @@ impl Counters {
             failovers: define(Failover::ALL, |end| {
                 format!("session_affinity.failover.{end}.requests")
             }),
+            ciphertext: define([LEFT_GROUP], |word| {
+                format!("session_affinity.ciphertext.{word}.requests")
+            }),
         }
     }
 
@@ -263,6 +281,10 @@ impl Counters {
 
     pub(super) fn count_response(&self, observed: Observed) {
         increment(&self.responses, observed);
+    }
+
+    pub(super) fn count_left_group(&self) {
+        increment(&self.ciphertext, LEFT_GROUP);
     }
 
     pub(super) fn count_failover(&self, end: Failover) {

@@ -125,6 +125,10 @@ impl Running {
     fn record(&self, verdict: &Verdict<'_>, plan: &Plan) {
         log::debug!("observed {}", verdict.observed);
         self.counters.count_response(verdict.observed);
+        if verdict.has_left_group {
+            self.counters.count_left_group();
+            filter_state::extend_decision(" ciphertext=left_group");
+        }
         self.log_changes(&verdict.changes, plan);
     }
 
@@ -152,7 +156,7 @@ impl Running {
     fn watches(&self, status: u16) -> Option<watch::Kind> {
         let config = self.router.config();
         let reads = config.profile == Profile::Recommended && config.failover.first_event.bytes > 0;
-        if !reads || !matches!(status, 101 | 200) {
+        if !reads || !matches!(status, 101 | 200 | 201) {
             return None;
         }
         watch::Kind::of(status, &host::response_header("content-type"))

@@ -22,7 +22,7 @@ use super::{Running, filter_state, hygiene};
 use crate::reply::{self, LocalReply};
 use crate::request::{Headers, Request};
 use crate::response::{Failure, Response};
-use crate::router::{BodyNeed, Decision, Plan, Route};
+use crate::router::{AttemptResult, BodyNeed, Decision, Plan, Route};
 use crate::signals::Reading;
 use crate::signals::stream::FirstEvent;
 
@@ -232,7 +232,6 @@ impl StreamContext {
                 self.stage = Stage::PassingStream(plan, Watch::new(kind, headers));
             }
             None => {
-                let headers = Headers::default();
                 let response = Response::Received { status, headers: &headers, body: b"" };
                 self.observe(&mut plan, &response);
                 self.stage = Stage::Passing(plan);
@@ -244,6 +243,19 @@ impl StreamContext {
     /// it says.
     fn finish(&self, plan: &Plan, failure: Option<Failure>) -> Action {
         let router = &self.running.router;
+        if plan.state.was_not_here && plan.result != Some(AttemptResult::Served) {
+            if let Some(reply) = router.wait_for_home(plan, &Host, host::now()) {
+                host::respond(&reply);
+                return Action::Pause;
+            }
+            if plan.attempts > 1
+                && let Some((status, content_type, retry_after, body)) =
+                    filter_state::first_response()
+            {
+                host::respond_as(status, &content_type, &retry_after, &body);
+                return Action::Pause;
+            }
+        }
         if let Some((failure, pool)) = failure.zip(router.pool_of(plan)) {
             host::respond(&router.no_response(plan, pool, failure));
             return Action::Pause;
@@ -282,14 +294,14 @@ impl StreamContext {
                 return;
             }
         };
-        let headers = Headers::default();
         match watch.read_piece(size, end_of_stream, &plan) {
             FirstEvent::More => {
                 self.stage = Stage::PassingStream(plan, watch);
                 return;
             }
             FirstEvent::Content => {
-                let response = Response::Received { status: 200, headers: &headers, body: b"" };
+                let (headers, body) = watch.success(&plan);
+                let response = Response::Received { status: 200, headers: &headers, body: &body };
                 self.observe(&mut plan, &response);
                 if watch.is_websocket() {
                     self.stage = Stage::PassingStream(plan, watch);

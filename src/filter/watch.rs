@@ -4,7 +4,10 @@
 //! a WebSocket whose first message says that a limit is reached. So the beginning is read: where it
 //! is held, before the client sees anything; else as it passes.
 
+use std::borrow::Cow;
+
 use super::host;
+use crate::pins;
 use crate::request::Headers;
 use crate::router::Plan;
 use crate::signals::stream::{FirstEvent, Frames, Opening, Origin};
@@ -15,6 +18,9 @@ const LIMIT: usize = 16 << 10;
 
 /// Bytes of a document that are looked at first: an error begins with its name.
 const GLANCE: usize = 64;
+
+/// Bytes of a response that creates state in which the id is looked for.
+const ID_WITHIN: usize = 4 << 10;
 
 /// What kind of response is watched.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +44,9 @@ impl Kind {
             {
                 Some(Self::Stream)
             }
-            200 if media_type.eq_ignore_ascii_case("application/json") => Some(Self::Document),
+            200 | 201 if media_type.eq_ignore_ascii_case("application/json") => {
+                Some(Self::Document)
+            }
             _ => None,
         }
     }
@@ -62,6 +70,15 @@ impl Watch {
         Self { kind, headers, opening, frames, bytes: Vec::new(), has_content: false }
     }
 
+    /// The response as far as it is known, with its beginning if that may name what was created.
+    pub(super) fn success(&self, plan: &Plan) -> (Headers, Vec<u8>) {
+        let beginning = match plan.state.creates {
+            Some(_) => self.readable().into_owned(),
+            None => Vec::new(),
+        };
+        (self.headers.clone(), beginning)
+    }
+
     pub(super) fn is_websocket(&self) -> bool {
         self.kind == Kind::WebSocket
     }
@@ -75,6 +92,8 @@ impl Watch {
     pub(super) fn read_piece(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
         if self.is_websocket() {
             let piece = host::response_body(size);
+            let wanted = ID_WITHIN.saturating_sub(self.bytes.len());
+            self.bytes.extend_from_slice(piece.get(..wanted).unwrap_or(&piece));
             let seen = self.frames.feed(&piece, &origin(&self.headers, plan));
             if seen == FirstEvent::Content && self.has_content {
                 return FirstEvent::More;
@@ -92,7 +111,8 @@ impl Watch {
 
     /// Reads what is held, of which there are `size` bytes.
     pub(super) fn read_held(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
-        if self.kind == Kind::Document && size > GLANCE && !self.is_compressed() {
+        let is_glanced_at = plan.state.creates.is_none() && !self.is_compressed();
+        if self.kind == Kind::Document && size > GLANCE && is_glanced_at {
             self.bytes = host::response_body(GLANCE);
             let mut glance = Opening::default();
             let seen = glance.look(&self.bytes, false, &origin(&self.headers, plan));
@@ -108,10 +128,21 @@ impl Watch {
         !self.headers.text("content-encoding").is_empty()
     }
 
+    fn readable(&self) -> Cow<'_, [u8]> {
+        inflate::error_body(&self.bytes, self.headers.text("content-encoding"))
+    }
+
     fn look(&mut self, is_end: bool, plan: &Plan) -> FirstEvent {
-        let encoding = self.headers.text("content-encoding");
-        let readable = inflate::error_body(&self.bytes, encoding);
-        self.opening.look(&readable, is_end, &origin(&self.headers, plan))
+        let readable = inflate::error_body(&self.bytes, self.headers.text("content-encoding"));
+        let seen = self.opening.look(&readable, is_end, &origin(&self.headers, plan));
+        let may_name_more = self.kind == Kind::Document
+            && plan.state.creates.is_some_and(|kind| pins::created(kind, &readable).is_empty());
+        match seen {
+            FirstEvent::Content if may_name_more && !is_end && readable.len() < ID_WITHIN => {
+                FirstEvent::More
+            }
+            seen => seen,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::StateUse;
 use crate::api::Api;
 use crate::availability::Unready;
 use crate::config::{Credential, Pool};
@@ -44,6 +45,8 @@ pub struct Route<'c> {
     pub outcome: Outcome,
     /// Where the session was found, and the hash it is bound under.
     pub session: Option<(&'c str, KeyHash)>,
+    /// What the request has to do with state that a provider keeps.
+    pub state: StateUse,
     /// The credentials that were found blocked.
     pub blocked: Vec<(&'c Credential, Block)>,
     /// When the decision was made.
@@ -74,6 +77,9 @@ pub struct Verdict<'c> {
     pub next: Option<&'c Credential>,
     /// The cooldowns that began or ended, for the log.
     pub changes: Vec<(&'c Credential, Change)>,
+    /// Whether a request was served that carries what, as far as is known, only another group of
+    /// credentials can read.
+    pub has_left_group: bool,
 }
 
 impl<'c> Refusal<'c> {
@@ -118,6 +124,10 @@ impl fmt::Display for Decision<'_> {
                 write!(formatter, " pool={} credential={}", route.pool.name, route.credential.id)?;
                 if let Some((_, key)) = route.session {
                     write!(formatter, " session={:08x}", key.tag())?;
+                }
+                let state = route.state.references.first().and_then(|it| it.kind.kind());
+                if let Some(kind) = state {
+                    write!(formatter, " state={}", kind.name)?;
                 }
                 write_blocked(formatter, &route.blocked, route.decided)
             }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use super::state::siblings;
 use super::{Plan, Router};
 use crate::availability::{Unready, takes_new_sessions};
-use crate::config::{Credential, Pool, Profile};
+use crate::config::{Ciphertext, Credential, Pool, Profile};
 use crate::cooldown::{Block, FIRST};
+use crate::group;
 use crate::reply::{self, LocalReply};
 use crate::response::Failure;
 use crate::shared::SharedData;
+use crate::signals::Class;
 use crate::time::Timestamp;
 
 /// The last 429 of a provider is given an earlier `retry-after` only where another credential
@@ -49,7 +52,7 @@ impl Router {
         let named = pool.credential(next).filter(|it| cluster.is_empty() || it.cluster == cluster);
         let credential = match named {
             Some(named) => named,
-            None if pool.injects_keys() => match self.take_next(pool, plan, shared, now) {
+            None if pool.injects_keys() => match self.take_next(pool, plan, None, shared, now) {
                 Some(other) if other.cluster == cluster || cluster.is_empty() => other,
                 _ => return self.unknown(true),
             },
@@ -77,15 +80,19 @@ impl Router {
         (injects_keys && is_attempt).then(|| NextStep::Reply(LocalReply::not_ready()))
     }
 
-    /// Takes the next credential after a failure: the first of the rest that is ready. If none is,
-    /// the one whose block ends first among those that wait for no announced end.
+    /// Takes the next credential after one has failed: the first of the rest that is ready. If none
+    /// is, the one whose block ends first among those that wait for no announced end.
     pub(super) fn take_next<'c>(
         &self,
         pool: &'c Pool,
         plan: &mut Plan,
+        failed: Option<(&Credential, Class)>,
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Option<&'c Credential> {
+        if let Some((failed, class)) = failed {
+            self.order_by_group(pool, plan, failed, class, shared);
+        }
         let mut last_resort: Option<(&Credential, Timestamp)> = None;
         let mut chosen = None;
         for id in &plan.rest {
@@ -108,6 +115,56 @@ impl Router {
         let taken = chosen.or(last_resort.map(|(credential, _)| credential))?;
         plan.rest.retain(|other| *other != taken.fingerprint);
         Some(taken)
+    }
+
+    /// Orders the rest of a plan by what its members have in common with the credential that has
+    /// failed. Siblings share its caches, so they come first; after a limit, which they share as
+    /// well, they come last. What one does not have, its siblings do not have either.
+    fn order_by_group(
+        &self,
+        pool: &Pool,
+        plan: &mut Plan,
+        failed: &Credential,
+        class: Class,
+        shared: &impl SharedData,
+    ) {
+        let counts = self.config.profile == Profile::Recommended
+            && self.config.failover.ciphertext != Ciphertext::Any;
+        let group = group::of(failed, shared).filter(|_| counts && !plan.rest.is_empty());
+        let Some(group) = group else { return };
+        let siblings: Vec<_> = siblings(&pool.credentials, failed, group, shared)
+            .into_iter()
+            .map(|sibling| sibling.fingerprint)
+            .collect();
+        let rest = std::mem::take(&mut plan.rest);
+        let (siblings, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|other| siblings.contains(other));
+        plan.rest = match class {
+            Class::NotHere => others,
+            Class::RateLimit => [others, siblings].concat(),
+            _ => [siblings, others].concat(),
+        };
+    }
+
+    /// The reply in place of a response that says that a credential cannot read what the home of
+    /// the session wrote: while that waits for an announced end, the client had better wait too.
+    pub fn wait_for_home(
+        &self,
+        plan: &Plan,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<LocalReply> {
+        let state = &plan.state;
+        let is_about_ciphertext = state.was_not_here && state.references.is_empty();
+        let pool = self.pool_of(plan).filter(|_| is_about_ciphertext)?;
+        let home = pool.credential(state.home?).filter(|_| plan.current != state.home)?;
+        match self.cooldowns().block(shared, home, plan.subject(), now)? {
+            Block::RateLimited { retry_at, .. } => {
+                let unready = Unready::RateLimited(retry_at);
+                Some(reply::no_credential(&plan.target(pool), unready, now))
+            }
+            _ => None,
+        }
     }
 
     /// The reply where the last attempt ended without a response.

@@ -11,10 +11,12 @@ mod placement;
 mod plan;
 mod reference;
 mod selection;
+mod state;
 
 pub use decision::{Decision, Refusal, Route, Verdict, short};
 pub use failover::NextStep;
 pub use plan::{AttemptResult, FailedAttempt, Plan};
+pub use state::StateUse;
 
 use crate::api::{Api, model_in_path};
 use crate::balance::{self, Cursors};
@@ -22,14 +24,17 @@ use crate::binding::Bindings;
 use crate::body::Body;
 use crate::config::{Config, Profile};
 use crate::cooldown::{Cooldowns, depends_on_message};
+use crate::group;
 use crate::hash::{SEED_KEY, Seed};
 use crate::outcome::Observed;
+use crate::pins::Pins;
 use crate::request::{Headers, Request};
 use crate::response::Response;
+use crate::session::tenant_scope;
 use crate::session::{ScopeSource, lacks_required};
 use crate::shared::SharedData;
 use crate::signals::Class;
-use crate::target::{Knowledge, Target};
+use crate::target::Knowledge;
 use crate::time::Timestamp;
 use observe::Observer;
 use selection::Selection;
@@ -51,6 +56,7 @@ pub struct Router {
     pub(crate) seed: Seed,
     pub(crate) bindings: Bindings,
     pub(crate) cursors: Cursors,
+    pub(crate) pins: Pins,
 }
 
 impl Router {
@@ -58,7 +64,8 @@ impl Router {
     pub fn new(config: Config, seed: Seed) -> Self {
         let bindings = Bindings::new(config.session.max_bindings, config.routing.ttl);
         let cap = (config.profile == Profile::Reference).then_some(config.routing.max_rotations);
-        Self { config, seed, bindings, cursors: Cursors::new(cap) }
+        let pins = Pins::new(config.pins.max);
+        Self { config, seed, bindings, cursors: Cursors::new(cap), pins }
     }
 
     /// The configuration.
@@ -71,7 +78,13 @@ impl Router {
         let credentials = self.config.pools.iter().flat_map(|pool| &pool.credentials);
         let cooldowns = credentials.map(|credential| credential.cooldown_key.clone());
         let seed = [SEED_KEY.to_owned()].into_iter();
-        seed.chain(self.bindings.keys()).chain(balance::keys(&self.cursors)).chain(cooldowns)
+        let groups = self.config.pools.iter().flat_map(group::keys);
+        let pins = self.pins.keys().filter(|_| self.config.pins.max > 0);
+        seed.chain(self.bindings.keys())
+            .chain(balance::keys(&self.cursors))
+            .chain(cooldowns)
+            .chain(groups)
+            .chain(pins)
     }
 
     /// The attributes of Envoy that a request has to bring along, in this order.
@@ -125,13 +138,17 @@ impl Router {
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Decision<'_> {
-        let Some(target) = Target::of(request, &self.config) else {
+        let tenant = tenant_scope(&self.config.session.scope, request);
+        let state = StateUse::of(self, request, tenant, shared);
+        let pin = self.pin_of(&state, shared, now);
+        let Some(target) = self.target(request, &state, pin) else {
             return Decision::Pass;
         };
         if lacks_required(&self.config.session.scope, request) {
             return Decision::Reply(Refusal::without_tenant(&target, now));
         }
-        Selection::new(self, request, target, shared, now).decide()
+        let pin = pin.map(|(_, pin)| pin).filter(|pin| pin.pool == target.pool.fingerprint);
+        Selection::new(self, request, target, state, shared, now).decide(pin)
     }
 
     /// What has to be kept of a route until its response comes.
@@ -153,6 +170,7 @@ impl Router {
             is_repeated: false,
             rest: route.others.iter().map(|other| other.fingerprint).collect(),
             failures: Vec::new(),
+            state: route.state.clone(),
         }
     }
 
@@ -172,7 +190,7 @@ impl Router {
             pool.zip(current).and_then(|(pool, id)| Some((pool, pool.credential(id)?)))
         else {
             let observed = Observed::Class(Class::Unclear);
-            return Verdict { observed, next: None, changes: Vec::new() };
+            return Verdict { observed, next: None, changes: Vec::new(), has_left_group: false };
         };
         match self.config.profile {
             Profile::Recommended => {

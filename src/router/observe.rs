@@ -13,8 +13,10 @@ use super::{AttemptResult, Plan, Router, Verdict};
 use crate::binding::FAILURES_TO_MOVE;
 use crate::config::{Credential, CredentialId, Pool, Return};
 use crate::cooldown::{Change, Fault, Grounds};
+use crate::group::{self, GroupId};
 use crate::operation::Operation;
 use crate::outcome::Observed;
+use crate::pins::{self, Reference};
 use crate::request::Headers;
 use crate::response::{Failure, Response};
 use crate::shared::SharedData;
@@ -84,7 +86,15 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         let result = match reading.class {
             Class::Success => {
                 self.settle_served(credential);
+                self.learn_state(credential, response);
                 AttemptResult::Served
+            }
+            Class::NotHere => {
+                next = self.look_elsewhere(credential, response);
+                match next {
+                    None if self.plan.attempts < 2 => AttemptResult::ClientError,
+                    _ => AttemptResult::Failed,
+                }
             }
             class if fails_over(class, response) => {
                 next = self.fail(credential, &reading, response);
@@ -101,7 +111,8 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
             true => Observed::Class(reading.class),
             false => Observed::Contended,
         };
-        Verdict { observed, next, changes: self.changes }
+        let has_left_group = result == AttemptResult::Served && self.has_left_group(credential);
+        Verdict { observed, next, changes: self.changes, has_left_group }
     }
 
     /// What a response means: by the operator's rules and statuses, else by the provider's tables.
@@ -145,10 +156,34 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         }
         self.note_failure(credential, reading, response);
         if self.may_follow(response) {
-            self.router.take_next(self.pool, self.plan, self.shared, self.now)
+            let failed = Some((credential, reading.class));
+            self.router.take_next(self.pool, self.plan, failed, self.shared, self.now)
         } else {
             None
         }
+    }
+
+    /// What a request refers to is not here: nothing was done, so it may be elsewhere, unless it is
+    /// known who has it. That nobody has it any more, the client has to hear: it can begin anew.
+    fn look_elsewhere(
+        &mut self,
+        credential: &'c Credential,
+        response: &Response<'_>,
+    ) -> Option<&'c Credential> {
+        self.plan.state.was_not_here = true;
+        if let Some(key) = self.plan.binding {
+            let bindings = &self.router.bindings;
+            self.is_written &=
+                bindings.withdraw(self.shared, key, credential.fingerprint, self.now);
+        }
+        for reference in &self.plan.state.references {
+            self.router.pins.forget(self.shared, *reference, credential.fingerprint, self.now);
+        }
+        if self.plan.state.is_pinned || !self.may_follow(response) {
+            return None;
+        }
+        let failed = Some((credential, Class::NotHere));
+        self.router.take_next(self.pool, self.plan, failed, self.shared, self.now)
     }
 
     /// Whether the same credential is tried once more: its kept connection was closed as it was
@@ -158,7 +193,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
             return false;
         };
         let is_below = failure.is_before_sending() && self.pool.shares_endpoint(credential);
-        let is_stale = *failure == Failure::Stale && self.plan.operation.may_be_repeated();
+        let is_stale = *failure == Failure::Stale && self.plan.may_be_repeated();
         self.plan.attempts > 0 && !self.plan.is_repeated && (is_stale || is_below)
     }
 
@@ -225,7 +260,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         plan.attempts > 0
             && attempts < plan.max_attempts
             && self.now.since(plan.began) < self.router.config.failover.give_up_after
-            && (is_refused || plan.operation.may_be_repeated())
+            && (is_refused || plan.may_be_repeated())
     }
 
     /// The request was served: what failed before it did fail.
@@ -247,6 +282,35 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
             let bindings = &self.router.bindings;
             self.is_written &= bindings.confirm(self.shared, key, id, &failed, returns, self.now);
         }
+    }
+
+    /// Learns who has the state that the request refers to or has created, and which group the
+    /// credential belongs to.
+    fn learn_state(&mut self, credential: &'c Credential, response: &Response<'_>) {
+        let Response::Received { headers, body, .. } = response else { return };
+        if let Some(group) = GroupId::of_response(headers, self.router.seed) {
+            self.is_written &= group::learn(credential, group, self.shared);
+        }
+        let state = &self.plan.state;
+        let tenant = state.tenant;
+        let created = state.creates.map(|kind| pins::created(kind, body)).unwrap_or_default();
+        let created = created.iter().filter(|id| self.router.config.pins.follows(id.kind));
+        let created = created.map(|id| Reference::of(id, self.router.seed, tenant));
+        let owner = (self.pool.fingerprint, credential.fingerprint);
+        let all: Vec<_> = created.chain(state.references.iter().copied()).collect();
+        for reference in all {
+            self.is_written &= self.router.pins.pin(self.shared, reference, owner, self.now);
+        }
+    }
+
+    fn has_left_group(&self, credential: &Credential) -> bool {
+        let state = &self.plan.state;
+        let home = state.home.filter(|_| state.has_ciphertext);
+        let home = home.and_then(|home| self.pool.credential(home));
+        home.filter(|home| home.fingerprint != credential.fingerprint).is_some_and(|home| {
+            let group = group::of(home, self.shared);
+            group.is_none() || group != group::of(credential, self.shared)
+        })
     }
 
     /// The request failed everywhere, as far as it was tried.

@@ -6,7 +6,7 @@
 use super::selection::{Choice, Selection};
 use crate::availability::{self, Unready};
 use crate::binding::{Binding, BoundCredential};
-use crate::config::{Credential, CredentialId};
+use crate::config::{Ciphertext, Credential, CredentialId, carries_ciphertext};
 use crate::cooldown::Block;
 use crate::home::{Circumstances, Destination, HomeStatus};
 use crate::outcome::Outcome;
@@ -23,8 +23,19 @@ pub(super) struct Placed<'c> {
     pub(super) binding: Option<Binding>,
     /// The credential to try first if this one fails.
     pub(super) second: Option<CredentialId>,
-    /// Whether any other may be tried.
-    pub(super) has_others: bool,
+    /// Which others may be tried.
+    pub(super) others: Others,
+}
+
+/// Which other credentials may serve a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Every one.
+    All,
+    /// Those of the same group.
+    Siblings,
+    /// None.
+    None,
 }
 
 impl<'c, S: SharedData> Selection<'_, 'c, S> {
@@ -44,6 +55,13 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         if let Some(home) = home.filter(|_| self.target.pool.strict && has_served) {
             return Placed::strictly_at(home, block, inherited);
         }
+        if let Some(home) = home.filter(|_| has_served) {
+            self.state.home = Some(home.fingerprint);
+            self.state.has_ciphertext = carries_ciphertext(self.target.api, &self.request.body);
+            if self.is_bound_to_group() {
+                return self.place_in_group(home, block, binding, inherited);
+            }
+        }
         if self.is_cold_everywhere(&binding) {
             return self.place_anew(session, Outcome::Cold);
         }
@@ -57,6 +75,30 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         let may_stay = !matches!(block, Some(Block::RateLimited { .. } | Block::Disabled));
         let last_resort = home.filter(|_| may_stay && has_served);
         self.place_bound(session, binding, inherited, status, last_resort)
+    }
+
+    /// Whether the request may not leave the group of its home.
+    fn is_bound_to_group(&self) -> bool {
+        self.state.has_ciphertext && self.router.config.failover.ciphertext == Ciphertext::SameGroup
+    }
+
+    /// Where a session goes that may not leave the group of its home.
+    fn place_in_group(
+        &mut self,
+        home: &'c Credential,
+        block: Option<Block>,
+        binding: Binding,
+        inherited: Option<Binding>,
+    ) -> Result<Placed<'c>, Unready> {
+        let placed = match block.and_then(|_| self.ready_sibling(home)) {
+            Some(sibling) => {
+                let substitute = Some(BoundCredential::chosen(sibling.fingerprint));
+                let binding = Some(Binding { substitute, ..binding });
+                Placed::at(sibling, Outcome::Substitute, binding)
+            }
+            None => Placed::strictly_at(home, block, inherited)?,
+        };
+        Ok(Placed { others: Others::Siblings, ..placed })
     }
 
     fn place_anew(
@@ -191,7 +233,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
     /// request on OpenAI's Responses API is taken to: its clients send encrypted reasoning back.
     fn may_refer_to_state(&self) -> bool {
         let body = &self.request.body;
-        self.router.config.body.refers_to_state(body)
+        self.router.config.body.refers_to_state(self.target.api, body)
             || (body.bytes().is_empty() && self.request.headers.path().ends_with("/responses"))
     }
 
@@ -208,7 +250,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 
 impl<'c> Placed<'c> {
     fn at(credential: &'c Credential, outcome: Outcome, binding: Option<Binding>) -> Self {
-        Self { credential, outcome, binding, second: None, has_others: true }
+        Self { credential, outcome, binding, second: None, others: Others::All }
     }
 
     /// At the home of a session that has no substitute. A home that is only suspected to fail is
@@ -223,7 +265,7 @@ impl<'c> Placed<'c> {
             Some(Block::Failing { .. }) => Outcome::Probe,
             Some(block) => return Err(block.into()),
         };
-        Ok(Self { has_others: false, ..Self::at(home, outcome, inherited) })
+        Ok(Self { others: Others::None, ..Self::at(home, outcome, inherited) })
     }
 
     pub(super) fn at_new_home(choice: Choice<'c>, outcome: Outcome, now: Timestamp) -> Self {

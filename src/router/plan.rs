@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::StateUse;
 use crate::api::Api;
 use crate::codec::{Reader, Writer};
 use crate::config::{CredentialId, Pool, PoolId};
@@ -20,7 +21,7 @@ use crate::signals::Class;
 use crate::target::{Subject, Target, canonical};
 use crate::time::Timestamp;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The most credentials that a plan names beside the first ones.
 const LONGEST_REST: usize = u8::MAX as usize;
@@ -82,6 +83,8 @@ pub struct Plan {
     pub rest: Vec<CredentialId>,
     /// What failed so far.
     pub failures: Vec<FailedAttempt>,
+    /// What it has to do with state that a provider keeps.
+    pub state: StateUse,
 }
 
 impl Plan {
@@ -105,6 +108,11 @@ impl Plan {
     /// Whether the current attempt has not ended, as far as is known.
     pub fn is_pending(&self) -> bool {
         self.current.is_some() && self.result.is_none()
+    }
+
+    /// Whether the request may be sent again after it may have been carried out.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.operation.may_be_repeated() && !self.state.is_once
     }
 
     /// What a cooldown may cover.
@@ -156,6 +164,7 @@ impl Plan {
         self.rest.iter().take(LONGEST_REST).for_each(|id| bytes.number(id.0));
         bytes.byte(self.failures.len().min(MOST_FAILURES) as u8);
         self.failures.iter().take(MOST_FAILURES).for_each(|failure| failure.encode(&mut bytes));
+        self.state.encode(&mut bytes);
         bytes.bytes(self.model.as_bytes());
         bytes.finish()
     }
@@ -177,6 +186,7 @@ impl Plan {
         let rest: Option<_> = (0..count).map(|_| bytes.number().map(CredentialId)).collect();
         let count = bytes.byte()?.min(MOST_FAILURES as u8);
         let failures: Option<_> = (0..count).map(|_| FailedAttempt::decode(&mut bytes)).collect();
+        let state = StateUse::decode(&mut bytes)?;
         Some(Self {
             pool,
             api: Api::ALL.into_iter().find(|known| *known as u8 == api)?,
@@ -193,6 +203,7 @@ impl Plan {
             is_repeated,
             rest: rest?,
             failures: failures?,
+            state,
         })
     }
 }
@@ -244,6 +255,7 @@ impl AttemptResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pins::{KindId, Reference};
 
     fn failure(credential: u64) -> FailedAttempt {
         let fault = Fault {
@@ -274,6 +286,16 @@ mod tests {
             is_repeated: true,
             rest: vec![CredentialId(6), CredentialId(7)],
             failures: vec![failure(1), failure(2)],
+            state: StateUse {
+                references: vec![Reference { kind: KindId(3), key: KeyHash(8) }],
+                creates: Some(KindId(0)),
+                tenant: Some(KeyHash(6)),
+                is_pinned: true,
+                is_once: false,
+                has_ciphertext: true,
+                was_not_here: false,
+                home: Some(CredentialId(4)),
+            },
         }
     }
 
@@ -286,6 +308,7 @@ mod tests {
             next: None,
             rest: vec![],
             failures: vec![],
+            state: StateUse { is_once: true, was_not_here: true, ..StateUse::default() },
             ..plan()
         };
         for plan in [plan(), nothing, Plan { model: String::new(), ..plan() }] {

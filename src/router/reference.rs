@@ -43,7 +43,7 @@ impl Router {
         };
         plan.result = Some(result);
         plan.next = next.map(|next| next.fingerprint);
-        Verdict { observed, next, changes: Vec::new() }
+        Verdict { observed, next, changes: Vec::new(), has_left_group: false }
     }
 
     fn next_in_the_reference<'c>(

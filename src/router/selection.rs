@@ -3,17 +3,20 @@
 //! The steps (session, binding, availability, balance, reply) are modules that do not call each
 //! other; here they are put together.
 
-use super::placement::Placed;
-use super::{Decision, Refusal, Route, Router};
+use super::placement::{Others, Placed};
+use super::state::{Followed, siblings};
+use super::{Decision, Refusal, Route, Router, StateUse};
 use crate::availability::{self, Candidates, Unready};
 use crate::balance::{Order, Rotation};
-use crate::config::{Credential, CredentialId, Profile, Strategy};
+use crate::config::{Availability, Ciphertext, Credential, CredentialId, Profile, Strategy};
 use crate::cooldown::Block;
+use crate::group;
 use crate::hash::{KeyHash, Seed};
 use crate::outcome::Outcome;
+use crate::pins::Pin;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
-use crate::session::{Session, tenant_scope};
+use crate::session::Session;
 use crate::shared::{CAS_RETRIES, SharedData};
 use crate::target::Target;
 use crate::time::Timestamp;
@@ -29,6 +32,8 @@ pub(super) struct Selection<'a, 'c, S> {
     /// What was chosen. The strategy is consulted once, however often another worker makes us look
     /// again: a turn that was taken is used.
     chosen: Option<Result<Choice<'c>, Unready>>,
+    /// What the request has to do with state that a provider keeps.
+    pub(super) state: StateUse,
     /// The blocks that were met on the way, for the words of the decision.
     blocked: Vec<(&'c Credential, Block)>,
     /// Credentials whose announced limit is due for a probe.
@@ -50,15 +55,16 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         router: &'c Router,
         request: &'a Request<'a>,
         target: Target<'c>,
+        state: StateUse,
         shared: &'a S,
         now: Timestamp,
     ) -> Self {
-        let tenant_scope = tenant_scope(&router.config.session.scope, request);
         Self {
             router,
             request,
             target,
-            tenant_scope,
+            tenant_scope: state.tenant,
+            state,
             shared,
             now,
             chosen: None,
@@ -68,11 +74,18 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         }
     }
 
-    /// Which credential serves the request.
-    pub(super) fn decide(mut self) -> Decision<'c> {
-        let route = match self.session() {
-            Some(session) => self.settle(&session),
-            None => self.choose(None, None).map(|Choice { credential, is_probe }| {
+    /// Which credential serves the request; `pin` says who has what it refers to.
+    pub(super) fn decide(mut self, pin: Option<Pin>) -> Decision<'c> {
+        let session = self.session();
+        let followed = match pin {
+            Some(pin) => self.follow(pin),
+            None => Ok(None),
+        };
+        let route = match (followed, session) {
+            (Err(unready), _) => Err(unready),
+            (Ok(Some(followed)), session) => Ok(self.route_to_state(followed, session.as_ref())),
+            (Ok(None), Some(session)) => self.settle(&session),
+            (Ok(None), None) => self.choose(None, None).map(|Choice { credential, is_probe }| {
                 let others = self.others(credential, None, None);
                 let outcome = if is_probe { Outcome::Probe } else { Outcome::None };
                 self.route(credential, outcome, None, others)
@@ -87,6 +100,38 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
                 blocked: self.blocked,
                 decided: self.now,
             }),
+        }
+    }
+
+    /// The route of a request that goes where its state is.
+    fn route_to_state(
+        &mut self,
+        followed: Followed<'c>,
+        session: Option<&Session<'c>>,
+    ) -> Route<'c> {
+        let Followed { credential, outcome, others } = followed;
+        self.state.is_pinned = true;
+        let session = session.map(|it| (it.source, self.binding_key(&it.primary)));
+        let others = self.limited(others, credential, Vec::new());
+        self.route(credential, outcome, session, others)
+    }
+
+    /// Those others that a request may go to.
+    fn limited(
+        &self,
+        others: Others,
+        first: &Credential,
+        all: Vec<&'c Credential>,
+    ) -> Vec<&'c Credential> {
+        match others {
+            Others::All => all,
+            Others::None => Vec::new(),
+            Others::Siblings => {
+                let Some(group) = group::of(first, self.shared) else { return Vec::new() };
+                let bound = self.target.pool.credentials.iter();
+                let bound = bound.filter(|it| it.availability != Availability::Disabled);
+                siblings(bound, first, group, self.shared)
+            }
         }
     }
 
@@ -122,12 +167,12 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     }
 
     fn route_of(&mut self, session: &Session<'c>, key: KeyHash, placed: Placed<'c>) -> Route<'c> {
-        let Placed { credential, outcome, second, has_others, .. } = placed;
-        let others = if has_others {
-            self.others(credential, second, Some((&session.primary, key)))
-        } else {
-            Vec::new()
+        let Placed { credential, outcome, second, others, .. } = placed;
+        let all = match others {
+            Others::All => self.others(credential, second, Some((&session.primary, key))),
+            Others::Siblings | Others::None => Vec::new(),
         };
+        let others = self.limited(others, credential, all);
         self.route(credential, outcome, Some((session.source, key)), others)
     }
 
@@ -178,6 +223,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
                 if ready.len() > 1 {
                     ready.retain(|credential| Some(credential.fingerprint) != avoided);
                 }
+                let ready = self.prefer_group(ready, avoided);
                 let credential = self.consult_strategy(ready, session)?;
                 return Ok(Choice { credential, is_probe: false });
             }
@@ -196,6 +242,27 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
                 self.consult_strategy(availability::highest(failing), session)?
             };
         Ok(Choice { credential, is_probe: true })
+    }
+
+    /// Those of the group of a session's home, if it has to leave that: they share its caches. After
+    /// a limit, which they share as well, the others.
+    fn prefer_group(
+        &self,
+        ready: Vec<&'c Credential>,
+        home: Option<CredentialId>,
+    ) -> Vec<&'c Credential> {
+        let home = home.and_then(|home| self.target.pool.credential(home));
+        let group = home
+            .filter(|_| self.router.config.failover.ciphertext != Ciphertext::Any)
+            .and_then(|home| Some((home, group::of(home, self.shared)?)));
+        let Some((home, group)) = group else { return ready };
+        let is_limited = self.blocked.iter().any(|(credential, block)| {
+            credential.fingerprint == home.fingerprint && block.is_limit()
+        });
+        let preferred: Vec<_> = (ready.iter().copied())
+            .filter(|it| (group::of(it, self.shared) == Some(group)) != is_limited)
+            .collect();
+        if preferred.is_empty() { ready } else { preferred }
     }
 
     fn consult_strategy(
@@ -355,6 +422,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             model: model.clone(),
             outcome,
             session,
+            state: std::mem::take(&mut self.state),
             blocked: std::mem::take(&mut self.blocked),
             decided: self.now,
         }

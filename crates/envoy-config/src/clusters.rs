@@ -216,6 +216,7 @@ fn filter_credential(credential: &Credential, cluster: &str) -> Map<String, Valu
     add(&mut members, "priority", &credential.priority);
     add(&mut members, "weight", &credential.weight);
     add(&mut members, "parent", &credential.parent);
+    add(&mut members, "group", &credential.group);
     add(&mut members, "websockets", &credential.websockets);
     add(&mut members, "state", &credential.state);
     add(&mut members, "disable_cooling", &credential.disable_cooling);

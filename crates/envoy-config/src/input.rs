@@ -64,6 +64,7 @@ pub(super) struct Credential {
     pub(super) priority: Option<Value>,
     pub(super) weight: Option<Value>,
     pub(super) parent: Option<Value>,
+    pub(super) group: Option<Value>,
     pub(super) websockets: Option<Value>,
     pub(super) state: Option<Value>,
     pub(super) disable_cooling: Option<Value>,

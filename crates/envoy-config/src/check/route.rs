@@ -197,9 +197,10 @@ fn may_serve(matches: &Cursor<'_>, config: &Config) -> bool {
 }
 
 fn pool_may_serve(pool: &Pool, prefix: Option<&str>, path: Option<&str>) -> bool {
-    let prefixes = &pool.matches.path_prefixes;
+    let ways = &pool.matches;
+    let prefixes: Vec<_> = ways.iter().flat_map(|way| &way.path_prefixes).collect();
     match (prefix, path) {
-        _ if prefixes.is_empty() => true,
+        _ if ways.is_empty() || ways.iter().any(|way| way.path_prefixes.is_empty()) => true,
         (Some(prefix), _) => {
             prefixes.iter().any(|own| own.starts_with(prefix) || prefix.starts_with(own.as_str()))
         }
