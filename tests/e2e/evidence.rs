@@ -315,14 +315,15 @@ async fn what_creates_something_is_not_repeated_once_it_may_have_been_done() -> 
             let before = gateway.providers.requests().len();
             gateway.providers.fault("anthropic-a", fault, Some(1))?;
             let request = post("/v1/messages/batches").header("x-session-id", "1");
-            let response = send(&gateway, request.body(body(&json!({"requests": []})))?).await?;
+            let batch = json!({"requests": [{"custom_id": "1", "params": {}}]});
+            let response = send(&gateway, request.body(body(&batch))?).await?;
             gateway.providers.clear_faults();
             Ok((response.status.as_u16(), gateway.providers.requests().len() - before))
         };
-        // Refused, so nothing was created. (No provider simulates batches: 404.)
+        // Refused, so nothing was created.
         let other_model = Fault::response("request-refused");
         assert_eq!(create(other_model).await?, (400, 1), "{mode:?}");
-        assert_eq!(create(Fault::status(429)).await?, (404, 2), "{mode:?}");
+        assert_eq!(create(Fault::status(429)).await?, (200, 2), "{mode:?}");
         gateway.stop().await?;
     }
     for fault in [Fault::status(500), Fault::Drop] {
