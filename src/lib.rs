@@ -46,6 +46,7 @@ pub mod availability;
 pub mod balance;
 pub mod binding;
 pub mod body;
+pub mod client_headers;
 mod codec;
 pub mod config;
 pub mod cooldown;

@@ -1,37 +1,10 @@
-//! What must not pass: headers and query parameters with which clients carry keys, name accounts or
-//! steer Envoy, and response headers that name accounts. Generated routes remove the same headers of
-//! clients where Envoy injects the key (`crates/envoy-config/src/wiring.rs`).
+//! Removes what must not pass: headers with which clients carry keys, name accounts or steer Envoy,
+//! and response headers that name accounts. What those are is said in `client_headers`.
 
 use proxy_wasm::traits::HttpContext;
 
-/// Headers of a client that name an account, or belong to another site. Beside an injected key they
-/// contradict it: the provider would refuse the request, and the credential would be blamed.
-/// Sources: the providers' API references; `origin` makes Anthropic refuse organizations without
-/// CORS.
-const IDENTITIES: [&str; 8] = [
-    "openai-organization",
-    "openai-project",
-    "chatgpt-account-id",
-    "x-goog-user-project",
-    "anthropic-workspace-id",
-    "cookie",
-    "proxy-authorization",
-    "origin",
-];
-
-/// What Envoy itself may have set when the filter sees a request. Every other `x-envoy-` header
-/// comes from the client, and would let it steer retries, timeouts, hedging, stats or logs; whether
-/// Envoy strips them depends on the address that it takes the client for.
-const OF_ENVOY: [&str; 4] = [
-    "x-envoy-external-address",
-    "x-envoy-internal",
-    "x-envoy-peer-metadata",
-    "x-envoy-peer-metadata-id",
-];
-
-/// Headers that carry keys. Some upstreams read `_` as `-`, so the twins with underscores must not
-/// pass beside an injected key.
-const KEY_HEADERS: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+use crate::client_headers::{IDENTITIES, is_control, protocols_without_keys, without_keys};
+use crate::request::Headers;
 
 /// Response headers of providers that name the account, and cookies of their edges.
 const ACCOUNT_HEADERS: [&str; 7] = [
@@ -43,6 +16,9 @@ const ACCOUNT_HEADERS: [&str; 7] = [
     "x-goog-user-project",
     "set-cookie",
 ];
+
+/// The protocols that a WebSocket offers.
+const PROTOCOLS: &str = "sec-websocket-protocol";
 
 /// Removes what names the account from a response.
 pub(super) fn remove_account_headers(context: &impl HttpContext) {
@@ -62,22 +38,19 @@ pub(super) fn remove_identities(context: &impl HttpContext) {
     }
 }
 
-/// Removes what would let a client steer Envoy, or pass a key of its own. `names` are the names of
-/// all headers.
-pub(super) fn remove_controls<'n>(
-    context: &impl HttpContext,
-    names: impl Iterator<Item = &'n str>,
-) {
-    for name in names.filter(|name| is_control(name)) {
+/// Removes what would let a client steer Envoy, or pass a key of its own, in whatever place.
+pub(super) fn remove_controls_and_keys(context: &impl HttpContext, headers: &Headers) {
+    for (name, _) in headers.iter().filter(|(name, _)| is_control(name)) {
         context.set_http_request_header_bytes(name, None);
     }
-}
-
-fn is_control(name: &str) -> bool {
-    let is_envoys = name.starts_with("x-envoy-") && !OF_ENVOY.contains(&name);
-    let is_ours = name.starts_with("x-session-affinity-");
-    let is_twin = name.contains('_') && KEY_HEADERS.contains(&name.replace('_', "-").as_str());
-    is_envoys || is_ours || is_twin
+    let path = String::from_utf8_lossy(headers.first(":path").unwrap_or_default());
+    if let Some(path) = without_keys(&path) {
+        context.set_http_request_header_bytes(":path", Some(path.as_bytes()));
+    }
+    if let Some(protocols) = protocols_without_keys(headers.all(PROTOCOLS)) {
+        let value = Some(protocols.as_bytes()).filter(|value| !value.is_empty());
+        context.set_http_request_header_bytes(PROTOCOLS, value);
+    }
 }
 
 /// Leaves only those encodings of responses that the filter can read: providers compress errors
@@ -97,29 +70,5 @@ pub(super) fn narrow_encodings(context: &impl HttpContext) {
         let readable = readable.join(", ");
         let value = Some(readable.as_bytes()).filter(|value| !value.is_empty());
         context.set_http_request_header_bytes(NAME, value);
-    }
-}
-
-/// Query parameters in which clients send keys.
-const KEY_PARAMETERS: [&str; 5] = ["key", "api_key", "apikey", "access_token", "oauth_token"];
-
-/// A path without the query parameters that carry keys; `None` if there are none. They must reach
-/// neither an upstream, where another key is injected, nor a log.
-pub(super) fn without_keys(path: &str) -> Option<String> {
-    let (path, query) = path.split_once('?')?;
-    let mut kept = Vec::new();
-    let mut has_key = false;
-    for parameter in query.split('&') {
-        let name = parameter.split('=').next().unwrap_or_default();
-        if KEY_PARAMETERS.iter().any(|key| name.eq_ignore_ascii_case(key)) {
-            has_key = true;
-        } else {
-            kept.push(parameter);
-        }
-    }
-    match (has_key, kept.is_empty()) {
-        (false, _) => None,
-        (true, true) => Some(path.to_owned()),
-        (true, false) => Some(format!("{path}?{}", kept.join("&"))),
     }
 }

@@ -331,10 +331,7 @@ impl HttpContext for StreamContext {
             // A client must not choose its cluster, on no path.
             self.set_http_request_header_bytes(routing_header, None);
         }
-        hygiene::remove_controls(self, headers.iter().map(|(name, _)| name));
-        if let Some(path) = hygiene::without_keys(headers.text(":path")) {
-            self.set_http_request_header_bytes(":path", Some(path.as_bytes()));
-        }
+        hygiene::remove_controls_and_keys(self, &headers);
         match self.running.router.needs_body(&headers, end_of_stream) {
             BodyNeed::None => self.decide(&headers, b"", BodyNeed::None, end_of_stream),
             need => {

@@ -12,6 +12,7 @@ mod cooldowns;
 mod evidence;
 mod failover;
 mod homes;
+mod leaks;
 mod load;
 mod meanings;
 mod memory;

@@ -192,6 +192,8 @@ async fn upgrade(
         .map_err(|_| ApiError::new(405, "GET is for WebSockets here; otherwise use POST."))?;
     let stop = connection.stop_signal();
     let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
+    // As OpenAI does: of what browsers offer, the item without a key.
+    let upgrade = upgrade.protocols(["realtime"]);
     Ok(upgrade
         .on_upgrade(move |socket| websocket::serve(socket, server, account, stop_early, stop)))
 }
