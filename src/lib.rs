@@ -63,6 +63,7 @@ pub mod reply;
 pub mod request;
 pub mod response;
 pub mod router;
+pub mod second_model;
 pub mod session;
 pub mod shared;
 pub mod signals;

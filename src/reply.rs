@@ -57,20 +57,32 @@ pub fn no_credential(target: &Target<'_>, unready: Unready, now: Timestamp) -> L
 /// The reply to a request that does not say which tenant it belongs to.
 pub fn unauthorized(target: &Target<'_>) -> LocalReply {
     let message = "the request lacks what identifies its tenant";
+    refused(target, 401, ["authentication_error", "UNAUTHENTICATED"], message)
+}
+
+/// The reply to a request that names two models.
+pub fn two_models(target: &Target<'_>) -> LocalReply {
+    let message = "the body names its model twice";
+    refused(target, 400, ["invalid_request_error", "INVALID_ARGUMENT"], message)
+}
+
+/// The reply to a request that is at fault: its kind in the words of most APIs, and in Google's.
+fn refused(target: &Target<'_>, status: u16, kind: [&str; 2], message: &str) -> LocalReply {
+    let [kind, google] = kind;
     let body = match target.api {
         Api::Anthropic => {
-            json!({"type": "error", "error": {"type": "authentication_error", "message": message}})
+            json!({"type": "error", "error": {"type": kind, "message": message}})
         }
         Api::Gemini => {
-            json!({"error": {"code": 401, "message": message, "status": "UNAUTHENTICATED"}})
+            json!({"error": {"code": status, "message": message, "status": google}})
         }
         Api::Bedrock => json!({"message": message}),
         Api::OpenAi | Api::Azure => {
-            json!({"error": {"message": message, "type": "authentication_error", "code": null}})
+            json!({"error": {"message": message, "type": kind, "code": null}})
         }
     };
     let body = body.to_string();
-    LocalReply { status: 401, retry_after: None, retry_is_useless: true, body }
+    LocalReply { status, retry_after: None, retry_is_useless: true, body }
 }
 
 /// The reply when the last attempt ended without a response: 503, or 504 if it took too long, with

@@ -254,6 +254,10 @@ impl Context for AttemptContext {
                 return true;
             }
         };
+        if !filter_state::has_plan() {
+            // The listener's filter has ended the request.
+            return true;
+        }
         if let Some(failure) = host::failure_of_attempt(plan.sent, self.is_kept) {
             self.record(&mut plan, &Response::Failed(failure), is_held);
         }

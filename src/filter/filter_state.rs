@@ -65,6 +65,16 @@ fn text(bytes: &[u8]) -> Option<(String, &[u8])> {
     Some((String::from_utf8(text.to_vec()).ok()?, rest))
 }
 
+/// Whether there is a plan, readable or not.
+pub(super) fn has_plan() -> bool {
+    !host::filter_state(PLAN).is_empty()
+}
+
+/// The request ends here, whatever its attempts are doing: nothing follows from how they end.
+pub(super) fn remove_plan() {
+    host::set_filter_state(PLAN, b"");
+}
+
 /// Keeps the plan for the next filter that sees the stream.
 pub(super) fn set_plan(plan: &Plan) {
     host::set_filter_state(PLAN, &plan.encode());

@@ -102,6 +102,14 @@ pub(super) fn response_header(name: &str) -> String {
     value.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default()
 }
 
+/// A part of the piece of a request's body that is passing, or of all that is held.
+pub(super) fn request_body(start: usize, length: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpRequestBody, start, length)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
 /// The beginning of the piece of a response's body that is passing, or of all that is held.
 pub(super) fn response_body(length: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpResponseBody, 0, length)

@@ -23,6 +23,7 @@ use crate::reply::{self, LocalReply};
 use crate::request::{Headers, Request};
 use crate::response::{Failure, Response};
 use crate::router::{AttemptResult, BodyNeed, Decision, Plan, Route};
+use crate::second_model::SecondModel;
 use crate::signals::Reading;
 use crate::signals::stream::FirstEvent;
 
@@ -34,9 +35,14 @@ const MAX_RETRIES: &str = "x-envoy-max-retries";
 /// the session name the model within them.
 const BEGINNING: usize = 2 << 10;
 
+/// Bytes that are copied at once of what is held and was not read.
+const PIECE: usize = 64 << 10;
+
 pub(super) struct StreamContext {
     running: Rc<Running>,
     stage: Stage,
+    /// What watches the part of the body that was not read.
+    rest: Option<SecondModel>,
 }
 
 enum Stage {
@@ -61,7 +67,7 @@ enum Stage {
 
 impl StreamContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
-        Self { running, stage: Stage::New }
+        Self { running, stage: Stage::New, rest: None }
     }
 
     /// Decides the held request with at most `body_bytes` of its body.
@@ -73,7 +79,13 @@ impl StreamContext {
                     _ => self.running.router.config().body.max_bytes,
                 };
                 let body = self.get_http_request_body(0, body_bytes.min(most)).unwrap_or_default();
-                self.decide(&headers, &body, need, end_of_stream)
+                let action = self.decide(&headers, &body, need, end_of_stream);
+                let is_whole = end_of_stream && body_bytes <= most;
+                if !is_whole && self.watches_rest(&headers) {
+                    self.rest = Some(SecondModel::default());
+                    return self.watch_held(action);
+                }
+                action
             }
             stage => {
                 self.stage = stage;
@@ -125,6 +137,55 @@ impl StreamContext {
                 Action::Continue
             }
         }
+    }
+
+    fn watches_rest(&self, headers: &Headers) -> bool {
+        matches!(&self.stage, Stage::Sent(plan) if self.running.router.watches_rest(headers, plan))
+    }
+
+    /// Watches all that is held, which goes on now.
+    fn watch_held(&mut self, action: Action) -> Action {
+        let mut at = 0;
+        loop {
+            let piece = host::request_body(at, PIECE);
+            if piece.is_empty() {
+                return action;
+            }
+            if self.has_second_model(&piece) {
+                return self.refuse_second_model();
+            }
+            at += piece.len();
+        }
+    }
+
+    /// Watches a piece that passes.
+    fn watch_piece(&mut self, size: usize) -> Action {
+        if self.rest.is_some() && self.has_second_model(&host::request_body(0, size)) {
+            return self.refuse_second_model();
+        }
+        Action::Continue
+    }
+
+    fn has_second_model(&mut self, piece: &[u8]) -> bool {
+        self.rest.as_mut().is_some_and(|rest| rest.read(piece))
+    }
+
+    /// Ends a request whose body names a second model, before the upstream has all of it. Nothing
+    /// follows for the credential.
+    fn refuse_second_model(&mut self) -> Action {
+        self.rest = None;
+        let Stage::Sent(plan) = &self.stage else {
+            // The response has begun.
+            return Action::Continue;
+        };
+        let Some(reply) = self.running.router.two_models(plan) else {
+            return Action::Continue;
+        };
+        self.stage = Stage::Done;
+        filter_state::extend_decision(" refused=second_model");
+        filter_state::remove_plan();
+        host::respond(&reply);
+        Action::Pause
     }
 
     /// Responds once the request has ended, or is too long to wait for.
@@ -347,7 +408,7 @@ impl HttpContext for StreamContext {
         let need = match &self.stage {
             Stage::Reading(_, need) => need,
             Stage::Responding(_) => return self.respond_after(size, end_of_stream),
-            _ => return Action::Continue,
+            _ => return self.watch_piece(size),
         };
         let enough = match need {
             BodyNeed::Beginning => BEGINNING,

@@ -28,6 +28,7 @@ use crate::group;
 use crate::hash::{SEED_KEY, Seed};
 use crate::outcome::Observed;
 use crate::pins::Pins;
+use crate::reply::{self, LocalReply};
 use crate::request::{Headers, Request};
 use crate::response::Response;
 use crate::session::tenant_scope;
@@ -129,6 +130,20 @@ impl Router {
     /// Reads the first bytes of a body of which no more is needed.
     pub fn read_beginning<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
         Body::read_beginning(&self.config.body.paths, bytes)
+    }
+
+    /// Whether the part of a body that was not read is watched for a second model: the request was
+    /// decided by one that the part before it names.
+    pub fn watches_rest(&self, headers: &Headers, plan: &Plan) -> bool {
+        self.config.profile == Profile::Recommended
+            && !plan.model.is_empty()
+            && model_in_path(headers.path()).is_none()
+    }
+
+    /// The reply to a request whose body turned out to name a second model; `None` if its pool is
+    /// not configured.
+    pub fn two_models(&self, plan: &Plan) -> Option<LocalReply> {
+        self.pool_of(plan).map(|pool| reply::two_models(&plan.target(pool)))
     }
 
     /// Decides a request at a time given in milliseconds since the epoch.
