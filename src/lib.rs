@@ -55,6 +55,7 @@ pub mod group;
 pub mod hash;
 pub mod home;
 pub mod json;
+pub mod mistakes;
 pub mod operation;
 pub mod outcome;
 pub mod pins;

@@ -149,6 +149,8 @@ pub struct Routing {
     pub seed: String,
     /// The filter state that names the cluster; Envoy shows it as `wasm.<name>`.
     pub filter_state: String,
+    /// Whether the configuration names that filter state: then a route follows it.
+    pub names_filter_state: bool,
 }
 
 /// The section `cooldown`, and `disable_cooling`.
@@ -448,6 +450,7 @@ impl Routing {
             max_rotations,
             seed,
             header: header.unwrap_or_else(|| "x-session-affinity-cluster".to_owned()),
+            names_filter_state: filter_state.is_some(),
             filter_state: filter_state.unwrap_or_else(|| "session_affinity.cluster".to_owned()),
         }
     }

@@ -19,6 +19,7 @@ use super::pending::PendingError;
 use super::watch::Watch;
 use super::{Running, filter_state, hygiene};
 use crate::config::{Credential, HeaderValue, Pool};
+use crate::mistakes::Mistake;
 use crate::request::Headers;
 use crate::response::Response;
 use crate::router::{NextStep, Plan, Verdict, short};
@@ -58,6 +59,17 @@ enum Stage {
 impl AttemptContext {
     pub(super) fn new(running: Rc<Running>, id: u32) -> Self {
         Self { running, id, is_kept: false, stage: Stage::New }
+    }
+
+    fn warn_of_mistakes(&self, plan: Option<&Plan>) {
+        let router = &self.running.router;
+        let has_plan = plan.is_some() || filter_state::has_plan();
+        let is_decided = has_plan || filter_state::is_decided();
+        let cluster = host::cluster_name();
+        let mistake = Mistake::on_cluster(router, plan, has_plan, is_decided, &cluster);
+        if let Some(mistake) = mistake {
+            self.running.warn(&mistake);
+        }
     }
 
     fn begin(&mut self, mut plan: Plan) -> Action {
@@ -267,7 +279,9 @@ impl Context for AttemptContext {
 
 impl HttpContext for AttemptContext {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        match filter_state::plan() {
+        let plan = filter_state::plan();
+        self.warn_of_mistakes(plan.as_ref());
+        match plan {
             Some(plan) => self.begin(plan),
             None => Action::Continue,
         }

@@ -28,6 +28,11 @@ pub(super) fn extend_decision(words: &str) {
     host::set_filter_state(DECISION, &[&decision, words.as_bytes()].concat());
 }
 
+/// Whether a filter in a listener has decided the stream.
+pub(super) fn is_decided() -> bool {
+    !host::filter_state(DECISION).is_empty()
+}
+
 /// The current plan; `None` for a stream that has none.
 pub(super) fn plan() -> Option<Plan> {
     Plan::decode(&host::filter_state(PLAN))

@@ -17,7 +17,7 @@ mod stream_context;
 mod trap;
 mod watch;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::config::{Config, Credential, Profile};
 use crate::cooldown::Change;
 use crate::hash::Seed;
+use crate::mistakes::{Mistake, ScopeWatch, Warnings};
+use crate::request::Request;
 use crate::router::{Plan, Router, Verdict, short};
 use crate::time::Timestamp;
 
@@ -49,6 +51,11 @@ proxy_wasm::main! {{
     proxy_wasm::set_root_context(|_| Box::new(Root { running: None }));
 }}
 
+thread_local! {
+    /// What this VM has warned of.
+    static WARNINGS: RefCell<Warnings> = RefCell::default();
+}
+
 /// What all streams of one configuration share.
 struct Running {
     router: Router,
@@ -57,6 +64,7 @@ struct Running {
     version: Version,
     held: HeldStreams,
     bodies: Cell<Bodies>,
+    scope: RefCell<ScopeWatch>,
 }
 
 /// Whether bodies ever reach this VM.
@@ -96,6 +104,21 @@ impl Version {
 impl Running {
     fn saw_body(&self) {
         self.bodies.set(Bodies::Seen);
+    }
+
+    /// Warns of a mistake, unless this VM has just done so.
+    fn warn(&self, mistake: &Mistake) {
+        if WARNINGS.with_borrow_mut(|warnings| warnings.is_due(mistake, host::now())) {
+            log::warn!("{mistake}");
+        }
+    }
+
+    /// Warns if a part of the scope never comes.
+    fn watch_scope(&self, request: &Request<'_>) {
+        let scope = &self.router.config().session.scope;
+        if let Some(mistake) = self.scope.borrow_mut().note(scope, request) {
+            self.warn(&mistake);
+        }
     }
 
     /// Warns once if a request has ended while its body was waited for, and none has ever come.
@@ -212,7 +235,9 @@ impl RootContext for Root {
         }
         let (counters, held) = (Counters::define(), HeldStreams::default());
         let bodies = Cell::new(Bodies::Unknown);
-        self.running = Some(Rc::new(Running { router, counters, role, version, held, bodies }));
+        let scope = RefCell::default();
+        let running = Running { router, counters, role, version, held, bodies, scope };
+        self.running = Some(Rc::new(running));
         true
     }
 

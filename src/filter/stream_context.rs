@@ -19,6 +19,7 @@ use super::host::{self, Host, Origin};
 use super::pending::PendingError;
 use super::watch::Watch;
 use super::{Running, filter_state, hygiene};
+use crate::mistakes::Mistake;
 use crate::reply::{self, LocalReply};
 use crate::request::{Headers, Request};
 use crate::response::{Failure, Response};
@@ -111,6 +112,9 @@ impl StreamContext {
         let request = Request { headers, body, properties: &properties };
         let now = host::now();
         let decision = router.route(&request, &Host, now);
+        if !matches!(decision, Decision::Pass) {
+            running.watch_scope(&request);
+        }
 
         let words = decision.to_string();
         log::debug!("{words}");
@@ -257,7 +261,11 @@ impl StreamContext {
     /// Observes the headers of a response where no filter on the cluster does, or finds that its
     /// body must be read.
     fn observe_headers(&mut self, mut plan: Plan, end_of_stream: bool) -> Action {
-        match host::origin_of_response() {
+        let origin = host::origin_of_response();
+        if self.finds_mistake(&plan, &origin) {
+            return Action::Continue;
+        }
+        match origin {
             Origin::Upstream => {
                 let status = host::response_status();
                 let headers: Headers = self.get_http_response_headers_bytes().into_iter().collect();
@@ -279,6 +287,20 @@ impl StreamContext {
             }
             Origin::Envoy => Action::Continue,
         }
+    }
+
+    /// Warns of a mistake that the response shows. Returns whether it is from another cluster than
+    /// the one that was chosen: nothing follows from it for the credential.
+    fn finds_mistake(&self, plan: &Plan, origin: &Origin) -> bool {
+        if matches!(origin, Origin::Envoy | Origin::Failed(Failure::NoHost)) {
+            return false;
+        }
+        let router = &self.running.router;
+        let Some(mistake) = Mistake::in_response(router, plan, &host::cluster_name()) else {
+            return false;
+        };
+        self.running.warn(&mistake);
+        matches!(mistake, Mistake::OtherCluster { .. })
     }
 
     fn observe_success(

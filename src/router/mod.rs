@@ -74,6 +74,11 @@ impl Router {
         &self.config
     }
 
+    /// A few digits that distinguish the shared data of one Envoy and `vm_id` from others.
+    pub fn shared_data(&self) -> u32 {
+        self.seed.hash(&[b"shared data"]).tag()
+    }
+
     /// Every key of shared data that this configuration ever uses.
     pub fn shared_keys(&self) -> impl Iterator<Item = String> + '_ {
         let credentials = self.config.pools.iter().flat_map(|pool| &pool.credentials);
@@ -171,6 +176,7 @@ impl Router {
         let max_attempts = self.config.failover.max_attempts.min(1 + route.others.len());
         Plan {
             pool: route.pool.fingerprint,
+            shared_data: self.shared_data(),
             api: route.api,
             operation: route.operation,
             model: route.model.clone(),

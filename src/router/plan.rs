@@ -57,6 +57,8 @@ pub struct FailedAttempt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub pool: PoolId,
+    /// A few digits that distinguish the shared data of the filter that made the plan.
+    pub shared_data: u32,
     pub api: Api,
     pub operation: Operation,
     /// The model, as the client wrote it; empty if it is not known.
@@ -155,6 +157,7 @@ impl Plan {
         bytes.byte(self.result.map_or(0, AttemptResult::code));
         bytes.byte(u8::from(self.is_repeated));
         bytes.number(self.pool.0);
+        bytes.word(self.shared_data);
         bytes.time(self.began);
         bytes.time(self.sent);
         bytes.number(self.current.map_or(0, |current| current.0));
@@ -179,6 +182,7 @@ impl Plan {
         let (max_attempts, attempts, result) = (bytes.byte()?, bytes.byte()?, bytes.byte()?);
         let is_repeated = bytes.byte()? != 0;
         let pool = PoolId(bytes.number()?);
+        let shared_data = bytes.word()?;
         let (began, sent) = (bytes.time()?, bytes.time()?);
         let (current, next) = (bytes.number()?, bytes.number()?);
         let binding = bytes.hash()?;
@@ -189,6 +193,7 @@ impl Plan {
         let state = StateUse::decode(&mut bytes)?;
         Some(Self {
             pool,
+            shared_data,
             api: Api::ALL.into_iter().find(|known| *known as u8 == api)?,
             operation: Operation::ALL.into_iter().find(|known| *known as u8 == operation)?,
             model: String::from_utf8(bytes.rest().to_vec()).ok()?,
@@ -272,6 +277,7 @@ mod tests {
     fn plan() -> Plan {
         Plan {
             pool: PoolId(1),
+            shared_data: 8,
             api: Api::Gemini,
             operation: Operation::CountTokens,
             model: "gemini-2.5-pro".to_owned(),

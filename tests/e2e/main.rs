@@ -16,6 +16,7 @@ mod leaks;
 mod load;
 mod meanings;
 mod memory;
+mod merge;
 mod modes;
 mod oracle;
 mod reading;
