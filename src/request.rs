@@ -129,6 +129,9 @@ mod tests {
             !headers(&[("content-type", "application/json"), ("content-encoding", "zstd")])
                 .announce_json(false)
         );
+        for stream in ["application/x-ndjson", "application/jsonl", "application/grpc+json"] {
+            assert!(!headers(&[("content-type", stream)]).announce_json(false), "{stream}");
+        }
         assert!(!headers(&[("upgrade", "websocket")]).announce_json(false));
         assert!(!headers(&[(":method", "CONNECT")]).announce_json(false));
     }

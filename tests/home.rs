@@ -217,6 +217,22 @@ fn a_home_that_is_removed_leaves_the_session_to_its_substitute() {
 }
 
 #[test]
+fn a_session_keeps_its_substitute_where_its_home_is_gone_and_the_new_place_fails() {
+    let world = World::new(json!({}));
+    world.serve("1");
+    world.limit("1", 100);
+    assert_eq!(world.serve("1"), is("b", Outcome::Substitute));
+    let left = json!({"pool": {"credentials": [{"id": "b", "cluster": "b"}, {"id": "A", "cluster": "A"}]}});
+    let mut world = world.reconfigured(&config(left));
+    world.limit("1", 30);
+    let elsewhere = world.ask("1", "m");
+    assert_eq!(said(&elsewhere).0, "A", "the substitute is limited");
+    world.answer(&elsewhere, 429, &[("retry-after", "300")], "");
+    world.now += 31 * SECOND;
+    assert_eq!(world.serve("1"), is("b", Outcome::Hit), "its prompt is cached there");
+}
+
+#[test]
 fn a_session_that_is_cold_everywhere_is_placed_anew() {
     let mut world = World::new(json!({"routing": {"strategy": "round-robin"}}));
     assert_eq!(world.serve("1"), is("a", Outcome::Miss));

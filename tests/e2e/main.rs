@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod affinity;
+mod bodies;
 mod configuration;
 mod cooldowns;
+mod edge;
 mod evidence;
 mod failover;
 mod homes;
@@ -28,4 +30,5 @@ mod secrets;
 mod state;
 mod support;
 mod trap;
+mod updates;
 mod workers;

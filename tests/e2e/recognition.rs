@@ -87,6 +87,15 @@ async fn a_session_that_a_header_settles_is_not_held() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
+async fn a_stream_of_lines_is_not_held() -> Result<()> {
+    let request =
+        Request::post("/v1/messages").header("content-type", "application/x-ndjson").body(())?;
+    assert_eq!(source_of(request, &message("hi"), Held::No).await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
 async fn a_body_of_claude_code_that_may_overrule_a_header_is_read_first() -> Result<()> {
     let mut sent = message("hi");
     sent["metadata"] = json!({"user_id": "user_0_account__session_ab-cd"});
