@@ -251,6 +251,25 @@ fn every_test_that_is_named_exists() {
     }
 }
 
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let sources = ["src", "tests", "crates"].map(|folder| sources_below(&root().join(folder)));
+    let sources = sources.concat();
+    let security = read("SECURITY.md").text;
+    let promised = security.split_once("## What is promised").unwrap().1;
+    let rows = promised.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let rows: Vec<_> = rows.filter(|row| *row != "promise | tests").collect();
+    assert!(rows.len() >= 30, "{} promises", rows.len());
+    for row in rows {
+        let (_, tests) = row.rsplit_once(" | ").unwrap();
+        let tests: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test holds: {row}");
+        for test in tests {
+            assert!(sources.contains(&format!("fn {test}(")), "SECURITY.md names the test {test}");
+        }
+    }
+}
+
 /// Names of tests are sentences; nothing else in the documents has so many words in one.
 fn is_sentence(span: &str) -> bool {
     span.matches('_').count() >= 5
