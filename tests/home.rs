@@ -316,19 +316,19 @@ fn a_strict_session_has_no_plan_but_its_home() {
 }
 
 #[test]
-fn the_second_turn_inherits_the_home_and_does_not_lose_it_to_a_short_limit() {
+fn a_turn_that_inherits_the_home_does_not_lose_it_to_a_short_limit() {
     let mut world = World::new(json!({}));
-    let turn = |world: &World, messages: Value, status: u16| {
-        let headers: Headers = [(":path", "/v1/messages")].into_iter().collect();
-        let body = json!({"model": "m", "messages": messages}).to_string();
+    let turn = |world: &World, body: Value, status: u16| {
+        let headers: Headers = [(":path", "/v1/responses")].into_iter().collect();
+        let body = body.to_string();
         let body = world.router.read_body(body.as_bytes());
         let request = Request::new(&headers, body);
         let decision = world.router.route(&request, &world.shared, world.now);
         world.answer(&decision, status, &[("retry-after", "30")], "");
         said(&decision)
     };
-    let first = json!([{"role": "user", "content": "Why?"}]);
-    let second = json!([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}, {"role": "user", "content": "And?"}]);
+    let first = json!({"model": "m", "conversation": "conv_1"});
+    let second = json!({"model": "m", "conversation": "conv_1", "prompt_cache_key": "k"});
     assert_eq!(turn(&world, first, 200), is("a", Outcome::Miss));
     assert_eq!(turn(&world, second.clone(), 429), is("a", Outcome::Inherit));
     world.now += SECOND;

@@ -97,7 +97,7 @@ fn a_binding_ends_when_it_was_not_used_for_its_ttl() {
 }
 
 #[test]
-fn the_second_turn_inherits_what_the_first_was_bound_to() {
+fn the_second_turn_goes_where_the_first_was_bound() {
     let mut config = three();
     config["pools"][0]["match"] = json!({"path_prefixes": ["/v1/"]});
     let world = World::of(&config);
@@ -121,7 +121,7 @@ fn the_second_turn_inherits_what_the_first_was_bound_to() {
         "so that the rotation is not at its start"
     );
     assert_eq!(turn(json!([system, question])), is("b", Outcome::Miss));
-    assert_eq!(turn(json!([system, question, answer, more])), is("b", Outcome::Inherit));
+    assert_eq!(turn(json!([system, question, answer, more])), is("b", Outcome::Hit));
     assert_eq!(turn(json!([system, question, answer, more])), is("b", Outcome::Hit));
 }
 

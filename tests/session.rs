@@ -7,7 +7,7 @@ use session_affinity::config::Config;
 use session_affinity::hash::Seed;
 use session_affinity::request::{Headers, Request};
 use session_affinity::router::{BodyNeed, Decision, Refusal, Router};
-use session_affinity::shared::InMemory;
+use session_affinity::shared::{InMemory, SharedData};
 use session_affinity::time::Timestamp;
 
 /// A router of one pool with two credentials and these sections.
@@ -316,4 +316,150 @@ fn the_profile_reference_finds_what_the_reference_finds() {
     );
     let key = |model: &str| found(&router, &[("x-session-id", "1")], &json!({"model": model}), &[]);
     assert_ne!(key("m"), key("m(high)"), "the suffix is kept");
+}
+
+#[test]
+fn names_that_clients_use_without_a_standard_are_known() {
+    let router = router(json!({}));
+    for header in ["x-session-key", "x-codex-session-id", "x-thread-id", "x-http-session-id"] {
+        assert_eq!(source(&router, &[(header, "1")], &json!({})).as_deref(), Some(header));
+    }
+    for member in ["thread_id", "chat_id"] {
+        let body = json!({member: "1", "prompt_cache_key": "k"});
+        assert_eq!(source(&router, &[], &body).as_deref(), Some("session"), "{member}");
+    }
+}
+
+const WEBSOCKET: [(&str, &str); 3] =
+    [(":method", "GET"), (":path", "/v1/responses"), ("upgrade", "websocket")];
+
+#[test]
+fn a_websocket_without_an_id_goes_by_its_caller() {
+    let recommended = router(json!({}));
+    let key = |more: &[(&str, &str)]| {
+        found(&recommended, &[&WEBSOCKET[..], more].concat(), &json!({}), &[])
+    };
+    let of_key = |secret: &str| key(&[("authorization", secret)]).unwrap();
+    assert_eq!(of_key("Bearer a").0, "caller");
+    assert_eq!(of_key("Bearer a"), of_key("Bearer a"), "also when it connects again");
+    assert_ne!(of_key("Bearer a"), of_key("Bearer b"));
+    assert_ne!(
+        key(&[("sec-websocket-protocol", "realtime, openai-insecure-api-key.a")]),
+        key(&[("sec-websocket-protocol", "realtime, openai-insecure-api-key.b")])
+    );
+    assert_eq!(key(&[]), None, "nothing says who calls");
+    assert_eq!(key(&[("sec-websocket-protocol", "realtime")]), None);
+    let named = key(&[("authorization", "Bearer a"), ("session_id", "1")]);
+    assert_eq!(named.unwrap().0, "codex", "an id goes first");
+    let plain = [(":path", "/v1/models"), ("authorization", "Bearer a")];
+    assert_eq!(source(&recommended, &plain, &json!({})), None, "only a WebSocket has to");
+    let reference = router(json!({"profile": "reference", "routing": {"session_affinity": true}}));
+    let list = [&WEBSOCKET[..], &[("authorization", "Bearer a")]].concat();
+    assert_eq!(source(&reference, &list, &json!({})), None);
+}
+
+#[test]
+fn a_key_in_the_query_and_a_tenant_are_callers_too() {
+    let unscoped = router(json!({}));
+    let key = |path: &str| {
+        found(&unscoped, &[(":path", path), ("upgrade", "websocket")], &json!({}), &[])
+    };
+    assert!(key("/ws/live?alt=sse&key=a").is_some());
+    assert_ne!(key("/ws/live?key=a"), key("/ws/live?key=b"));
+    assert_ne!(key("/ws/live?key=a"), key("/ws/other?key=a"));
+    assert_eq!(key("/ws/live?model=m"), None);
+    let scoped = router(json!({"session": {"scope": [{"header": "x-tenant"}]}}));
+    let tenant = |name: &str| {
+        found(&scoped, &[&WEBSOCKET[..], &[("x-tenant", name)]].concat(), &json!({}), &[]).unwrap()
+    };
+    assert_ne!(tenant("a"), tenant("b"));
+}
+
+const CLAUDE: (&str, &str) = ("x-claude-code-session-id", "s");
+const AGENT: (&str, &str) = ("x-claude-code-agent-id", "a");
+
+#[test]
+fn a_sub_agent_has_a_binding_of_its_own_by_default() {
+    let key = |settings: Value, list: &[(&str, &str)]| {
+        let session = json!({"session": settings});
+        found(&router(session), list, &json!({}), &[]).unwrap()
+    };
+    let own = |list: &[(&str, &str)]| key(json!({}), list);
+    let with_parent = |list: &[(&str, &str)]| key(json!({"subagents": "parent"}), list);
+    let other = [CLAUDE, ("x-claude-code-agent-id", "b")];
+    assert_ne!(own(&[CLAUDE]), own(&[CLAUDE, AGENT]));
+    assert_ne!(own(&[CLAUDE, AGENT]), own(&other));
+    assert_eq!(own(&[CLAUDE, AGENT]), own(&[CLAUDE, AGENT]));
+    assert_eq!(own(&[CLAUDE]), key(json!({"subagents": "own"}), &[CLAUDE]));
+    assert_eq!(with_parent(&[CLAUDE]), with_parent(&[CLAUDE, AGENT]));
+
+    let codex = [("session-id", "s"), ("thread-id", "t")];
+    let of = |more: &[(&str, &str)]| own(&[&codex[..], more].concat());
+    let spawned = [("x-openai-subagent", "collab_spawn")];
+    assert_ne!(of(&[]), of(&spawned));
+    assert_ne!(of(&[]), of(&[("x-codex-parent-thread-id", "s")]));
+    assert_eq!(of(&[]), of(&[("x-openai-subagent", "compact")]), "it reads what the parent said");
+    let forked = ("x-codex-turn-metadata", r#"{"forked_from_thread_id":"s"}"#);
+    assert_eq!(of(&[]), of(&[spawned[0], forked]), "it begins as its parent");
+    assert_eq!(with_parent(&codex), with_parent(&[&codex[..], &spawned].concat()));
+
+    let child = [("x-session-id", "child"), ("x-parent-session-id", "parent")];
+    assert_eq!(own(&child), own(&child[..1]));
+    assert_eq!(with_parent(&child), with_parent(&[("x-session-id", "parent")]));
+}
+
+#[test]
+fn a_sub_agent_is_settled_by_headers_like_its_parent() {
+    let router = router(json!({}));
+    let list = [(":path", "/v1/messages"), CLAUDE, AGENT];
+    assert_eq!(router.needs_body(&headers(&list), false), BodyNeed::Beginning);
+}
+
+#[test]
+fn the_profile_reference_knows_no_sub_agents() {
+    let config = json!({
+        "profile": "reference", "session": {"subagents": "own"},
+        "pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a"}]}]
+    });
+    let problems = Config::parse(config.to_string().as_bytes()).unwrap_err();
+    assert!(format!("{problems:?}").contains("session.subagents"), "{problems:?}");
+}
+
+#[test]
+fn a_conversation_stays_where_its_first_turn_went() {
+    let (router, shared) = (router(json!({})), InMemory::default());
+    let send = |messages: Value| {
+        let body = json!({"model": "m", "messages": messages}).to_string();
+        let headers = headers(&[(":path", "/v1/chat/completions")]);
+        let request = Request::new(&headers, router.read_body(body.as_bytes()));
+        match router.route(&request, &shared, Timestamp::EPOCH) {
+            Decision::Route(route) => (route.outcome.as_str(), route.credential.id.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let user = |text: &str| json!({"role": "user", "content": text});
+    let model = |text: &str| json!({"role": "assistant", "content": text});
+    let (_, first) = send(json!([user("one")]));
+    let (_, second) = send(json!([user("example"), model("x"), user("two")]));
+    assert_ne!(first, second, "they take turns");
+    assert_eq!(send(json!([user("one"), model("1"), user("more")])), ("hit", first));
+    let more = json!([user("example"), model("x"), user("two"), model("2"), user("more")]);
+    assert_eq!(send(more), ("hit", second));
+    assert_eq!(send(json!([user("example"), model("x"), user("three")])).0, "miss");
+}
+
+#[test]
+fn a_callers_key_is_in_no_words_and_in_no_shared_data() {
+    let (router, shared) = (router(json!({})), InMemory::default());
+    let list = [&WEBSOCKET[..], &[("authorization", "Bearer secret-of-a-caller")]].concat();
+    let headers = headers(&list);
+    let request = Request::new(&headers, Default::default());
+    let decision = router.route(&request, &shared, Timestamp::EPOCH);
+    assert!(decision.to_string().contains("source=caller "), "{decision}");
+    assert!(!format!("{decision} {decision:?}").contains("secret"), "{decision:?}");
+    let secret = b"secret-of-a-caller";
+    for key in router.shared_keys() {
+        let value = shared.get(&key).value;
+        assert!(!value.windows(secret.len()).any(|part| part == secret), "{key}");
+    }
 }

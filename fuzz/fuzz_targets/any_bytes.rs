@@ -16,7 +16,11 @@ fuzz_target!(|bytes: &[u8]| {
     {
         let request =
             Request { headers: &headers, body: Body::read(&paths, bytes), properties: &[] };
-        if let Some(session) = sources.identify(&request) {
+        let request = &request;
+        let first = sources.identify(request);
+        let last = sources.identify_bound(request, Some(&|_: &[u8]| false));
+        let of_question = sources.identify_bound(request, None);
+        for session in [first, last, of_question].into_iter().flatten() {
             let id = session.primary.splitn(2, |&byte| byte == b':').nth(1).unwrap();
             assert!(!id.is_empty());
             assert!(!validated || (id.len() <= 256 && !id.iter().any(u8::is_ascii_control)));

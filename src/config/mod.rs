@@ -27,6 +27,7 @@ pub use session::SessionConfig;
 
 use crate::api::Api;
 use crate::body::{Body, PathId, Paths};
+use crate::json::Kind;
 use crate::signals::{Class, Rule};
 
 /// Members of a body that refer to state of the provider: OpenAI's stored responses and
@@ -354,7 +355,8 @@ impl FailoverConfig {
 impl BodyConfig {
     /// Whether a request refers to state that only the credential of its session has.
     pub fn refers_to_state(&self, api: Api, body: &Body<'_>) -> bool {
-        self.state.iter().any(|&path| body.get(path).is_some()) || carries_ciphertext(api, body)
+        self.state.iter().any(|&path| body.get(path).is_some_and(|it| it.kind() != Kind::Null))
+            || carries_ciphertext(api, body)
     }
 
     fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Profile;
 use super::fields::{Fields, Problems};
 use crate::body::Paths;
-use crate::session::{Rules, ScopePart, ScopeSource, Source, SourceLocation, Sources};
+use crate::session::{Rules, ScopePart, ScopeSource, Source, SourceLocation, Sources, Subagents};
 
 /// The deepest path that may be asked for.
 const DEEPEST_PATH: usize = 16;
@@ -51,6 +51,12 @@ impl SessionConfig {
                 Sources::new(list, rules, paths)
             }
         };
+        let words = [("parent", Subagents::Parent), ("own", Subagents::Own)];
+        let subagents = fields.one_of("subagents", &words);
+        if profile == Profile::Reference && subagents.is_some() {
+            fields.problem("subagents", "the profile reference does not know sub-agents");
+        }
+        let sources = sources.with_subagents(subagents.unwrap_or_default());
         let parts = fields.array("scope");
         let scope = parts
             .into_iter()

@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::pins::Pin;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
-use crate::session::Session;
+use crate::session::{IsBound, Session, caller};
 use crate::shared::{CAS_RETRIES, SharedData};
 use crate::target::Target;
 use crate::time::Timestamp;
@@ -137,11 +137,27 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
 
     fn session(&self) -> Option<Session<'c>> {
         let config = &self.router.config;
-        if config.routing.session_affinity {
-            config.session.sources.identify(self.request)
-        } else {
-            None
+        if !config.routing.session_affinity {
+            return None;
         }
+        let is_bound = |id: &[u8]| {
+            let key = self.binding_key(id);
+            self.router.bindings.peek(self.shared, key, self.now).is_some()
+        };
+        let is_consistent = config.routing.strategy == Strategy::Consistent;
+        let is_bound: Option<&IsBound<'_>> = (!is_consistent).then_some(&is_bound);
+        let session = config.session.sources.identify_bound(self.request, is_bound);
+        session.map(Session::of_agent).or_else(|| self.caller())
+    }
+
+    /// A WebSocket that names no session goes by its caller.
+    fn caller(&self) -> Option<Session<'c>> {
+        if self.router.config.profile == Profile::Reference {
+            return None;
+        }
+        let caller = caller(self.request.headers, self.tenant_scope, self.fleet())?;
+        let id = [b"caller:".as_slice(), &caller.0.to_le_bytes()].concat();
+        Some(Session::new("caller", id, None))
     }
 
     /// Settles where a session goes: reads its binding, places it, and writes the new binding if

@@ -148,6 +148,8 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
             body("session", "metadata.conversation_id"),
             body("session", "metadata.cursorConversationId"),
             body("session", "client_metadata.session_id"),
+            body("session", "thread_id"),
+            body("session", "chat_id"),
             // Gemini CLI's main turns: the session, eight hashes, the number of the prompt.
             Entry { prefix: "session", at: At::BodyPart("user_prompt_id", "(?s-u)^(.+?)########") },
         ],

@@ -1,16 +1,15 @@
-//! The identity of last resort: a hash of how the session began.
+//! The identity of last resort in the profile `reference`: a hash of how the session began.
 //!
 //! Three texts are looked for: the system prompt, the first user text and the first assistant text,
-//! each cut to 100 bytes. Their FNV-1a hash is the id. Four body formats are read, in the
+//! each cut to 100 bytes. Their FNV-1a hash is the id. Three body formats are read, in the
 //! reference's order; a format adds only what the ones before it did not find. Agents share their
-//! first hundred bytes of prompt, so different sessions of one agent may get one id: that
-//! concentrates them on a credential, and loses no cache.
+//! first hundred bytes of prompt, so different sessions of one agent get one id. The profile
+//! `recommended` goes by [`super::opening`] instead.
 
 use std::hash::Hasher;
 
 use fnv::FnvHasher;
 
-use super::Rules;
 use crate::body::{Body, PathId, Paths};
 use crate::json::{Kind, Value};
 
@@ -26,8 +25,6 @@ pub(super) struct MessagePaths {
     /// Anthropic Messages.
     system: PathId,
     gemini: GeminiPaths,
-    /// Gemini inside the wrapper of Code Assist.
-    code_assist: GeminiPaths,
     /// OpenAI Responses.
     instructions: PathId,
     /// OpenAI Responses.
@@ -50,19 +47,15 @@ impl MessagePaths {
                 system_parts: paths.add(["systemInstruction", "parts"]),
                 contents: paths.add(["contents"]),
             },
-            code_assist: GeminiPaths {
-                system_parts: paths.add(["request", "systemInstruction", "parts"]),
-                contents: paths.add(["request", "contents"]),
-            },
             instructions: paths.add(["instructions"]),
             input: paths.add(["input"]),
         }
     }
 
-    /// Finds the texts in a body of any format that the rules know.
-    pub(super) fn first_texts(&self, body: &Body<'_>, rules: Rules) -> FirstTexts {
+    /// Finds the texts in a body of any format.
+    pub(super) fn first_texts(&self, body: &Body<'_>) -> FirstTexts {
         let mut texts = FirstTexts::default();
-        texts.read_messages(body.get(self.messages), Dialect::Reference);
+        texts.read_messages(body.get(self.messages));
         if texts.system.is_empty() {
             texts.read_top_level_system(body.get(self.system));
         }
@@ -72,38 +65,8 @@ impl MessagePaths {
         if texts.are_empty() {
             texts.read_responses(body.get(self.instructions), body.get(self.input));
         }
-        if texts.are_empty() && rules == Rules::Recommended {
-            self.read_what_the_reference_cannot(&mut texts, body);
-        }
         texts
     }
-
-    /// Bodies in which the reference finds nothing: only they may be read otherwise, so that no id
-    /// changes.
-    fn read_what_the_reference_cannot(&self, texts: &mut FirstTexts, body: &Body<'_>) {
-        *texts = FirstTexts::default();
-        texts.read_messages(body.get(self.messages), Dialect::Extended);
-        if texts.are_empty() {
-            texts.read_gemini(
-                body.get(self.code_assist.system_parts),
-                body.get(self.code_assist.contents),
-            );
-        }
-        if let (true, Some(input)) = (texts.are_empty(), body.get(self.input))
-            && input.kind() == Kind::String
-        {
-            keep_first(&mut texts.user, &input.text());
-        }
-    }
-}
-
-/// How the messages of Chat Completions and its kin are read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    /// Roles `system`, `user`, `assistant`; of parts only those of type `text`.
-    Reference,
-    /// Also the role `developer`, and parts without a type, as Bedrock Converse has them.
-    Extended,
 }
 
 /// The first text of each role; empty if the session has none.
@@ -137,15 +100,11 @@ impl FirstTexts {
     }
 
     /// OpenAI Chat Completions and Anthropic Messages: `messages[]`.
-    fn read_messages(&mut self, messages: Option<Value<'_>>, dialect: Dialect) {
-        let extended = dialect == Dialect::Extended;
+    fn read_messages(&mut self, messages: Option<Value<'_>>) {
         for message in array(messages) {
-            let text = content_text(message.get("content"), |kind| {
-                kind == b"text" || (extended && kind.is_empty())
-            });
+            let text = content_text(member(message, "content"), &|kind| kind == b"text");
             match role_of(message).as_slice() {
                 b"system" => keep_first(&mut self.system, &text),
-                b"developer" if extended => keep_first(&mut self.system, &text),
                 b"user" => keep_first(&mut self.user, &text),
                 b"assistant" => keep_first(&mut self.assistant, &text),
                 _ => {}
@@ -163,15 +122,15 @@ impl FirstTexts {
             Some(system) if system.kind() == Kind::String => {
                 keep_first(&mut self.system, &system.text())
             }
-            system => keep_first(&mut self.system, &first_part_text(array(system))),
+            system => keep_first(&mut self.system, &first_part_text(system.filter(is_array))),
         }
     }
 
     /// Gemini: `systemInstruction.parts[]` and `contents[]`.
     fn read_gemini(&mut self, system_parts: Option<Value<'_>>, contents: Option<Value<'_>>) {
-        keep_first(&mut self.system, &first_part_text(array(system_parts)));
+        keep_first(&mut self.system, &first_part_text(system_parts.filter(is_array)));
         for content in array(contents) {
-            let text = first_part_text(content.get("parts").into_iter().flat_map(Value::elements));
+            let text = first_part_text(member(content, "parts"));
             match role_of(content).as_slice() {
                 b"user" => keep_first(&mut self.user, &text),
                 b"model" => keep_first(&mut self.assistant, &text),
@@ -188,10 +147,10 @@ impl FirstTexts {
     fn read_responses(&mut self, instructions: Option<Value<'_>>, input: Option<Value<'_>>) {
         keep_first(&mut self.system, &text_of(instructions));
         for item in array(input) {
-            if !matches!(text_of(item.get("type")).as_slice(), b"" | b"message") {
+            if !matches!(text_of(member(item, "type")).as_slice(), b"" | b"message") {
                 continue;
             }
-            let text = content_text(item.get("content"), |kind| {
+            let text = content_text(member(item, "content"), &|kind| {
                 matches!(kind, b"input_text" | b"output_text" | b"text")
             });
             match role_of(item).as_slice() {
@@ -221,38 +180,53 @@ pub fn hash(system: &[u8], user: &[u8], assistant: &[u8]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
+#[inline(never)]
+fn member<'a>(value: Value<'a>, name: &str) -> Option<Value<'a>> {
+    value.get(name)
+}
+
+#[inline(never)]
 fn keep_first(place: &mut Vec<u8>, text: &[u8]) {
     if place.is_empty() {
         place.extend_from_slice(text.get(..TEXT_LIMIT).unwrap_or(text));
     }
 }
 
+fn is_array(value: &Value<'_>) -> bool {
+    value.kind() == Kind::Array
+}
+
 fn array(value: Option<Value<'_>>) -> impl Iterator<Item = Value<'_>> {
-    value.filter(|value| value.kind() == Kind::Array).into_iter().flat_map(Value::elements)
+    value.filter(is_array).into_iter().flat_map(Value::elements)
 }
 
 fn role_of(message: Value<'_>) -> Vec<u8> {
-    text_of(message.get("role"))
+    text_of(member(message, "role"))
 }
 
+#[inline(never)]
 fn text_of(value: Option<Value<'_>>) -> Vec<u8> {
     value.map(|value| value.text().into_owned()).unwrap_or_default()
 }
 
 /// The text of the first part that has one.
-fn first_part_text<'a>(parts: impl Iterator<Item = Value<'a>>) -> Vec<u8> {
-    parts.map(|part| text_of(part.get("text"))).find(|text| !text.is_empty()).unwrap_or_default()
+#[inline(never)]
+fn first_part_text(parts: Option<Value<'_>>) -> Vec<u8> {
+    let parts = parts.into_iter().flat_map(Value::elements);
+    let mut texts = parts.map(|part| text_of(member(part, "text")));
+    texts.find(|text| !text.is_empty()).unwrap_or_default()
 }
 
 /// The text of a message's content: the string itself, or the texts of its text parts with a blank
 /// between them.
-fn content_text(content: Option<Value<'_>>, is_text: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+#[inline(never)]
+fn content_text(content: Option<Value<'_>>, is_text: &dyn Fn(&[u8]) -> bool) -> Vec<u8> {
     if let Some(string) = content.filter(|content| content.kind() == Kind::String) {
         return string.text().into_owned();
     }
     let texts: Vec<_> = array(content)
-        .filter(|part| is_text(&text_of(part.get("type"))))
-        .map(|part| text_of(part.get("text")))
+        .filter(|part| is_text(&text_of(member(*part, "type"))))
+        .map(|part| text_of(member(part, "text")))
         .filter(|text| !text.is_empty())
         .collect();
     texts.join(b" ".as_slice())

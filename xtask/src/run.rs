@@ -145,7 +145,7 @@ Try this twice. The first time the log says `outcome=miss`, the second time
     -d '{"model":"claude-sonnet-5","max_tokens":64,
          "messages":[{"role":"user","content":"Hello"}]}'
 
-A session without an id is recognized by its first messages, also in a stream:
+A session without an id is recognized by how it was opened, also in a stream:
 
   curl -i ADDRESS/v1/chat/completions \
     -H 'content-type: application/json' \

@@ -5,17 +5,17 @@ use session_affinity::body::{Body, Paths};
 use session_affinity::request::{Headers, Request};
 use session_affinity::session::{Sources, message_hash};
 
-use super::case;
+use super::{Verdict, case};
 
 /// What the reference found in a request, against what the profile `reference` finds.
-pub(super) fn check(case: &Value) -> Vec<(String, Result<(), String>)> {
-    vec![(case::text(case, "group").to_owned(), compare(case))]
+pub(super) fn check(case: &Value) -> (String, Verdict) {
+    (case::text(case, "group").to_owned(), compare(case))
 }
 
 /// The hash of three texts.
-pub(super) fn check_hash(case: &Value) -> Vec<(String, Result<(), String>)> {
-    let result = hash(case).and_then(|hash| equal(case::text(case, "hash"), &hash));
-    vec![("message_hash".to_owned(), result)]
+pub(super) fn check_hash(case: &Value) -> (String, Verdict) {
+    let verdict = hash(case).and_then(|hash| equal(case::text(case, "hash"), &hash));
+    ("message_hash".to_owned(), verdict)
 }
 
 fn hash(case: &Value) -> Result<String, String> {
@@ -23,7 +23,7 @@ fn hash(case: &Value) -> Result<String, String> {
     Ok(format!("msg:{}", message_hash(&system?, &user?, &assistant?)))
 }
 
-fn compare(case: &Value) -> Result<(), String> {
+fn compare(case: &Value) -> Verdict {
     let mut paths = Paths::default();
     let sources = Sources::reference(&mut paths);
     let found = identify(&sources, &paths, &case::headers(case), &case::body(case)?);
@@ -48,14 +48,11 @@ pub(super) fn identify(
     }
 }
 
-pub(super) fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(
-    expected: &T,
-    actual: &T,
-) -> Result<(), String> {
+pub(super) fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(expected: &T, actual: &T) -> Verdict {
     if expected == actual { Ok(()) } else { Err(format!("expected {expected:?}, got {actual:?}")) }
 }
 
 /// Ids are bytes. The recorded ones are JSON, in which bytes that are not UTF-8 became U+FFFD.
-fn readable(id: Vec<u8>) -> String {
+pub(super) fn readable(id: Vec<u8>) -> String {
     String::from_utf8_lossy(&id).into_owned()
 }

@@ -40,8 +40,39 @@ pub struct FileReport {
     pub failures: Vec<String>,
 }
 
-/// How a case of a file is run.
-type Check = fn(&Value) -> Vec<(String, Result<(), String>)>;
+/// Whether a case passed; if not, what was expected and what came.
+type Verdict = Result<(), String>;
+
+/// One result of a case.
+struct Outcome {
+    /// Which case of the file.
+    line: usize,
+    group: String,
+    verdict: Verdict,
+}
+
+/// How the cases of a file are run.
+enum Check {
+    /// Each by itself.
+    Each(fn(&Value) -> (String, Verdict)),
+    /// Together.
+    All(fn(&[Value]) -> Vec<Outcome>),
+}
+
+impl Check {
+    fn run(&self, cases: &[Value]) -> Vec<Outcome> {
+        match self {
+            Self::Each(check) => {
+                let outcome = |(line, case)| {
+                    let (group, verdict) = check(case);
+                    Outcome { line, group, verdict }
+                };
+                cases.iter().enumerate().map(outcome).collect()
+            }
+            Self::All(check) => check(cases),
+        }
+    }
+}
 
 /// Runs all vector files of these folders.
 ///
@@ -54,7 +85,7 @@ pub fn run<P: AsRef<Path>>(folders: &[P]) -> Result<Report> {
         let files = vector_files(folder.as_ref())?;
         ensure!(!files.is_empty(), "{} has no vector file", folder.as_ref().display());
         for (path, check) in files {
-            report.files.push(run_file(path, check)?);
+            report.files.push(run_file(path, &check)?);
         }
     }
     Ok(report)
@@ -97,7 +128,7 @@ fn vector_files(folder: &Path) -> Result<Vec<(PathBuf, Check)>> {
             files.push((path, check));
         }
     }
-    files.sort();
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(files)
 }
 
@@ -107,33 +138,36 @@ fn check_of(file: &str) -> Option<Check> {
         return None;
     }
     let checks: [(&str, Check); 4] = [
-        ("vectors_", identity::check),
-        ("fnv_", identity::check_hash),
-        ("selection_", selection::check),
-        ("client_requests", clients::check),
+        ("vectors_", Check::Each(identity::check)),
+        ("fnv_", Check::Each(identity::check_hash)),
+        ("selection_", Check::Each(selection::check)),
+        ("client_requests", Check::All(clients::check)),
     ];
     checks.into_iter().find(|(prefix, _)| stem.starts_with(prefix)).map(|(_, check)| check)
 }
 
-fn run_file(path: PathBuf, check: Check) -> Result<FileReport> {
+fn run_file(path: PathBuf, check: &Check) -> Result<FileReport> {
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (mut numbers, mut cases) = (Vec::new(), Vec::new());
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let case: Value = serde_json::from_str(line)
+            .with_context(|| format!("{} line {} is not JSON", path.display(), at + 1))?;
+        numbers.push(at + 1);
+        cases.push(case);
+    }
     let mut report = FileReport { path, groups: BTreeMap::new(), failures: Vec::new() };
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let case: Value = serde_json::from_str(line).with_context(|| {
-            format!("{} line {} is not JSON", report.path.display(), number + 1)
-        })?;
-        for (group, result) in check(&case) {
-            let (passed, failed) = report.groups.entry(group.clone()).or_default();
-            match result {
-                Ok(()) => *passed += 1,
-                Err(difference) => {
-                    *failed += 1;
-                    let id = case["id"]
-                        .as_str()
-                        .map_or_else(|| format!("line {}", number + 1), str::to_owned);
-                    report.failures.push(format!("{id} {group}: {difference}"));
-                }
+    for Outcome { line, group, verdict } in check.run(&cases) {
+        let (passed, failed) = report.groups.entry(group.clone()).or_default();
+        match verdict {
+            Ok(()) => *passed += 1,
+            Err(difference) => {
+                *failed += 1;
+                let id = match cases[line]["id"].as_str() {
+                    Some(id) => id.to_owned(),
+                    None => format!("line {}", numbers[line]),
+                };
+                report.failures.push(format!("{id} {group}: {difference}"));
             }
         }
     }
