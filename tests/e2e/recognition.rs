@@ -224,6 +224,60 @@ async fn codex_over_a_websocket_is_bound_like_codex_over_http() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
+async fn a_websocket_that_names_nothing_comes_back_to_its_callers_credential() -> Result<()> {
+    let gateway = shipped().await?;
+    for key in ["Bearer one", "Bearer two", "Bearer one", "Bearer two", "Bearer one"] {
+        let headers =
+            HeaderMap::from_iter([("authorization".parse()?, HeaderValue::from_static(key))]);
+        let mut socket = WebSocket::open(gateway.envoy.address(), "/v1/responses", headers).await?;
+        let frame = json!({"type": "response.create", "model": "gpt-5.4", "input": "hi"});
+        socket.send(&frame.to_string()).await?;
+        assert!(socket.next().await?.is_some());
+        socket.close().await?;
+    }
+    let handshakes = gateway.providers.requests().into_iter().filter(|it| it.method == "GET");
+    let accounts: Vec<_> = handshakes.map(|handshake| handshake.account).collect();
+    let [one, two, ..] = &accounts[..] else { panic!("{accounts:?}") };
+    assert_ne!(one, two, "two callers");
+    assert_eq!(accounts, [one, two, one, two, one].map(Clone::clone));
+    gateway.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn conversations_that_begin_with_the_same_reminder_are_told_apart() -> Result<()> {
+    let gateway = shipped().await?;
+    let reminder = format!("<system-reminder>\n{}\n</system-reminder>", "r".repeat(4_000));
+    let mut homes = Vec::new();
+    for question in ["Fix the test", "Explain the module", "Rename it", "Go on"] {
+        let first = json!([{"role": "user", "content": [
+            {"type": "text", "text": reminder}, {"type": "text", "text": question}
+        ]}]);
+        let second = json!([
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": "Done."},
+            {"role": "user", "content": [
+                {"type": "text", "text": reminder}, {"type": "text", "text": "And now?"}
+            ]}
+        ]);
+        for (messages, outcome) in [(first, "miss"), (second, "hit")] {
+            let sent = json!({"model": "gpt-5.4", "messages": messages});
+            let request = post("/v1/chat/completions").body(body(&sent))?;
+            let served = served(&send(&gateway, request).await?)?;
+            assert_eq!((served.outcome.as_str(), served.source.as_deref()), (outcome, Some("msg")));
+            homes.push(served.credential);
+        }
+    }
+    let [one, one_again, two, two_again, ..] = &homes[..] else { panic!("{homes:?}") };
+    assert_eq!((one, two), (one_again, two_again));
+    assert_ne!(one, two);
+    gateway.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
 async fn a_source_and_a_scope_of_the_operator_apply() -> Result<()> {
     let gateway = gateway(1, |filter| {
         filter["session"]["sources"] = json!([{"body": "thread.key", "pattern": "^t-(.*)$"}]);
