@@ -317,7 +317,7 @@ fn a_strict_session_has_no_plan_but_its_home() {
 
 #[test]
 fn a_turn_that_inherits_the_home_does_not_lose_it_to_a_short_limit() {
-    let mut world = World::new(json!({}));
+    let mut world = World::new(json!({"pins": {"max": 0}}));
     let turn = |world: &World, body: Value, status: u16| {
         let headers: Headers = [(":path", "/v1/responses")].into_iter().collect();
         let body = body.to_string();
