@@ -21,7 +21,31 @@ pub struct PathId(usize);
 #[derive(Clone, Debug, Default)]
 struct Node {
     path: Option<PathId>,
+    /// Shorter names before longer ones: a name is compared with those of its length only.
     children: Vec<(String, Node)>,
+    /// The lengths of the names, as bits. The last one is that of all longer names.
+    lengths: u64,
+}
+
+impl Node {
+    fn longest(&self) -> usize {
+        self.children.last().map_or(0, |(name, _)| name.len())
+    }
+
+    fn child(&self, key: &[u8]) -> Option<&Self> {
+        if self.lengths & length_bit(key.len()) == 0 {
+            return None;
+        }
+        let shorter = self.children.partition_point(|(name, _)| name.len() < key.len());
+        let same = self.children.get(shorter..)?.iter();
+        same.take_while(|(name, _)| name.len() == key.len())
+            .find(|(name, _)| name.as_bytes() == key)
+            .map(|(_, child)| child)
+    }
+}
+
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 impl Paths {
@@ -33,8 +57,10 @@ impl Paths {
             let at = match node.children.iter().position(|(child, _)| child == name) {
                 Some(at) => at,
                 None => {
-                    node.children.push((name.to_owned(), Node::default()));
-                    node.children.len() - 1
+                    let at = node.children.partition_point(|(other, _)| other.len() <= name.len());
+                    node.children.insert(at, (name.to_owned(), Node::default()));
+                    node.lengths |= length_bit(name.len());
+                    at
                 }
             };
             match node.children.get_mut(at) {
@@ -103,10 +129,10 @@ impl<'a> Body<'a> {
     fn walk(&mut self, node: &Node, value: Value<'a>) {
         match value.kind() {
             Kind::Object => {
-                for (key, member) in value.members() {
-                    if let Some((_, child)) =
-                        node.children.iter().find(|(name, _)| name.as_bytes() == key.as_ref())
-                    {
+                let (longest, mut scratch) = (node.longest(), Vec::new());
+                for (key, member) in value.raw_members() {
+                    let key = key.short_text(longest, &mut scratch);
+                    if let Some(child) = key.and_then(|key| node.child(key)) {
                         self.take(child, member);
                     }
                 }

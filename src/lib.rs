@@ -68,6 +68,7 @@ pub mod second_model;
 pub mod session;
 pub mod shared;
 pub mod signals;
+mod steps;
 pub mod table;
 pub mod target;
 pub mod time;

@@ -1,6 +1,7 @@
 //! A request as the decision sees it: plain data, taken from the host once.
 
 use crate::body::Body;
+use crate::steps;
 
 /// The headers of a stream in the order they were sent, pseudo headers included. Names are lower
 /// case, as Envoy gives them; values are bytes, because nothing makes clients send UTF-8.
@@ -20,6 +21,7 @@ impl Headers {
 
     /// The first value of a header, even if it is empty.
     pub fn first(&self, name: &str) -> Option<&[u8]> {
+        steps::count(self.0.len());
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
     }
 

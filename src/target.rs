@@ -5,6 +5,7 @@ use crate::config::{Config, Match, Pool, Profile};
 use crate::json::Value;
 use crate::operation::Operation;
 use crate::request::{Headers, Request};
+use crate::steps;
 
 /// Bytes of a model's name that count. No real name is this long, but a client may send one, and
 /// the name goes into replies and plans.
@@ -114,7 +115,10 @@ fn model_of(request: &Request<'_>, config: &Config) -> String {
 }
 
 fn text(value: Value<'_>) -> String {
-    String::from_utf8_lossy(&value.text()).into_owned()
+    // A cut in a character is behind what is kept.
+    let text = value.text_up_to(LONGEST_MODEL + 4);
+    let near = text.get(..LONGEST_MODEL + 4).unwrap_or(&text);
+    String::from_utf8_lossy(near).into_owned()
 }
 
 /// A model without a suffix in parentheses.
@@ -204,11 +208,10 @@ fn is_separator(character: char) -> bool {
 
 /// Whether a path leads out of where it seems to be, for an upstream that resolves it.
 fn has_dot_segment(path: &str) -> bool {
-    path.split('/').any(|segment| {
-        let segment = segment.to_ascii_lowercase().replace("%2e", ".");
-        matches!(segment.as_str(), "." | "..")
-            || ["%2f..", "..%2f", "%5c..", "..%5c"].iter().any(|trick| segment.contains(trick))
-    })
+    steps::count(path.len());
+    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
+        || ["%2f..", "..%2f", "%5c..", "..%5c"].iter().any(|trick| path.contains(trick))
 }
 
 fn names_model(matches: &Match, model: &str) -> bool {

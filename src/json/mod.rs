@@ -1,20 +1,25 @@
 //! Reading JSON where it lies: no tree, no recursion, no copy of what is not asked for.
 //!
 //! A session id is a few dozen bytes in a body of up to megabytes, usually at its end. So the
-//! reader walks the members of one object and jumps over every other value: brackets are counted,
-//! strings are left with `memchr`. Depth costs a counter, never stack, and a value that is skipped
-//! is never checked.
+//! reader walks the members of one object and jumps over every other value: brackets are counted in
+//! blocks of 64 bytes, strings are left with `memchr`. Depth costs a counter, never stack, and a
+//! value that is skipped is never checked.
 //!
 //! The reader is tolerant on purpose. It agrees with the reference's parser (gjson) on every valid
 //! document, including what other parsers reject or decide differently: of two equal keys the first
 //! counts, lone surrogates are read as U+FFFD, bytes that are not UTF-8 are kept. Of a broken
 //! document it gives what precedes the break.
 
+mod block;
+#[cfg(test)]
+mod differential;
 mod scan;
+mod skip;
 mod text;
 
 use std::borrow::Cow;
 
+use scan::RawMembers;
 pub use scan::{Elements, Members};
 
 /// The kind of a value.
@@ -72,9 +77,26 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The first bytes of its text, at least so many if there are. What a client writes may be
+    /// megabytes, and what counts of it is short.
+    pub fn text_up_to(self, most: usize) -> Vec<u8> {
+        match self.kind {
+            Kind::String => {
+                let mut scratch = Vec::new();
+                text::beginning(scan::without_quotes(self.raw), most, &mut scratch).to_vec()
+            }
+            _ => self.text().into_owned(),
+        }
+    }
+
     /// The members of an object, in the order they were sent; of any other value none.
     pub fn members(self) -> Members<'a> {
-        Members::new(if self.kind == Kind::Object { self.raw } else { b"" })
+        Members::new(self.raw_members())
+    }
+
+    /// The members of an object, keys as they were sent.
+    pub(crate) fn raw_members(self) -> RawMembers<'a> {
+        RawMembers::new(if self.kind == Kind::Object { self.raw } else { b"" })
     }
 
     /// The elements of an array or the values of an object, in the order they were sent; of any
@@ -87,8 +109,12 @@ impl<'a> Value<'a> {
     }
 
     /// The first member of that name.
+    #[inline(never)]
     pub fn get(self, name: &str) -> Option<Self> {
-        self.members().find(|(key, _)| key.as_ref() == name.as_bytes()).map(|(_, value)| value)
+        let mut scratch = Vec::new();
+        self.raw_members()
+            .find(|(key, _)| key.short_text(name.len(), &mut scratch) == Some(name.as_bytes()))
+            .map(|(_, value)| value)
     }
 }
 

@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::{Kind, Value, text};
+use super::{Kind, Value, skip, text};
+use crate::steps;
 
 /// Iterator over the members of an object: the unescaped key and the value.
-pub struct Members<'a> {
-    rest: &'a [u8],
-}
+pub struct Members<'a>(RawMembers<'a>);
 
 impl<'a> Members<'a> {
-    pub(super) fn new(object: &'a [u8]) -> Self {
-        Self { rest: object.get(1..).unwrap_or_default() }
+    pub(super) fn new(members: RawMembers<'a>) -> Self {
+        Self(members)
     }
 }
 
@@ -19,18 +18,58 @@ impl<'a> Iterator for Members<'a> {
     type Item = (Cow<'a, [u8]>, Value<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let key_start = self.rest.iter().position(|byte| matches!(byte, b'"' | b'}'))?;
-        if self.rest.get(key_start) != Some(&b'"') {
+        self.0.next().map(|(key, value)| (key.text(), value))
+    }
+}
+
+/// The key of a member as it was sent.
+#[derive(Clone, Copy)]
+pub(crate) struct RawKey<'a>(&'a [u8]);
+
+impl<'a> RawKey<'a> {
+    /// The key, unescaped.
+    fn text(self) -> Cow<'a, [u8]> {
+        text::unescape(self.0)
+    }
+
+    /// The key, unescaped, if it is short enough to be a name of at most so many bytes. A text with
+    /// escapes is written into `scratch`.
+    pub(crate) fn short_text<'s>(self, most: usize, scratch: &'s mut Vec<u8>) -> Option<&'s [u8]>
+    where
+        'a: 's,
+    {
+        let text = text::beginning(self.0, most + 1, scratch);
+        (text.len() <= most).then_some(text)
+    }
+}
+
+/// Iterator over the members of an object, keys as they were sent.
+pub(crate) struct RawMembers<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> RawMembers<'a> {
+    pub(super) fn new(object: &'a [u8]) -> Self {
+        Self { rest: object.get(1..).unwrap_or_default() }
+    }
+}
+
+impl<'a> Iterator for RawMembers<'a> {
+    type Item = (RawKey<'a>, Value<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let key = from_first(self.rest, |byte| matches!(byte, b'"' | b'}'))?;
+        if key.first() != Some(&b'"') {
             self.rest = b"";
             return None;
         }
-        let (key, rest) = split_string(self.rest.get(key_start..)?)?;
+        let (key, rest) = split_string(key)?;
         // Whatever is between key and value is passed over, the colon included: a tolerant
         // reader needs only the first byte that can begin a value.
-        let value_start = rest.iter().position(|&byte| kind_of(byte).is_some())?;
-        let (value, rest) = split_value(rest.get(value_start..)?)?;
+        let (value, rest) = split_value(from_first(rest, begins_value)?)?;
         self.rest = rest;
-        Some((text::unescape(without_quotes(key)), value))
+        Some((RawKey(without_quotes(key)), value))
     }
 }
 
@@ -54,11 +93,10 @@ impl<'a> Iterator for Elements<'a> {
 
     fn next(&mut self) -> Option<Value<'a>> {
         if self.keyed {
-            let key_start = memchr::memchr(b'"', self.rest)?;
-            (_, self.rest) = split_string(self.rest.get(key_start..)?)?;
+            let key = from_first(self.rest, |byte| byte == b'"')?;
+            (_, self.rest) = split_string(key)?;
         }
-        let value_start = self.rest.iter().position(|&byte| kind_of(byte).is_some())?;
-        let (value, rest) = split_value(self.rest.get(value_start..)?)?;
+        let (value, rest) = split_value(from_first(self.rest, begins_value)?)?;
         // The byte behind a value is a separator. The reference passes over it without a look, so
         // that where the comma is missing the first byte of the next value is lost.
         self.rest = rest.get(1..).unwrap_or_default();
@@ -72,6 +110,7 @@ pub(super) fn without_quotes(string: &[u8]) -> &[u8] {
 }
 
 /// The kind of value that a byte begins; `None` for a byte that begins none.
+#[inline(always)]
 fn kind_of(first: u8) -> Option<Kind> {
     Some(match first {
         b'"' => Kind::String,
@@ -89,6 +128,7 @@ fn kind_of(first: u8) -> Option<Kind> {
 
 /// Splits the value that begins at the first byte from what follows it. `None` if it is a string
 /// without an end.
+#[inline(always)]
 fn split_value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     let kind = match kind_of(*bytes.first()?)? {
         Kind::Null if bytes.get(1).is_some_and(|&second| second != b'u') => Kind::Number, // `nan`
@@ -96,7 +136,7 @@ fn split_value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     };
     let (raw, rest) = match kind {
         Kind::String => split_string(bytes)?,
-        Kind::Object | Kind::Array => bytes.split_at(container_length(bytes)),
+        Kind::Object | Kind::Array => bytes.split_at(skip::container_length(bytes)),
         Kind::Number => {
             split_before(bytes, |byte| byte <= b' ' || matches!(byte, b',' | b']' | b'}'))
         }
@@ -108,52 +148,25 @@ fn split_value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
 }
 
 fn split_before(bytes: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    bytes.split_at(bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len()))
+    let length = bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len());
+    steps::count(length + 1);
+    bytes.split_at(length)
+}
+
+/// What begins with the first byte of a kind; `None` where there is none.
+fn from_first(bytes: &[u8], is_it: impl Fn(u8) -> bool) -> Option<&[u8]> {
+    let place = bytes.iter().position(|&byte| is_it(byte));
+    steps::count(place.unwrap_or(bytes.len()) + 1);
+    bytes.get(place?..)
+}
+
+fn begins_value(byte: u8) -> bool {
+    kind_of(byte).is_some()
 }
 
 /// Splits the string that begins at the first byte, quotes included, from what follows it. `None`
 /// if it has no end.
-///
-/// Escapes are many in prompts, quotes are few: so quotes are searched for, and only before one the
-/// backslashes are counted. A quote behind an odd number of them belongs to the string.
+#[inline(always)]
 fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut from = 1;
-    loop {
-        let quote = from + memchr::memchr(b'"', bytes.get(from..)?)?;
-        let before = bytes.get(from..quote)?.iter().rev();
-        let backslashes = before.take_while(|&&byte| byte == b'\\').count();
-        if backslashes % 2 == 0 {
-            return bytes.split_at_checked(quote + 1);
-        }
-        from = quote + 1;
-    }
-}
-
-/// The length of the object or array that begins at the first byte; all there is, if it has no end.
-/// Brackets are only counted, not paired: that is enough for valid JSON, and needs no memory for
-/// the depth.
-fn container_length(bytes: &[u8]) -> usize {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => match bytes.get(at..).and_then(split_string) {
-                Some((string, _)) => {
-                    at += string.len();
-                    continue;
-                }
-                None => return bytes.len(),
-            },
-            b'{' | b'[' | b'(' => depth += 1,
-            b'}' | b']' | b')' => {
-                depth -= 1;
-                if depth == 0 {
-                    return at + 1;
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    bytes.len()
+    bytes.split_at_checked(skip::string_length(bytes)?)
 }

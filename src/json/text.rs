@@ -3,36 +3,59 @@
 
 use std::borrow::Cow;
 
+use crate::steps;
+
 /// The text of a string, given the bytes between its quotes. A lone surrogate becomes U+FFFD. A
 /// string with an escape ends before a raw control character and before an escape that JSON does
 /// not know; one without keeps all its bytes.
 pub(super) fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first_escape) = memchr::memchr(b'\\', bytes) else {
+    if memchr::memchr(b'\\', bytes).is_none() {
+        steps::count(bytes.len());
         return Cow::Borrowed(bytes);
-    };
+    }
     let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    // Up to the first escape nothing needs a second look but control characters.
-    if let Some((plain, tail)) = bytes.split_at_checked(first_escape)
-        && !plain.iter().any(|&byte| byte < b' ')
-    {
-        out.extend_from_slice(plain);
-        rest = tail;
-    }
-    while let Some((&byte, tail)) = rest.split_first() {
-        match byte {
-            b'\\' => match escape(tail, &mut out) {
-                Some(tail) => rest = tail,
-                None => break,
-            },
-            0..b' ' => break,
-            _ => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
+    unescape_into(bytes, usize::MAX, &mut out);
     Cow::Owned(out)
+}
+
+/// The first bytes of a string's text, at least so many if there are; given the bytes between its
+/// quotes. What is not as it was sent is written into `scratch`.
+pub(super) fn beginning<'s>(bytes: &'s [u8], most: usize, scratch: &'s mut Vec<u8>) -> &'s [u8] {
+    let near = bytes.get(..most).unwrap_or(bytes);
+    steps::count(near.len());
+    if near.iter().all(is_plain) {
+        return near;
+    }
+    if memchr::memchr(b'\\', bytes).is_none() {
+        steps::count(bytes.len());
+        return near;
+    }
+    scratch.clear();
+    unescape_into(bytes, most, scratch);
+    scratch
+}
+
+fn is_plain(byte: &u8) -> bool {
+    *byte >= b' ' && *byte != b'\\'
+}
+
+/// Writes the text of a string with an escape; not much more than the first bytes of it, if `most`
+/// are enough.
+fn unescape_into(bytes: &[u8], most: usize, out: &mut Vec<u8>) {
+    let mut rest = bytes;
+    while out.len() < most {
+        let near = rest.get(..most - out.len()).unwrap_or(rest);
+        let plain = near.iter().position(|byte| !is_plain(byte)).unwrap_or(near.len());
+        steps::count(plain + 1);
+        out.extend_from_slice(rest.get(..plain).unwrap_or_default());
+        rest = match rest.get(plain..).and_then(<[u8]>::split_first) {
+            Some((b'\\', tail)) => match escape(tail, out) {
+                Some(tail) => tail,
+                None => return,
+            },
+            _ => return,
+        };
+    }
 }
 
 /// Reads what follows a backslash, and gives what follows the escape. `None` for an escape that is
@@ -91,6 +114,7 @@ fn code_unit(bytes: &[u8]) -> Option<(u16, &[u8])> {
 /// shortest plain decimal of its double. What cannot be read as a number counts as zero.
 pub(super) fn plain_decimal(raw: &[u8]) -> Cow<'_, [u8]> {
     let digits = raw.strip_prefix(b"-").unwrap_or(raw);
+    steps::count(raw.len());
     if digits.iter().all(u8::is_ascii_digit) {
         return Cow::Borrowed(raw);
     }

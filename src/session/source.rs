@@ -8,6 +8,7 @@ use super::{claude, id};
 use crate::body::PathId;
 use crate::json::{Kind, Value};
 use crate::request::Request;
+use crate::steps;
 
 /// Bytes of a text in which an expression looks for an id.
 const PATTERN_TEXT: usize = 4096;
@@ -104,6 +105,7 @@ impl Source {
             Some(pattern) => {
                 // An expression costs some hundred nanoseconds a byte, and an id is short.
                 let text = text.get(..PATTERN_TEXT).unwrap_or(&text);
+                steps::count(text.len());
                 accepted(pattern.captures(text)?.get(1)?.as_bytes(), rules)
             }
             None => accepted(&text, rules),
