@@ -9,6 +9,10 @@ use std::borrow::Cow;
 use super::row::contains;
 use crate::json::{Kind, Value};
 use crate::request::Headers;
+use crate::steps;
+
+/// Details of an error that are read for codes: each code is looked up in every table.
+const MOST_DETAILS: usize = 32;
 
 /// As much of a message as is read.
 const MESSAGE_BYTES: usize = 2048;
@@ -130,7 +134,7 @@ impl<'a> Report<'a> {
         if let Some(details) = member(error, "details") {
             report.add_code(member(details, "error_code"));
             if details.kind() == Kind::Array {
-                for detail in details.elements() {
+                for detail in details.elements().take(MOST_DETAILS) {
                     report.add_code(member(detail, "reason"));
                 }
             }
@@ -198,6 +202,7 @@ impl<'a> Report<'a> {
     /// Whether the message names the model, as a word of its own: not as a part of a longer name,
     /// nor of a path with a method.
     pub(super) fn names(&self, model: &str) -> bool {
+        steps::count(self.message.len());
         self.message.split(|&byte| !is_of_a_name(byte)).any(|word| {
             let end = word.iter().rposition(|&byte| !matches!(byte, b'.' | b':' | b'/'));
             let word = word.get(..end.map_or(0, |end| end + 1)).unwrap_or_default();

@@ -4,6 +4,7 @@ use super::report::{Content, Report};
 use super::{Class, Evidence, Reading, Scope, tables};
 use crate::api::Api;
 use crate::request::Headers;
+use crate::steps;
 
 /// What a response has to carry, and what it means then.
 #[derive(Debug)]
@@ -216,6 +217,7 @@ fn says(message: &[u8], text: &str) -> bool {
 
 /// Whether a provider's word is the one of the row.
 fn is_word(word: &str, found: &[u8]) -> bool {
+    steps::count(word.len());
     match word.strip_suffix('*') {
         Some(beginning) => found.starts_with(beginning.as_bytes()),
         None => found == word.as_bytes(),
@@ -225,5 +227,6 @@ fn is_word(word: &str, found: &[u8]) -> bool {
 /// Whether a text contains one of the words of this module, which are short: the search is linear.
 #[inline(never)]
 pub(super) fn contains(text: &[u8], words: &str) -> bool {
+    steps::count(text.len());
     text.windows(words.len()).any(|part| part == words.as_bytes())
 }

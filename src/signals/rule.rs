@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::report::Report;
 use super::{Class, Context, Evidence, Reading, Scope};
 use crate::request::Headers;
+use crate::steps;
 
 /// What an operator says that a response means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,7 @@ impl Rule {
             Sign::Header(name, None) => headers.first(name).is_some(),
             Sign::Header(name, Some(value)) => headers.text(name).trim() == value,
             Sign::Contains(text) => {
+                steps::count(report.message.len());
                 let mut windows = report.message.windows(text.len().max(1));
                 windows.any(|window| window == text.as_bytes())
             }

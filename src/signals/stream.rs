@@ -14,6 +14,7 @@ use super::report::{Report, member};
 use super::{Context, Reading, judge};
 use crate::json::{Kind, Value};
 use crate::request::Headers;
+use crate::steps;
 use crate::time::Timestamp;
 
 /// What the beginning of a stream says.
@@ -46,6 +47,8 @@ pub struct Origin<'a> {
 pub struct Opening {
     /// Where the first event begins that has not been read.
     event: usize,
+    /// White space before all else.
+    blank: usize,
     /// Where the line begins that is not finished.
     line: usize,
     /// Up to where ends were looked for.
@@ -59,8 +62,12 @@ impl Opening {
     /// only grow between calls. Once this is not [`FirstEvent::More`], the reader has done its
     /// work.
     pub fn look(&mut self, held: &[u8], is_end: bool, origin: &Origin<'_>) -> FirstEvent {
+        let fresh = held.get(self.blank..).unwrap_or_default();
+        let blank = fresh.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        steps::count(blank);
+        self.blank += blank;
         let first = match self.event {
-            0 => held.iter().find(|byte| !byte.is_ascii_whitespace()).copied(),
+            0 => held.get(self.blank).copied(),
             _ => held.first().copied(),
         };
         let seen = match first {
@@ -78,6 +85,7 @@ impl Opening {
     fn look_at_lines(&mut self, held: &[u8], is_end: bool, origin: &Origin<'_>) -> FirstEvent {
         while let Some(at) = held.get(self.scanned..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let end = self.scanned + at;
+            steps::count(at + 1);
             let line = held.get(self.line..end).unwrap_or_default();
             let event = held.get(self.event..self.line).unwrap_or_default();
             self.scanned = end + 1;
@@ -90,6 +98,7 @@ impl Opening {
                 }
             }
         }
+        steps::count(held.len() - self.scanned);
         self.scanned = held.len();
         match is_end {
             true => read_lines(held.get(self.event..).unwrap_or_default(), origin),
@@ -100,7 +109,7 @@ impl Opening {
     /// A JSON document, or an array of them. Its first member tells whether it is an error; only
     /// then the rest is waited for.
     fn look_at_json(&mut self, held: &[u8], is_end: bool, origin: &Origin<'_>) -> FirstEvent {
-        match begins_with_an_error(held) {
+        match begins_with_an_error(held.get(self.blank..).unwrap_or_default()) {
             None => return FirstEvent::More,
             Some(false) => return FirstEvent::Content,
             Some(true) => {}
@@ -125,7 +134,7 @@ impl Opening {
         loop {
             let rest = held.get(self.event..).unwrap_or_default();
             let Some(((total, of_headers), rest)) = lengths(rest) else { return FirstEvent::More };
-            if total < of_headers.saturating_add(16) {
+            if total < of_headers.saturating_add(16) || of_headers > FRAME_HEADERS {
                 return FirstEvent::Content;
             }
             let Some((headers, rest)) = rest.split_at_checked(of_headers) else {
@@ -152,11 +161,22 @@ impl Opening {
     }
 }
 
+/// Bytes in which the first member of a document begins, if it is an error.
+const BEGINNING: usize = 256;
+
 /// Whether the first member of a document, or of the first one in an array, is an error. `None`
 /// until it is there.
-fn begins_with_an_error(held: &[u8]) -> Option<bool> {
-    let rest = held.trim_ascii_start();
-    let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start();
+fn begins_with_an_error(document: &[u8]) -> Option<bool> {
+    let beginning = document.get(..BEGINNING).unwrap_or(document);
+    steps::count(beginning.len());
+    match first_member_is_an_error(beginning) {
+        None if beginning.len() == BEGINNING => Some(false),
+        answer => answer,
+    }
+}
+
+fn first_member_is_an_error(document: &[u8]) -> Option<bool> {
+    let rest = document.strip_prefix(b"[").unwrap_or(document).trim_ascii_start();
     let (b'{', rest) = rest.split_first()? else { return Some(false) };
     let (b'"', rest) = rest.trim_ascii_start().split_first()? else { return Some(false) };
     let (key, rest) = rest.split_at(memchr::memchr(b'"', rest)?);
@@ -168,6 +188,9 @@ fn begins_with_an_error(held: &[u8]) -> Option<bool> {
         _ => Some(false),
     }
 }
+
+/// As much as the headers of a frame of AWS may have; they have a hundred bytes.
+const FRAME_HEADERS: usize = 1024;
 
 /// The object that a document is, or the first one of a list.
 fn object(document: Value<'_>) -> Option<Value<'_>> {
@@ -189,6 +212,7 @@ struct Nesting {
 impl Nesting {
     /// Where the first object in the text ends in this piece of it; `None` if it does not yet.
     fn closes(&mut self, piece: &[u8]) -> Option<usize> {
+        steps::count(piece.len());
         for (at, &byte) in piece.iter().enumerate() {
             match byte {
                 _ if self.is_escaped => self.is_escaped = false,
@@ -270,6 +294,7 @@ impl Frames {
             }
             let length = usize::try_from(self.left).map_or(rest.len(), |left| left.min(rest.len()));
             let (payload, tail) = rest.split_at(length);
+            steps::count(length + 1);
             if !self.is_control() {
                 let free = MESSAGE_BYTES.saturating_sub(self.message.len());
                 self.message.extend_from_slice(payload.get(..free).unwrap_or(payload));
@@ -345,6 +370,7 @@ impl Frames {
 /// The lines of one server-sent event.
 #[inline(never)]
 fn read_lines(event: &[u8], origin: &Origin<'_>) -> FirstEvent {
+    steps::count(event.len());
     let mut name: &[u8] = b"";
     let mut data: Cow<'_, [u8]> = Cow::Borrowed(b"");
     for line in event.split(|&byte| byte == b'\n') {
@@ -423,12 +449,15 @@ fn is_empty(value: Value<'_>) -> bool {
     }
 }
 
+/// Headers in a frame that count: they are compared with each other.
+const MOST_HEADERS: usize = 64;
+
 #[inline(never)]
 fn read_error(root: Value<'_>, origin: &Origin<'_>) -> Reading {
     let report = Report::of_json(root);
     // Codex puts the headers of a refusal into its frame.
     let own: Option<Headers> = member(root, "headers").map(|headers| {
-        let members = headers.members();
+        let members = headers.members().take(MOST_HEADERS);
         members.map(|(name, value)| (lossy(&name), value.text().into_owned())).collect()
     });
     let headers = own.as_ref().unwrap_or(origin.headers);
@@ -463,6 +492,7 @@ fn lengths(frame: &[u8]) -> Option<((usize, usize), &[u8])> {
 /// The headers of AWS' frame that are strings.
 fn frame_headers(mut rest: &[u8]) -> Headers {
     let mut headers = Vec::new();
+    steps::count(rest.len());
     while let Some((name, value, tail)) = frame_header(rest) {
         headers.push((lossy(name), value.to_vec()));
         rest = tail;

@@ -21,6 +21,9 @@ pub(super) struct Request {
 /// there will be money.
 const SHORTEST_DENIAL: Duration = Duration::from_secs(60);
 
+/// Headers of a response that are read for limits: they are looked up among each other.
+const MOST_HEADERS: usize = 128;
+
 /// The headers of Anthropic's subscriptions, and of Codex's.
 const UNIFIED: &str = "anthropic-ratelimit-unified-";
 const CODEX: &str = "x-codex";
@@ -140,7 +143,7 @@ fn rejected(headers: &Headers, model: &str) -> Option<Rejected> {
 /// the claim behind it says which it is, and otherwise it is a limit of the one model.
 fn rejected_at(headers: &Headers, model: &str, now: Option<Timestamp>) -> Option<Rejected> {
     let mut found: Option<(u8, Rejected)> = None;
-    for (name, value) in headers.iter() {
+    for (name, value) in headers.iter().take(MOST_HEADERS) {
         let window = name.strip_prefix(UNIFIED).and_then(|rest| rest.strip_suffix("status"));
         let Some(window) = window.filter(|_| value.trim_ascii() == b"rejected") else { continue };
         let window = window.trim_end_matches('-');
@@ -175,7 +178,7 @@ fn rejected_at(headers: &Headers, model: &str, now: Option<Timestamp>) -> Option
 /// Codex's windows that are used up, also those of further limits (`x-codex-bengalfox-primary-…`);
 /// of several the one that ends last.
 fn codex(headers: &Headers, now: Timestamp) -> Option<Duration> {
-    let used_up = headers.iter().filter_map(|(name, value)| {
+    let used_up = headers.iter().take(MOST_HEADERS).filter_map(|(name, value)| {
         let window = name.strip_suffix("used-percent").filter(|name| name.starts_with(CODEX))?;
         let percent: f64 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
         (percent >= 100.0).then_some(window)
@@ -195,7 +198,7 @@ fn codex(headers: &Headers, now: Timestamp) -> Option<Duration> {
 /// Limits of which nothing remains: `anthropic-ratelimit-tokens-{remaining,reset}`,
 /// `x-ratelimit-{remaining,reset}-tokens` and whatever else is named so; the latest reset.
 fn exhausted(headers: &Headers, now: Timestamp) -> Option<Duration> {
-    let resets = headers.iter().filter_map(|(name, value)| {
+    let resets = headers.iter().take(MOST_HEADERS).filter_map(|(name, value)| {
         let is_a_limit = ["x-ratelimit-", "ratelimit-", "anthropic-ratelimit-"]
             .iter()
             .any(|prefix| name.starts_with(prefix));
