@@ -3,6 +3,8 @@
 //! A placement that follows the binding is only read; a new one is written down at once, for
 //! concurrent requests of the session.
 
+use std::time::Duration;
+
 use super::selection::{Choice, Selection};
 use crate::availability::{self, Unready};
 use crate::binding::{Binding, BoundCredential};
@@ -127,7 +129,10 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             home,
             substitute_is_ready,
             returns: self.router.config.failover.returns,
-            cache_lifetime: self.cache_lifetime().warm,
+            // Without a substitute nothing depends on it, and reading it takes a pass over the body.
+            cache_lifetime: binding
+                .substitute
+                .map_or(Duration::ZERO, |_| self.cache_lifetime().warm),
             now: self.now,
         };
         let destination = circumstances.destination(&binding);

@@ -6,6 +6,8 @@
 //! drops it after five to ten minutes, and after an hour at the latest; of others nothing better is
 //! known.
 
+mod breakpoint;
+
 use std::time::Duration;
 
 use crate::api::Api;
@@ -14,9 +16,6 @@ use crate::request::Request;
 
 const FIVE_MINUTES: Duration = Duration::from_mins(5);
 const ONE_HOUR: Duration = Duration::from_hours(1);
-
-/// Bytes of a breakpoint that are looked at.
-const LONGEST_BREAKPOINT: usize = 256;
 
 /// For how long after its last use a prompt is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,32 +54,9 @@ fn asks_for_an_hour(request: &Request<'_>) -> bool {
         return request
             .headers
             .all("anthropic-beta")
-            .any(|value| behind(value, b"extended-cache-ttl").next().is_some());
+            .any(|value| String::from_utf8_lossy(value).contains("extended-cache-ttl"));
     }
-    // A member's name is followed by a colon; inside a text its quotation marks would be escaped.
-    // A breakpoint is a small object: no more than its first bytes are looked at, so that the time
-    // is linear in the body, whatever it holds.
-    behind(body, br#""cache_control""#)
-        .filter_map(value)
-        .map(|value| value.get(..LONGEST_BREAKPOINT).unwrap_or(value))
-        .filter_map(|value| value.split(|&byte| byte == b'}').next())
-        .any(has_ttl_of_an_hour)
-}
-
-fn has_ttl_of_an_hour(breakpoint: &[u8]) -> bool {
-    behind(breakpoint, br#""ttl""#).filter_map(value).any(|value| value.starts_with(br#""1h""#))
-}
-
-/// What follows each place where a text is found.
-fn behind<'b>(bytes: &'b [u8], text: &'static [u8]) -> impl Iterator<Item = &'b [u8]> {
-    let first = text.first().copied().unwrap_or_default();
-    memchr::memchr_iter(first, bytes).filter_map(|at| bytes.get(at..)?.strip_prefix(text))
-}
-
-/// The value of a member, from what follows its name.
-fn value(behind_name: &[u8]) -> Option<&[u8]> {
-    let near = behind_name.get(..LONGEST_BREAKPOINT).unwrap_or(behind_name);
-    Some(near.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
+    breakpoint::asks_for_an_hour(body, br#""cache_control""#)
 }
 
 #[cfg(test)]
