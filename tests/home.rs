@@ -272,8 +272,57 @@ fn what_may_still_be_cached_or_stored_is_not_cold() {
     assert_eq!(
         later("/v1/chat/completions", json!({"model": "m"})),
         Outcome::Hit,
-        "OpenAI says an hour at the most"
+        "OpenAI may keep it for a day"
     );
+}
+
+/// A session of OpenAI's API is placed anew only when its prompt is certainly gone, and returns to
+/// its home while it can be counted on there.
+#[test]
+fn a_session_is_cold_when_what_its_request_asks_for_has_ended() {
+    let hour = 60 * MINUTE;
+    let chat = [(":path", "/v1/chat/completions"), ("x-session-id", "1")];
+    let in_memory = json!({"model": "gpt-4.1", "prompt_cache_retention": "in_memory"});
+    for (body, idle, expected) in [
+        (json!({"model": "gpt-4.1"}), 24 * hour - SECOND, Outcome::Hit),
+        (json!({"model": "gpt-4.1"}), 24 * hour, Outcome::Cold),
+        (in_memory.clone(), hour - SECOND, Outcome::Hit),
+        (in_memory, hour, Outcome::Cold),
+    ] {
+        let mut world = World::new(
+            json!({"routing": {"strategy": "round-robin", "session_affinity_ttl": "72h"}}),
+        );
+        world.answer(&world.decide(&chat, &body), 200, &[], "");
+        world.now += idle;
+        assert_eq!(world.decide(&chat, &body).outcome(), expected, "{body} {idle:?}");
+    }
+    let options = json!({"ttl": "12h"});
+    for (body, away, expected) in [
+        (json!({"model": "gpt-4.1"}), 6 * MINUTE, is("b", Outcome::Rebind)),
+        (json!({"model": "gpt-5.6"}), 6 * MINUTE, is("a", Outcome::Return)),
+        (json!({"model": "gpt-5.6"}), 31 * MINUTE, is("b", Outcome::Rebind)),
+        (
+            json!({"model": "gpt-5.6", "prompt_cache_options": options}),
+            31 * MINUTE,
+            is("a", Outcome::Return),
+        ),
+    ] {
+        let mut world = World::new(
+            json!({"routing": {"strategy": "fill-first", "session_affinity_ttl": "72h"}}),
+        );
+        let serve = |world: &World| {
+            let decision = world.decide(&chat, &body);
+            world.answer(&decision, 200, &[], "");
+            said(&decision)
+        };
+        assert_eq!(serve(&world), is("a", Outcome::Miss));
+        world.now += SECOND;
+        let seconds = away.as_secs().to_string();
+        world.answer(&world.decide(&chat, &body), 429, &[("retry-after", &seconds)], "");
+        assert_eq!(serve(&world), is("b", Outcome::Substitute), "{body}");
+        world.now += away;
+        assert_eq!(serve(&world), expected, "{body} {away:?}");
+    }
 }
 
 #[test]

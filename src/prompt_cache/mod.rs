@@ -1,21 +1,28 @@
 //! How long a provider keeps a prompt cached after its last use: while it does, a session is
 //! cheaper where it was.
 //!
-//! Sources are the providers' documentation. Anthropic (also on Bedrock) keeps it for five minutes,
-//! or for an hour where a breakpoint of the request says `cache_control: {"ttl": "1h"}`. OpenAI
-//! drops it after five to ten minutes, and after an hour at the latest; of others nothing better is
-//! known.
+//! It depends on the provider, on the model and on what the request asks for. The module `table`
+//! says how long, with sources; the module `wish` reads the request. What an answer says about
+//! caches is not read.
 
-mod breakpoint;
+mod table;
+mod wish;
 
 use std::time::Duration;
 
-use crate::api::Api;
 use crate::config::Pool;
 use crate::request::Request;
+use crate::target::Target;
+use table::ROWS;
+use wish::Wish;
 
 const FIVE_MINUTES: Duration = Duration::from_mins(5);
-const ONE_HOUR: Duration = Duration::from_hours(1);
+const HALF_HOUR: Duration = Duration::from_mins(30);
+const HOUR: Duration = Duration::from_hours(1);
+const TWO_HOURS: Duration = Duration::from_hours(2);
+const HALF_DAY: Duration = Duration::from_hours(12);
+const DAY: Duration = Duration::from_hours(24);
+const WEEK: Duration = Duration::from_hours(7 * 24);
 
 /// For how long after its last use a prompt is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,75 +40,97 @@ impl Lifetime {
         pool.cache_lifetime.unwrap_or(FIVE_MINUTES)
     }
 
-    /// The lifetime that the prompt of a request has.
-    pub fn of(pool: &Pool, api: Api, request: &Request<'_>) -> Self {
-        let warm = if asks_for_an_hour(request) {
-            Self::least(pool).max(ONE_HOUR)
-        } else {
-            Self::least(pool)
-        };
-        let is_documented =
-            matches!(api, Api::Anthropic | Api::Bedrock) || pool.cache_lifetime.is_some();
-        Self { warm, certain: if is_documented { warm } else { warm.max(ONE_HOUR) } }
+    /// The lifetime that the prompt of a request has: what the pool's configuration says, but no
+    /// less than the request was promised; else what the table says.
+    pub fn of(target: &Target<'_>, request: &Request<'_>) -> Self {
+        let wish = Wish::of(target.api, request);
+        if let Some(configured) = target.pool.cache_lifetime {
+            let warm = configured.max(wish.and_then(Wish::least).unwrap_or_default());
+            return Self { warm, certain: warm };
+        }
+        let (provider, model) = (target.provider, target.canonical_model.as_str());
+        ROWS.iter()
+            .find(|row| row.is_for(target.api, provider, model, wish))
+            .map_or(Self { warm: FIVE_MINUTES, certain: DAY }, |row| row.lifetime)
     }
-}
-
-/// Whether a breakpoint of the prompt is to live for an hour. Where the body was not read, clients
-/// that announce the feature in `anthropic-beta`, as Claude Code does, are taken at their word.
-fn asks_for_an_hour(request: &Request<'_>) -> bool {
-    let body = request.body.bytes();
-    if body.is_empty() {
-        return request
-            .headers
-            .all("anthropic-beta")
-            .any(|value| String::from_utf8_lossy(value).contains("extended-cache-ttl"));
-    }
-    breakpoint::asks_for_an_hour(body, br#""cache_control""#)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Api;
     use crate::body::{Body, Paths};
+    use crate::config::Config;
+    use crate::operation::Operation;
     use crate::request::Headers;
 
-    fn asks(headers: &[(&str, &str)], body: &str) -> bool {
-        let headers: Headers = headers.iter().copied().collect();
-        let body = Body::read(&Paths::default(), body.as_bytes());
-        asks_for_an_hour(&Request::new(&headers, body))
-    }
+    const HALF_MINUTE: Duration = Duration::from_secs(30);
 
-    #[test]
-    fn a_breakpoint_of_an_hour_is_found_wherever_it_stands() {
-        assert!(asks(
-            &[],
-            r#"{"system":[{"text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]}"#
-        ));
-        assert!(asks(&[], "{\"cache_control\" : { \"ttl\" :\n \"1h\" , \"type\":\"ephemeral\"}}"));
-        assert!(asks(
-            &[],
-            r#"{"a":{"cache_control":{"type":"ephemeral"}},"b":{"cache_control":{"ttl":"1h"}}}"#
-        ));
-    }
-
-    #[test]
-    fn nothing_else_asks_for_an_hour() {
-        assert!(!asks(&[], r#"{"cache_control":{"type":"ephemeral","ttl":"5m"}}"#));
-        assert!(!asks(&[], r#"{"cache_control":{"type":"ephemeral"},"ttl":"1h"}"#));
-        assert!(
-            !asks(&[], r#"{"text":"\"cache_control\":{\"ttl\":\"1h\"}"}"#),
-            "a text is no breakpoint"
+    fn lifetime(pool: &str, api: Api, model: &str, body: &str) -> (Duration, Duration) {
+        let json = format!(
+            r#"{{"pools":[{{"name":"p",{pool}"credentials":[{{"id":"a","cluster":"a"}}]}}]}}"#
         );
-        assert!(!asks(&[], r#"{"text":"cache_control","ttl":"1h"}"#));
-        assert!(!asks(&[], r#"{"cache_control""#), "a body may be cut off");
-        assert!(!asks(&[], ""));
+        let config = Config::parse(json.as_bytes()).unwrap();
+        let target = Target::new(&config.pools[0], api, Operation::Generate, model.to_owned());
+        let headers = Headers::default();
+        let body = Body::read(&Paths::default(), body.as_bytes());
+        let Lifetime { warm, certain } = Lifetime::of(&target, &Request::new(&headers, body));
+        (warm, certain)
     }
 
     #[test]
-    fn without_a_body_the_announcement_counts() {
-        let beta = [("anthropic-beta", "claude-code-20250219,extended-cache-ttl-2025-04-11")];
-        assert!(asks(&beta, ""));
-        assert!(!asks(&beta, r#"{"cache_control":{"type":"ephemeral"}}"#), "the body knows better");
-        assert!(!asks(&[("anthropic-beta", "prompt-caching-2024-07-31")], ""));
+    fn a_prompt_lives_as_long_as_provider_model_and_request_say() {
+        use Api::{Anthropic, Azure, Bedrock, Gemini, OpenAi};
+        let half_day = r#"{"prompt_cache_options":{"ttl":"12h"}}"#;
+        let in_memory = r#"{"prompt_cache_retention":"in_memory"}"#;
+        let day = r#"{"prompt_cache_retention":"24h"}"#;
+        let hour = r#"{"cache_control":{"ttl":"1h"}}"#;
+        let entry = r#"{"cachedContent":"cachedContents/1"}"#;
+        for (provider, api, model, body, expected) in [
+            ("", Anthropic, "claude-opus-5", "{}", (FIVE_MINUTES, FIVE_MINUTES)),
+            ("", Anthropic, "claude-opus-5", hour, (HOUR, HOUR)),
+            ("", Bedrock, "anthropic.claude-opus-5", hour, (HOUR, HOUR)),
+            ("", Bedrock, "amazon.nova-pro", "{}", (FIVE_MINUTES, FIVE_MINUTES)),
+            ("", OpenAi, "gpt-5.6", "{}", (HALF_HOUR, DAY)),
+            ("", OpenAi, "gpt-5.6(high)", "{}", (HALF_HOUR, DAY)),
+            ("", OpenAi, "gpt-6-codex", in_memory, (HALF_HOUR, DAY)),
+            ("", OpenAi, "gpt-5.6", half_day, (HALF_DAY, DAY)),
+            ("", OpenAi, "gpt-5.5", "{}", (FIVE_MINUTES, DAY)),
+            ("", OpenAi, "gpt-5.5", day, (HOUR, DAY)),
+            ("", OpenAi, "gpt-4.1", in_memory, (FIVE_MINUTES, HOUR)),
+            ("", OpenAi, "", "", (FIVE_MINUTES, DAY)),
+            ("", OpenAi, "anthropic/claude-opus-5", hour, (HOUR, DAY)),
+            ("", Azure, "gpt-5.6", "{}", (HALF_HOUR, DAY)),
+            ("", Azure, "my-deployment", in_memory, (FIVE_MINUTES, HOUR)),
+            ("", Gemini, "gemini-3-pro", "{}", (FIVE_MINUTES, DAY)),
+            ("", Gemini, "gemini-3-pro", entry, (HOUR, DAY)),
+            ("deepseek", OpenAi, "deepseek-chat", "{}", (HOUR, WEEK)),
+            ("DeepSeek", Anthropic, "deepseek-chat", "{}", (HOUR, WEEK)),
+            ("groq", OpenAi, "llama-4", "{}", (FIVE_MINUTES, TWO_HOURS)),
+            ("xai", OpenAi, "grok-5", "{}", (FIVE_MINUTES, DAY)),
+        ] {
+            let pool = match provider {
+                "" => String::new(),
+                name => format!(r#""provider":"{name}","#),
+            };
+            assert_eq!(lifetime(&pool, api, model, body), expected, "{provider} {model} {body}");
+        }
+    }
+
+    #[test]
+    fn a_configured_lifetime_counts_unless_the_request_was_promised_more() {
+        let pool = r#""cache_lifetime":"30s","#;
+        for (body, expected) in [
+            ("{}", HALF_MINUTE),
+            (r#"{"prompt_cache_retention":"24h"}"#, HALF_MINUTE),
+            (r#"{"cache_control":{"ttl":"1h"}}"#, HOUR),
+            (r#"{"prompt_cache_options":{"ttl":"12h"}}"#, HALF_DAY),
+        ] {
+            assert_eq!(
+                lifetime(pool, Api::OpenAi, "gpt-5.6", body),
+                (expected, expected),
+                "{body}"
+            );
+        }
     }
 }

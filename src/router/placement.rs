@@ -243,7 +243,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
     }
 
     fn cache_lifetime(&self) -> Lifetime {
-        Lifetime::of(self.target.pool, self.target.api, self.request)
+        Lifetime::of(&self.target, self.request)
     }
 
     /// The binding of the session's first turn, which had only its fallback id.
