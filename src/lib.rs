@@ -55,6 +55,8 @@ pub mod group;
 pub mod hash;
 pub mod home;
 pub mod json;
+#[cfg(test)]
+mod linear;
 pub mod mistakes;
 pub mod operation;
 pub mod outcome;
