@@ -56,57 +56,65 @@ pub fn is_control(name: &str) -> bool {
 
 /// A path without the query parameters that carry keys; `None` if there are none. They must reach
 /// neither an upstream, where another key is injected, nor a log.
-pub fn without_keys(path: &str) -> Option<String> {
-    let (path, query) = path.split_once('?')?;
-    let mut kept = Vec::new();
+pub fn without_keys(path: &[u8]) -> Option<Vec<u8>> {
+    let end = path.iter().position(|byte| *byte == b'?')?;
+    let (path, query) = (path.get(..end)?, path.get(end + 1..)?);
+    let mut kept = path.to_vec();
     let mut has_key = false;
-    for parameter in query.split('&') {
-        if names_key(parameter.split('=').next().unwrap_or_default()) {
+    for parameter in query.split(|byte| *byte == b'&') {
+        if names_key(parameter) {
             has_key = true;
         } else {
-            kept.push(parameter);
+            kept.push(if kept.len() == end { b'?' } else { b'&' });
+            kept.extend_from_slice(parameter);
         }
     }
-    match (has_key, kept.is_empty()) {
-        (false, _) => None,
-        (true, true) => Some(path.to_owned()),
-        (true, false) => Some(format!("{path}?{}", kept.join("&"))),
-    }
+    has_key.then_some(kept)
 }
 
 /// Whether the name of a parameter is one of a key, with its percent escapes undone.
-fn names_key(name: &str) -> bool {
-    let mut plain = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
+fn names_key(parameter: &[u8]) -> bool {
+    let mut plain = Vec::new();
+    let mut rest = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
     while let Some((&byte, after)) = rest.split_first() {
-        let escaped = after.get(..2).filter(|_| byte == b'%');
-        let escaped = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
-        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(decoded) => {
-                plain.push(decoded);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                plain.push(byte);
-                rest = after;
-            }
-        }
+        let escaped = match after {
+            [high, low, ..] if byte == b'%' => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        plain.push(escaped.map_or(byte, |(high, low)| high << 4 | low));
+        rest = after.get(if escaped.is_some() { 2 } else { 0 }..).unwrap_or_default();
     }
     KEY_PARAMETERS.iter().any(|key| plain.eq_ignore_ascii_case(key.as_bytes()))
 }
 
-/// The protocols that a WebSocket offers, in as many headers as the client sent, without those that
-/// carry keys or name accounts; `None` if there are none of them.
-pub fn protocols_without_keys<'v>(values: impl Iterator<Item = &'v [u8]>) -> Option<String> {
-    let values: Vec<_> = values.map(String::from_utf8_lossy).collect();
-    let offered: Vec<_> = values.iter().flat_map(|value| value.split(',')).map(str::trim).collect();
-    let kept: Vec<_> = offered.iter().copied().filter(|protocol| !carries_key(protocol)).collect();
-    (kept.len() < offered.len()).then(|| kept.join(", "))
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
 }
 
-fn carries_key(protocol: &str) -> bool {
+/// The protocols that a WebSocket offers, in as many headers as the client sent, without those that
+/// carry keys or name accounts; `None` if there are none of them.
+pub fn protocols_without_keys<'v>(values: impl Iterator<Item = &'v [u8]>) -> Option<Vec<u8>> {
+    let mut kept = Vec::new();
+    let mut has_key = false;
+    for value in values {
+        for protocol in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if carries_key(protocol) {
+                has_key = true;
+                continue;
+            }
+            if !kept.is_empty() {
+                kept.extend_from_slice(b", ");
+            }
+            kept.extend_from_slice(protocol);
+        }
+    }
+    has_key.then_some(kept)
+}
+
+fn carries_key(protocol: &[u8]) -> bool {
     KEY_PROTOCOLS.iter().any(|prefix| {
-        protocol.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        let start = protocol.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
     })
 }
 
@@ -144,7 +152,8 @@ mod tests {
             ("/p", None),
             ("/p?", None),
         ] {
-            assert_eq!(without_keys(path).as_deref(), expected, "{path}");
+            let expected = expected.map(str::as_bytes);
+            assert_eq!(without_keys(path.as_bytes()).as_deref(), expected, "{path}");
         }
     }
 
@@ -163,6 +172,7 @@ mod tests {
             (&[], None),
         ] {
             let values = offered.iter().map(|value| value.as_bytes());
+            let expected = expected.map(str::as_bytes);
             assert_eq!(protocols_without_keys(values).as_deref(), expected, "{offered:?}");
         }
     }

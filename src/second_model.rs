@@ -49,6 +49,7 @@ enum Place {
 
 impl SecondModel {
     /// Reads the next piece; returns whether a second `model` has shown.
+    #[inline(never)]
     pub fn read(&mut self, mut piece: &[u8]) -> bool {
         while let Some(at) = self.next(piece) {
             let Some((&byte, rest)) = piece.get(at..).and_then(<[u8]>::split_first) else {
@@ -165,8 +166,8 @@ fn is_model(spelled: &[u8]) -> bool {
         return spelled == b"model";
     }
     let document = [b"{\"", spelled, b"\":0}"].concat();
-    let mut members = Value::document(&document).into_iter().flat_map(Value::members);
-    members.next().is_some_and(|(name, _)| name.as_ref() == b"model")
+    let member = Value::document(&document).and_then(|object| object.members().next());
+    member.is_some_and(|(name, _)| name.as_ref() == b"model")
 }
 
 #[cfg(test)]

@@ -43,12 +43,11 @@ pub(super) fn remove_controls_and_keys(context: &impl HttpContext, headers: &Hea
     for (name, _) in headers.iter().filter(|(name, _)| is_control(name)) {
         context.set_http_request_header_bytes(name, None);
     }
-    let path = String::from_utf8_lossy(headers.first(":path").unwrap_or_default());
-    if let Some(path) = without_keys(&path) {
-        context.set_http_request_header_bytes(":path", Some(path.as_bytes()));
+    if let Some(path) = headers.first(":path").and_then(without_keys) {
+        context.set_http_request_header_bytes(":path", Some(&path));
     }
     if let Some(protocols) = protocols_without_keys(headers.all(PROTOCOLS)) {
-        let value = Some(protocols.as_bytes()).filter(|value| !value.is_empty());
+        let value = Some(protocols.as_slice()).filter(|value| !value.is_empty());
         context.set_http_request_header_bytes(PROTOCOLS, value);
     }
 }

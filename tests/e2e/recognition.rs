@@ -2,30 +2,18 @@
 
 use anyhow::Result;
 use bytes::Bytes;
-use envoy_harness::client::{self, Body, Connection, Protocol, WebSocket};
+use envoy_harness::client::{self, Connection, Protocol, WebSocket};
 use envoy_harness::gateway::Gateway;
 use envoy_harness::wait_until;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Request};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use crate::support::{
-    Served, body, decision, gateway, gateway_with, message, post, send, served, served_in, shipped,
+    Served, body, body_in_parts, decision, gateway, gateway_with, message, post, send, served,
+    served_in, shipped,
 };
-
-/// A body that arrives when the test sends it.
-fn body_in_parts() -> (mpsc::Sender<Bytes>, Body) {
-    let (sender, receiver) = mpsc::channel::<Bytes>(1);
-    let frames = futures_util::stream::unfold(receiver, async |mut receiver| {
-        let part = receiver.recv().await?;
-        Some((Ok(Frame::data(part)), receiver))
-    });
-    (sender, StreamBody::new(frames).boxed_unsync())
-}
 
 /// Whether a request reaches the upstream before its body.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,14 @@
 //! What the e2e tests have in common: gateways, requests, decisions and counters.
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use envoy_harness::client::{self, Body, Protocol, Response};
 use envoy_harness::gateway::Gateway;
 use envoy_harness::{Envoy, Fixture, Mode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::oracle;
 
@@ -94,6 +98,16 @@ pub(crate) fn post(path: &str) -> hyper::http::request::Builder {
 /// The smallest request that the Messages API accepts.
 pub(crate) fn message(text: &str) -> Value {
     json!({"model": "claude-sonnet-4-5", "max_tokens": 32, "messages": [{"role": "user", "content": text}]})
+}
+
+/// A body that arrives when the test sends it.
+pub(crate) fn body_in_parts() -> (mpsc::Sender<Bytes>, Body) {
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    let frames = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let part = receiver.recv().await?;
+        Some((Ok(Frame::data(part)), receiver))
+    });
+    (sender, StreamBody::new(frames).boxed_unsync())
 }
 
 pub(crate) fn body(value: &Value) -> Body {

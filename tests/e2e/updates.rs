@@ -1,12 +1,14 @@
 //! Listeners and clusters are not updated in the same moment, and requests are under way meanwhile.
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use envoy_harness::client::{self, Connection, Protocol};
 use envoy_harness::{Mode, Update};
 use serde_json::json;
 
 use crate::support::{
-    body, decision, gateway_with, message, post, responses, send_in, served, served_in, start,
+    body, body_in_parts, decision, gateway_with, message, post, responses, send_in, served,
+    served_in, start,
 };
 
 #[tokio::test]
@@ -43,28 +45,12 @@ async fn a_listener_ahead_of_its_clusters_sends_no_request_without_a_key() -> Re
 async fn a_request_that_is_held_while_its_credential_is_removed_is_served_or_told_so() -> Result<()>
 {
     let gateway = gateway_with(|fixture| Ok(fixture.with_listeners_from_file())).await?;
-    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
-    let text = message("held").to_string();
-    let (start, end) = (text[..20].to_owned(), text[20..].to_owned());
-    let held = futures_util::stream::unfold(
-        (0, Some(receiver), start, end),
-        async |(at, mut gate, start, end)| {
-            let piece = match at {
-                0 => start.clone(),
-                1 => {
-                    gate.take()?.await.ok()?;
-                    end.clone()
-                }
-                _ => return None,
-            };
-            Some((Ok(hyper::body::Frame::data(piece.into())), (at + 1, gate, start, end)))
-        },
-    );
-    let request = post("/v1/messages").body(http_body_util::BodyExt::boxed_unsync(
-        http_body_util::StreamBody::new(Box::pin(held)),
-    ))?;
+    let mut text = Bytes::from(message("held").to_string());
+    let (sender, held) = body_in_parts();
+    let request = post("/v1/messages").body(held)?;
     let mut connection = Connection::open(gateway.envoy.address(), Protocol::Http2).await?;
     let response = tokio::spawn(async move { connection.send(request).await });
+    sender.send(text.split_to(20)).await?;
     gateway
         .envoy
         .wait_for_stats("http.llm.downstream_rq_total", |stats| stats.values().sum::<u64>() == 1)
@@ -73,7 +59,8 @@ async fn a_request_that_is_held_while_its_credential_is_removed_is_served_or_tol
         filter["pools"][0]["credentials"].as_array_mut().unwrap().remove(0);
     })?;
     assert_eq!(gateway.envoy.update_listener(&without).await?, Update::Accepted);
-    sender.send(()).ok().context("the request has ended")?;
+    sender.send(text).await?;
+    drop(sender);
     let response = response.await??;
     if response.status != 200 {
         assert_eq!(response.json()?["error"]["type"], "api_error", "{}", response.text());
