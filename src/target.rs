@@ -51,15 +51,13 @@ impl<'c> Target<'c> {
     ) -> Option<Self> {
         let headers = request.headers;
         let host = headers.host();
-        let model = model_of(request, config);
         let mut pools =
             config.pools.iter().filter(|pool| serving(pool, headers, &host).next().is_some());
         let pool = match pool {
             Some(given) => pools.find(|pool| pool.fingerprint == given.fingerprint)?,
-            None if model.is_empty() => pools.next()?,
-            None => return None,
+            None => pools.next()?,
         };
-        Some(Self::for_request(request, pool, model))
+        Some(Self::for_request(request, pool, String::new()))
     }
 
     fn for_request(request: &Request<'_>, pool: &'c Pool, model: String) -> Self {
@@ -193,9 +191,13 @@ fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
         })
 }
 
-/// Whether a path begins with a prefix, as whole segments.
+/// Whether a path begins with a prefix, as whole segments. Behind a prefix that ends with a slash
+/// something has to follow.
 fn has_prefix(path: &str, prefix: &str) -> bool {
     match path.strip_prefix(prefix) {
+        Some(rest) if prefix.len() > 1 && prefix.ends_with('/') => {
+            rest.bytes().any(|byte| byte != b'/')
+        }
         Some(rest) => rest.is_empty() || rest.starts_with('/') || prefix.ends_with(is_separator),
         None => false,
     }

@@ -441,7 +441,7 @@ fn groups_are_learned_from_responses_and_siblings_come_first_but_after_a_limit()
         let shared = world::copy_of(&world.shared);
         let world = World { shared, ..World::new(json!({"failover": {"max_attempts": 4}})) };
         let fates = ["a", "b", "c", "d"].map(|id| (id, fate));
-        let sent = world.play(&world.send("POST", "/v1/messages", &json!({})), &fates);
+        let sent = world.play(&world.response("1", "resp_1"), &fates);
         assert_eq!(sent.to, expected);
     }
 }

@@ -170,11 +170,19 @@ fn headers_that_settle_the_session_need_only_the_beginning_of_a_body() {
         ("/model/anthropic.claude-v1/invoke", "x-session-id", BodyNeed::Whole),
     ] {
         let headers = headers(&[(":path", path), (header, "1")]);
-        assert_eq!(router.needs_body(&headers, false), expected, "{path} {header}");
-        assert_eq!(router.needs_body(&headers, true), BodyNeed::None, "{path} {header}: no body");
+        assert_eq!(
+            router.needs_body(&headers, false, &InMemory::default()),
+            expected,
+            "{path} {header}"
+        );
+        assert_eq!(
+            router.needs_body(&headers, true, &InMemory::default()),
+            BodyNeed::None,
+            "{path} {header}: no body"
+        );
     }
     let invalid = headers(&[(":path", "/v1/responses"), ("session-id", " ")]);
-    let need = router.needs_body(&invalid, false);
+    let need = router.needs_body(&invalid, false, &InMemory::default());
     assert_eq!(need, BodyNeed::Whole, "an id that does not count settles nothing");
 }
 
@@ -186,9 +194,9 @@ fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
     let by_model = router(json!({"pools": [
         {"name": "p", "match": {"models": ["gpt-*", "gemini-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
-    assert_eq!(by_model.needs_body(&chat, false), BodyNeed::Whole);
+    assert_eq!(by_model.needs_body(&chat, false, &InMemory::default()), BodyNeed::Whole);
     assert_ne!(
-        by_model.needs_body(&gemini, false),
+        by_model.needs_body(&gemini, false, &InMemory::default()),
         BodyNeed::Whole,
         "its model stands in the path"
     );
@@ -197,21 +205,25 @@ fn the_body_is_read_where_the_model_decides_or_the_operator_wants_it() {
         {"name": "q", "match": {"models": ["gpt-*"]}, "credentials": [{"id": "a", "cluster": "a"}]}
     ]}));
     assert_ne!(
-        behind.needs_body(&chat, false),
+        behind.needs_body(&chat, false, &InMemory::default()),
         BodyNeed::Whole,
         "the first pool serves it whatever the model"
     );
     assert_eq!(
-        router(json!({"body": {"read": "always"}})).needs_body(&chat, false),
+        router(json!({"body": {"read": "always"}})).needs_body(&chat, false, &InMemory::default()),
         BodyNeed::Whole
     );
     assert_eq!(
-        router(json!({"profile": "reference"})).needs_body(&chat, false),
+        router(json!({"profile": "reference"})).needs_body(&chat, false, &InMemory::default()),
         BodyNeed::Whole,
         "there the model is in every key"
     );
     assert_eq!(
-        router(json!({"routing": {"session_affinity": false}})).needs_body(&chat, false),
+        router(json!({"routing": {"session_affinity": false}})).needs_body(
+            &chat,
+            false,
+            &InMemory::default()
+        ),
         BodyNeed::Whole,
         "for the rotation"
     );
@@ -224,9 +236,9 @@ fn traffic_that_no_pool_serves_is_never_held() {
     ]}));
     let json = ("content-type", "application/json");
     let chat = headers(&[(":path", "/v1/chat/completions"), json]);
-    assert_eq!(router.needs_body(&chat, false), BodyNeed::Whole);
+    assert_eq!(router.needs_body(&chat, false, &InMemory::default()), BodyNeed::Whole);
     let upload = headers(&[(":path", "/api/upload"), json]);
-    assert_eq!(router.needs_body(&upload, false), BodyNeed::None);
+    assert_eq!(router.needs_body(&upload, false, &InMemory::default()), BodyNeed::None);
 }
 
 #[test]
@@ -412,7 +424,10 @@ fn a_sub_agent_has_a_binding_of_its_own_by_default() {
 fn a_sub_agent_is_settled_by_headers_like_its_parent() {
     let router = router(json!({}));
     let list = [(":path", "/v1/messages"), CLAUDE, AGENT];
-    assert_eq!(router.needs_body(&headers(&list), false), BodyNeed::Beginning);
+    assert_eq!(
+        router.needs_body(&headers(&list), false, &InMemory::default()),
+        BodyNeed::Beginning
+    );
 }
 
 #[test]

@@ -47,12 +47,14 @@ const STATE: [&str; 7] = [
 /// reasoning and compactions, Anthropic's signed thinking, Gemini's thought signatures. In a text
 /// the quotation marks would be escaped.
 pub fn carries_ciphertext(api: Api, body: &Body<'_>) -> bool {
-    let name: &[u8] = match api {
-        Api::Anthropic | Api::Bedrock => br#""signature""#,
-        Api::Gemini => br#""thoughtSignature""#,
-        Api::OpenAi | Api::Azure => br#""encrypted_content""#,
+    let names: &[&[u8]] = match api {
+        Api::Anthropic | Api::Bedrock => &[br#""signature""#, br#""redacted_thinking""#],
+        Api::Gemini => &[br#""thoughtSignature""#, br#""thought_signature""#, br#""signature""#],
+        Api::OpenAi | Api::Azure => {
+            &[br#""encrypted_content""#, br#""reasoning.encrypted""#, br#""thought_signature""#]
+        }
     };
-    memchr::memmem::find(body.bytes(), name).is_some()
+    names.iter().any(|name| memchr::memmem::find(body.bytes(), name).is_some())
 }
 
 /// Filter states that the filter uses for itself.
@@ -354,9 +356,8 @@ impl FailoverConfig {
 
 impl BodyConfig {
     /// Whether a request refers to state that only the credential of its session has.
-    pub fn refers_to_state(&self, api: Api, body: &Body<'_>) -> bool {
+    pub fn refers_to_state(&self, body: &Body<'_>) -> bool {
         self.state.iter().any(|&path| body.get(path).is_some_and(|it| it.kind() != Kind::Null))
-            || carries_ciphertext(api, body)
     }
 
     fn read(mut fields: Fields<'_>, profile: Profile, mut paths: Paths) -> Self {

@@ -129,8 +129,8 @@ impl AttemptContext {
         let next = verdict.next.filter(|_| is_held);
         if let Some(next) = next {
             running.select_cluster(next);
-            if plan.attempts == 1 {
-                filter_state::set_first_response(response);
+            if plan.keeps_first_response() {
+                filter_state::set_first_response(response, running);
             }
             self.note_next(&verdict, plan, response, next);
         } else if verdict.next.is_some() {
@@ -230,7 +230,8 @@ impl AttemptContext {
             return Action::Continue;
         }
         let bytes = self.running.router.config().failover.first_event.bytes;
-        let seen = watch.read_held(size.min(bytes), end_of_stream, &plan);
+        let is_end = end_of_stream && size <= bytes;
+        let seen = watch.read_held(size.min(bytes), is_end, &plan);
         if self.record_event(&mut plan, &watch, seen, true) {
             held.settle();
             return Action::Continue;
@@ -321,7 +322,7 @@ impl HttpContext for AttemptContext {
             self.stage = Stage::HeldError(pending);
             return Action::Pause;
         }
-        if !self.running.router.needs_body_of(status) {
+        if !self.running.router.needs_body_of(status, &pending.plan) {
             // Most of what such an error means is in its status and headers: a retry now is worth
             // more than what its body adds.
             pending.observe(|plan, response| self.record(plan, response, true));
@@ -357,6 +358,7 @@ impl HttpContext for AttemptContext {
             let bytes = self.running.router.config().failover.first_event.bytes;
             self.read_held(bytes, true);
         }
+        self.read_passing(0, true);
         Action::Continue
     }
 }

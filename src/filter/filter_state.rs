@@ -1,7 +1,7 @@
 //! What the two roles of the filter share, and what access logs can show: filter states, which no
 //! upstream ever sees.
 
-use super::host;
+use super::{Running, host, hygiene};
 use crate::response::Response;
 use crate::router::Plan;
 
@@ -39,35 +39,55 @@ pub(super) fn plan() -> Option<Plan> {
 }
 
 /// Keeps the response to the first attempt, if it is whole.
-pub(super) fn set_first_response(response: &Response<'_>) {
+pub(super) fn set_first_response(response: &Response<'_>, running: &Running) {
     let Response::Received { status, headers, body } = response else { return };
     if body.len() > LONGEST_BODY {
         return;
     }
     let mut message = status.to_le_bytes().to_vec();
-    for name in ["content-type", "retry-after"] {
-        let value = headers.text(name).as_bytes();
-        let value = value.get(..usize::from(u8::MAX)).unwrap_or(value);
-        message.push(value.len() as u8);
-        message.extend_from_slice(value);
+    let hides_account = running.router.config().hides_account_headers;
+    for (name, value) in headers.iter().filter(|(name, _)| hygiene::may_be_given(name)) {
+        if hides_account && hygiene::names_account(name) {
+            continue;
+        }
+        for text in [name.as_bytes(), value] {
+            let Ok(length) = u16::try_from(text.len()) else { return };
+            message.extend_from_slice(&length.to_le_bytes());
+            message.extend_from_slice(text);
+        }
     }
+    message.extend_from_slice(&[0, 0]);
     message.extend_from_slice(body);
     host::set_filter_state(FIRST_RESPONSE, &message);
 }
 
-/// The response to the first attempt: its status, its content type, its `retry-after`, its body.
-pub(super) fn first_response() -> Option<(u16, String, String, Vec<u8>)> {
-    let message = host::filter_state(FIRST_RESPONSE);
-    let (status, rest) = message.split_first_chunk::<2>()?;
-    let (content_type, rest) = text(rest)?;
-    let (retry_after, body) = text(rest)?;
-    Some((u16::from_le_bytes(*status), content_type, retry_after, body.to_vec()))
+/// A response that was kept.
+pub(super) struct FirstResponse {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, Vec<u8>)>,
+    pub(super) body: Vec<u8>,
 }
 
-fn text(bytes: &[u8]) -> Option<(String, &[u8])> {
-    let (length, rest) = bytes.split_first()?;
-    let (text, rest) = rest.split_at_checked(usize::from(*length))?;
-    Some((String::from_utf8(text.to_vec()).ok()?, rest))
+/// The response to the first attempt.
+pub(super) fn first_response() -> Option<FirstResponse> {
+    let message = host::filter_state(FIRST_RESPONSE);
+    let (status, mut rest) = message.split_first_chunk::<2>()?;
+    let mut headers = Vec::new();
+    loop {
+        let name = take_text(&mut rest)?;
+        if name.is_empty() {
+            let (status, body) = (u16::from_le_bytes(*status), rest.to_vec());
+            return Some(FirstResponse { status, headers, body });
+        }
+        headers.push((String::from_utf8(name.to_vec()).ok()?, take_text(&mut rest)?.to_vec()));
+    }
+}
+
+fn take_text<'m>(message: &mut &'m [u8]) -> Option<&'m [u8]> {
+    let (length, rest) = message.split_first_chunk::<2>()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    *message = rest;
+    Some(text)
 }
 
 /// Whether there is a plan, readable or not.

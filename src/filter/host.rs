@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
+use super::filter_state::FirstResponse;
 use crate::outcome::{Failover, Observed, Outcome};
 use crate::reply::LocalReply;
 use crate::response::Failure;
@@ -80,10 +81,12 @@ pub(super) fn respond(reply: &LocalReply) {
 }
 
 /// Responds with an earlier response of an upstream.
-pub(super) fn respond_as(status: u16, content_type: &str, retry_after: &str, body: &[u8]) {
-    let headers = [("content-type", content_type), ("retry-after", retry_after)];
-    let headers = headers.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    let sent = hostcalls::send_http_response(u32::from(status), headers, Some(body));
+pub(super) fn respond_as(first: &FirstResponse) {
+    let headers = first.headers.iter();
+    let headers = headers
+        .filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?)))
+        .collect();
+    let sent = hostcalls::send_http_response(u32::from(first.status), headers, Some(&first.body));
     if let Err(status) = sent {
         log::warn!("a local reply was refused: {status:?}");
     }

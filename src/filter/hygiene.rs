@@ -20,6 +20,30 @@ const ACCOUNT_HEADERS: [&str; 7] = [
 /// The protocols that a WebSocket offers.
 const PROTOCOLS: &str = "sec-websocket-protocol";
 
+/// Whether a header of a response names the account.
+pub(super) fn names_account(name: &str) -> bool {
+    ACCOUNT_HEADERS.contains(&name)
+}
+
+/// Whether a header of an earlier response may be given with its body, which is not compressed any
+/// more, by Envoy itself.
+pub(super) fn may_be_given(name: &str) -> bool {
+    const OF_THE_CONNECTION: [&str; 8] = [
+        "content-encoding",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "date",
+        "server",
+        "alt-svc",
+    ];
+    !name.starts_with(':')
+        && !name.starts_with("x-envoy-")
+        && !name.starts_with("x-session-affinity-")
+        && !OF_THE_CONNECTION.contains(&name)
+}
+
 /// Removes what names the account from a response.
 pub(super) fn remove_account_headers(context: &impl HttpContext) {
     for name in ACCOUNT_HEADERS {

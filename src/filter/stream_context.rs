@@ -23,7 +23,7 @@ use crate::mistakes::Mistake;
 use crate::reply::{self, LocalReply};
 use crate::request::{Headers, Request};
 use crate::response::{Failure, Response};
-use crate::router::{AttemptResult, BodyNeed, Decision, Plan, Route};
+use crate::router::{BodyNeed, Decision, Plan, Route};
 use crate::second_model::SecondModel;
 use crate::signals::Reading;
 use crate::signals::stream::FirstEvent;
@@ -326,18 +326,15 @@ impl StreamContext {
     /// it says.
     fn finish(&self, plan: &Plan, failure: Option<Failure>) -> Action {
         let router = &self.running.router;
-        if plan.state.was_not_here && plan.result != Some(AttemptResult::Served) {
-            if let Some(reply) = router.wait_for_home(plan, &Host, host::now()) {
-                host::respond(&reply);
-                return Action::Pause;
-            }
-            if plan.attempts > 1
-                && let Some((status, content_type, retry_after, body)) =
-                    filter_state::first_response()
-            {
-                host::respond_as(status, &content_type, &retry_after, &body);
-                return Action::Pause;
-            }
+        if let Some(reply) = router.wait_for_home(plan, &Host, host::now()) {
+            host::respond(&reply);
+            return Action::Pause;
+        }
+        if plan.gives_first_response()
+            && let Some(first) = filter_state::first_response()
+        {
+            host::respond_as(&first);
+            return Action::Pause;
         }
         if let Some((failure, pool)) = failure.zip(router.pool_of(plan)) {
             host::respond(&router.no_response(plan, pool, failure));
@@ -415,7 +412,7 @@ impl HttpContext for StreamContext {
             self.set_http_request_header_bytes(routing_header, None);
         }
         hygiene::remove_controls_and_keys(self, &headers);
-        match self.running.router.needs_body(&headers, end_of_stream) {
+        match self.running.router.needs_body(&headers, end_of_stream, &Host) {
             BodyNeed::None => self.decide(&headers, b"", BodyNeed::None, end_of_stream),
             need => {
                 self.stage = Stage::Reading(headers, need);

@@ -11,6 +11,25 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const MONTH: Duration = Duration::from_hours(30 * 24);
 
+/// How the paths end of the APIs whose bodies refer to state.
+const RESPONSES: &[&str] = &["/responses", "/responses/compact", "/responses/input_tokens"];
+const MESSAGES: &[&str] = &["/messages", "/messages/count_tokens"];
+const INTERACTIONS: &[&str] = &["/interactions"];
+const GEMINI: &[&str] = &[":generateContent", ":streamGenerateContent", ":countTokens"];
+
+/// A member of a body that holds an id, and the APIs that have it.
+#[derive(Debug)]
+pub struct Member {
+    /// Its path.
+    pub path: &'static [&'static str],
+    /// How the paths of those requests end.
+    pub apis: &'static [&'static str],
+}
+
+const fn member(path: &'static [&'static str], apis: &'static [&'static str]) -> Member {
+    Member { path, apis }
+}
+
 /// A kind of state.
 #[derive(Debug)]
 pub struct Kind {
@@ -20,9 +39,11 @@ pub struct Kind {
     /// path without an id creates one.
     pub segments: &'static [&'static str],
     /// The members of a request's body that hold an id: a string, or an object with an `id`.
-    pub members: &'static [&'static [&'static str]],
-    /// How ids begin that may stand anywhere in a certain part of the body.
-    pub prefixes: &'static [&'static str],
+    pub members: &'static [Member],
+    /// Members that hold an id, or an array of them, at any depth of a certain part of the body.
+    pub deep: &'static [&'static str],
+    /// Whether creating one runs no model, so that the request needs to name none.
+    pub needs_no_model: bool,
     /// The members of a response that hold the id of what was created; also those of the first
     /// event of a stream. The first that is there counts.
     pub created: &'static [&'static [&'static str]],
@@ -37,16 +58,18 @@ pub static KINDS: [Kind; 12] = [
     Kind {
         name: "responses",
         segments: &["responses"],
-        members: &[&["previous_response_id"]],
-        prefixes: &[],
+        members: &[member(&["previous_response_id"], RESPONSES)],
+        deep: &[],
+        needs_no_model: false,
         created: &[&["id"], &["response", "id"]],
         life: MONTH,
     },
     Kind {
         name: "conversations",
         segments: &["conversations"],
-        members: &[&["conversation"]],
-        prefixes: &[],
+        members: &[member(&["conversation"], RESPONSES)],
+        deep: &[],
+        needs_no_model: true,
         created: &[&["id"]],
         life: MONTH,
     },
@@ -54,16 +77,18 @@ pub static KINDS: [Kind; 12] = [
     Kind {
         name: "threads",
         segments: &[],
-        members: &[&["thread", "previous_message_id"]],
-        prefixes: &[],
+        members: &[member(&["thread", "previous_message_id"], MESSAGES)],
+        deep: &[],
+        needs_no_model: false,
         created: &[&["id"], &["message", "id"]],
         life: HOUR,
     },
     Kind {
         name: "interactions",
         segments: &["interactions"],
-        members: &[&["previous_interaction_id"]],
-        prefixes: &[],
+        members: &[member(&["previous_interaction_id"], INTERACTIONS)],
+        deep: &[],
+        needs_no_model: false,
         created: &[&["id"], &["interaction", "id"], &["interaction_id"]],
         life: MONTH,
     },
@@ -71,24 +96,30 @@ pub static KINDS: [Kind; 12] = [
     Kind {
         name: "cached_contents",
         segments: &["cachedContents"],
-        members: &[&["cachedContent"], &["cached_content"]],
-        prefixes: &[],
+        members: &[member(&["cachedContent"], GEMINI), member(&["cached_content"], INTERACTIONS)],
+        deep: &[],
+        needs_no_model: false,
         created: &[&["name"]],
         life: DAY,
     },
     Kind {
         name: "containers",
         segments: &["containers"],
-        members: &[&["container"]],
-        prefixes: &["cntr_"],
+        members: &[member(&["container"], MESSAGES)],
+        deep: &["container", "container_id"],
+        needs_no_model: true,
         created: &[&["id"]],
         life: DAY,
     },
     Kind {
         name: "files",
         segments: &["files"],
-        members: &[&["input_file_id"], &["training_file"]],
-        prefixes: &["file-", "file_"],
+        members: &[
+            member(&["input_file_id"], &["/batches"]),
+            member(&["training_file"], &["/jobs"]),
+        ],
+        deep: &["file_id", "file_ids"],
+        needs_no_model: true,
         created: &[&["id"], &["file", "name"]],
         life: MONTH,
     },
@@ -96,7 +127,8 @@ pub static KINDS: [Kind; 12] = [
         name: "vector_stores",
         segments: &["vector_stores"],
         members: &[],
-        prefixes: &["vs_"],
+        deep: &["vector_store_ids"],
+        needs_no_model: true,
         created: &[&["id"]],
         life: MONTH,
     },
@@ -104,7 +136,8 @@ pub static KINDS: [Kind; 12] = [
         name: "batches",
         segments: &["batches"],
         members: &[],
-        prefixes: &[],
+        deep: &[],
+        needs_no_model: false,
         created: &[&["id"], &["name"]],
         life: MONTH,
     },
@@ -112,7 +145,8 @@ pub static KINDS: [Kind; 12] = [
         name: "uploads",
         segments: &["uploads"],
         members: &[],
-        prefixes: &[],
+        deep: &[],
+        needs_no_model: true,
         created: &[&["id"]],
         life: HOUR,
     },
@@ -120,19 +154,42 @@ pub static KINDS: [Kind; 12] = [
         name: "skills",
         segments: &["skills"],
         members: &[],
-        prefixes: &["skill_"],
+        deep: &["skill_id"],
+        needs_no_model: true,
         created: &[&["id"]],
         life: MONTH,
     },
     Kind {
         name: "jobs",
-        segments: &["videos", "jobs", "evals", "sessions", "fileSearchStores"],
+        segments: &[
+            "videos",
+            "jobs",
+            "evals",
+            "threads",
+            "sessions",
+            "fileSearchStores",
+            "operations",
+            "environments",
+            "memory_stores",
+            "vaults",
+        ],
         members: &[],
-        prefixes: &[],
+        deep: &[],
+        needs_no_model: false,
         created: &[&["id"], &["name"]],
         life: MONTH,
     },
 ];
+
+impl Kind {
+    /// Whether the body of a request with this path may hold an id of this kind.
+    pub fn may_be_in(&self, path: &str) -> bool {
+        let named = self.members.iter().flat_map(|member| member.apis);
+        let deep = [RESPONSES, MESSAGES, GEMINI, &["/chat/completions"]];
+        let deep = deep.into_iter().flatten().filter(|_| !self.deep.is_empty());
+        named.chain(deep).any(|end| path.ends_with(end))
+    }
+}
 
 /// A kind by its place in [`KINDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +206,7 @@ impl KindId {
         Self::all().find(|(_, kind)| kind.name == name).map(|(id, _)| id)
     }
 
-    /// The kind behind a segment of a path.
+    /// The kind of a segment of a path.
     pub fn of_segment(segment: &str) -> Option<Self> {
         Self::all().find(|(_, kind)| kind.segments.contains(&segment)).map(|(id, _)| id)
     }

@@ -7,16 +7,18 @@
 //!
 //! A pin may be unknown: another Envoy saw the response, or this one was restarted. Then the
 //! request goes where it would go without the id, and if the provider says that it does not know
-//! it, to the other credentials. Who serves it is pinned.
+//! it, to the other credentials. Who serves it then is pinned; that no credential has it is known
+//! for a minute.
 //!
-//! Only ids that a provider has named, or served, make pins: no client can set one.
+//! A client can set no pin by naming an id: a provider must have named it, or have been found to
+//! know it. And it can take none away: while the owner is there, no other credential becomes it.
 
 mod kinds;
 mod references;
 
 use std::time::Duration;
 
-pub use kinds::{KINDS, Kind, KindId};
+pub use kinds::{KINDS, Kind, KindId, Member};
 pub use references::{Id, IdPaths, created, in_path};
 
 use crate::config::{CredentialId, PoolId};
@@ -30,6 +32,12 @@ const SEEN_KEY: &str = "session_affinity/pin_kinds";
 
 /// A pin that was used within this time is not written again.
 const REFRESH_AFTER: Duration = Duration::from_mins(1);
+
+/// For so long it is known that no credential has a piece of state.
+const NOWHERE_FOR: Duration = Duration::from_mins(1);
+
+/// In place of a credential: there is none.
+const NOWHERE: CredentialId = CredentialId(0);
 
 /// Something that a request refers to: the hash of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +73,13 @@ pub struct Pin {
     pub used: Timestamp,
 }
 
+impl Pin {
+    /// Whether it says that no credential has it.
+    pub fn is_nowhere(self) -> bool {
+        self.credential == NOWHERE
+    }
+}
+
 impl From<Entry<2>> for Pin {
     fn from(entry: Entry<2>) -> Self {
         let [pool, credential] = entry.numbers;
@@ -81,7 +96,10 @@ pub struct Pins {
 impl Pins {
     /// Room for at least `capacity` pins.
     pub fn new(capacity: u32) -> Self {
-        Self { table: Table::new("pin", capacity) }
+        // What no credential has displaces nothing that one has.
+        let table = Table::new("pin", capacity)
+            .ranked(|entry| (!Pin::from(*entry).is_nowhere(), entry.used));
+        Self { table }
     }
 
     /// Every key of shared data that pins use.
@@ -96,36 +114,60 @@ impl Pins {
         reference: Reference,
         now: Timestamp,
     ) -> Option<Pin> {
-        let pin = Pin::from(self.table.find(shared, reference.key)?);
-        let life = reference.kind.kind()?.life;
-        // A use that is still to come is from before the clock was set back.
-        (now <= pin.used + life && pin.used <= now + REFRESH_AFTER).then_some(pin)
+        alive(self.table.find(shared, reference.key), reference.kind, now)
     }
 
-    /// Whether a kind was ever pinned, as far as is known.
-    pub fn may_have(&self, shared: &impl SharedData, kind: KindId) -> bool {
-        seen(&shared.get(SEEN_KEY).value) & mask(kind) != 0
+    /// Whether files were ever pinned, as far as is known.
+    pub fn may_have_files(&self, shared: &impl SharedData) -> bool {
+        KindId::named("files").is_some_and(|files| Self::seen(shared) & mask(files) != 0)
     }
 
-    /// Pins what a reference stands for to the credential that has it. Returns whether that could
-    /// be written.
+    /// Whether anything was ever pinned that the body of a request with this path may refer to.
+    pub fn may_be_in(&self, shared: &impl SharedData, path: &str) -> bool {
+        let kinds = KindId::all().filter(|(_, kind)| kind.may_be_in(path));
+        let kinds = kinds.fold(0, |kinds, (id, _)| kinds | mask(id));
+        kinds != 0 && Self::seen(shared) & kinds != 0
+    }
+
+    fn seen(shared: &impl SharedData) -> u16 {
+        seen(&shared.get(SEEN_KEY).value)
+    }
+
+    /// Pins what a reference means to the credential that has it. Another owner keeps it, as long as
+    /// it `may_serve`. Returns whether that could be written.
     pub fn pin(
         &self,
         shared: &impl SharedData,
         reference: Reference,
         owner: (PoolId, CredentialId),
         now: Timestamp,
+        may_serve: impl Fn(Pin) -> bool,
     ) -> bool {
         let (PoolId(pool), CredentialId(credential)) = owner;
         let updated = self.table.update(shared, reference.key, now, |entry| {
-            let is_fresh = entry.is_some_and(|entry| {
-                entry.numbers == [pool, credential]
-                    && entry.used <= now
-                    && now.since(entry.used) < REFRESH_AFTER
+            let known = alive(entry, reference.kind, now);
+            let is_kept = known.is_some_and(|pin| match (pin.pool, pin.credential) == owner {
+                true => now.since(pin.used) < REFRESH_AFTER,
+                false => !pin.is_nowhere() && may_serve(pin),
             });
-            (if is_fresh { Edit::Leave } else { Edit::Put([pool, credential]) }, ())
+            (if is_kept { Edit::Leave } else { Edit::Put([pool, credential]) }, ())
         });
         updated.written && note_seen(shared, reference.kind)
+    }
+
+    /// Notes that no credential of a pool has what a reference means.
+    pub fn note_nowhere(
+        &self,
+        shared: &impl SharedData,
+        reference: Reference,
+        pool: PoolId,
+        now: Timestamp,
+    ) -> bool {
+        let updated = self.table.update(shared, reference.key, now, |entry| {
+            let is_known = alive(entry, reference.kind, now).is_some();
+            (if is_known { Edit::Leave } else { Edit::Put([pool.0, NOWHERE.0]) }, ())
+        });
+        updated.written
     }
 
     /// Forgets a pin whose owner says that it does not have the state.
@@ -141,6 +183,14 @@ impl Pins {
             (if is_owners { Edit::Remove } else { Edit::Leave }, ())
         });
     }
+}
+
+/// The pin of an entry, unless its state is certainly gone.
+fn alive(entry: Option<Entry<2>>, kind: KindId, now: Timestamp) -> Option<Pin> {
+    let pin = Pin::from(entry?);
+    let life = if pin.is_nowhere() { NOWHERE_FOR } else { kind.kind()?.life };
+    // A use that is still to come is from before the clock was set back.
+    (now <= pin.used + life && pin.used <= now + REFRESH_AFTER).then_some(pin)
 }
 
 fn seen(value: &[u8]) -> u16 {
@@ -180,7 +230,7 @@ mod tests {
         let (pins, shared) = (Pins::new(64), InMemory::default());
         let it = reference("resp_1", None);
         assert_eq!(pins.find(&shared, it, at(1)), None);
-        assert!(pins.pin(&shared, it, OWNER, at(1)));
+        assert!(pins.pin(&shared, it, OWNER, at(1), |_| false));
         let life = it.kind.kind().unwrap().life.as_secs();
         let found = |now| pins.find(&shared, it, at(now)).map(|pin| (pin.pool, pin.credential));
         assert_eq!(found(1 + life), Some(OWNER));
@@ -207,21 +257,51 @@ mod tests {
     fn a_pin_that_is_used_often_is_written_seldom() {
         let (pins, shared) = (Pins::new(64), InMemory::default());
         let it = reference("resp_1", None);
-        pins.pin(&shared, it, OWNER, at(100));
-        pins.pin(&shared, it, OWNER, at(159));
+        pins.pin(&shared, it, OWNER, at(100), |_| false);
+        pins.pin(&shared, it, OWNER, at(159), |_| false);
         assert_eq!(pins.find(&shared, it, at(160)).unwrap().used, at(100));
-        pins.pin(&shared, it, OWNER, at(160));
+        pins.pin(&shared, it, OWNER, at(160), |_| false);
         assert_eq!(pins.find(&shared, it, at(160)).unwrap().used, at(160));
         let other = (PoolId(1), CredentialId(3));
-        pins.pin(&shared, it, other, at(161));
+        pins.pin(&shared, it, other, at(161), |_| false);
         assert_eq!(pins.find(&shared, it, at(161)).unwrap().credential, CredentialId(3));
+    }
+
+    #[test]
+    fn an_owner_that_may_serve_keeps_what_it_has() {
+        let (pins, shared) = (Pins::new(64), InMemory::default());
+        let (it, thief) = (reference("resp_1", None), (PoolId(1), CredentialId(3)));
+        let owner = |now| pins.find(&shared, it, at(now)).map(|pin| pin.credential.0);
+        pins.pin(&shared, it, OWNER, at(1), |_| true);
+        pins.pin(&shared, it, thief, at(2), |_| true);
+        assert_eq!(owner(2), Some(2));
+        pins.note_nowhere(&shared, it, PoolId(1), at(2));
+        assert_eq!(owner(2), Some(2), "it is somewhere");
+        pins.pin(&shared, it, thief, at(2), |_| false);
+        assert_eq!(owner(2), Some(3), "the first is not configured any more");
+    }
+
+    #[test]
+    fn that_a_thing_is_nowhere_is_known_for_a_minute_and_displaces_nothing() {
+        let (pins, shared) = (Pins::new(16), InMemory::default());
+        let it = reference("resp_1", None);
+        pins.note_nowhere(&shared, it, PoolId(1), at(1));
+        assert!(pins.find(&shared, it, at(61)).is_some_and(Pin::is_nowhere));
+        assert_eq!(pins.find(&shared, it, at(62)), None);
+        pins.pin(&shared, it, OWNER, at(2), |_| true);
+        assert!(pins.find(&shared, it, at(2)).is_some_and(|pin| !pin.is_nowhere()));
+        for number in 0..1_000 {
+            let invented = reference(&format!("invented {number}"), None);
+            pins.note_nowhere(&shared, invented, PoolId(1), at(3));
+        }
+        assert!(pins.find(&shared, it, at(3)).is_some());
     }
 
     #[test]
     fn only_the_owner_makes_a_pin_forgotten() {
         let (pins, shared) = (Pins::new(64), InMemory::default());
         let it = reference("resp_1", None);
-        pins.pin(&shared, it, OWNER, at(1));
+        pins.pin(&shared, it, OWNER, at(1), |_| false);
         pins.forget(&shared, it, CredentialId(9), at(2));
         assert!(pins.find(&shared, it, at(2)).is_some());
         pins.forget(&shared, it, CredentialId(2), at(2));
@@ -231,19 +311,31 @@ mod tests {
     #[test]
     fn it_is_known_which_kinds_there_are() {
         let (pins, shared) = (Pins::new(64), InMemory::default());
-        for (kind, _) in KindId::all() {
-            assert!(!pins.may_have(&shared, kind));
-            let it = Reference { kind, key: KeyHash(u128::from(kind.0)) };
-            pins.pin(&shared, it, OWNER, at(1));
-            assert!(pins.may_have(&shared, kind));
-        }
+        let pin = |name| {
+            let kind = KindId::named(name).unwrap();
+            pins.pin(&shared, Reference { kind, key: KeyHash(1) }, OWNER, at(1), |_| false);
+        };
+        let may = |path| pins.may_be_in(&shared, path);
+        assert!(!may("/v1/responses") && !may("/v1/messages"));
+        pin("responses");
+        assert!(may("/v1/responses") && !may("/v1/messages"));
+        assert!(!pins.may_have_files(&shared));
+        pin("files");
+        assert!(may("/v1/messages") && pins.may_have_files(&shared));
+        assert!(!may("/v1/embeddings"));
     }
 
     #[test]
     fn a_flood_of_ids_writes_known_keys_only() {
         let (pins, shared) = (Pins::new(64), InMemory::default());
         for number in 0..10_000 {
-            pins.pin(&shared, reference(&format!("resp_{number}"), None), OWNER, at(number));
+            pins.pin(
+                &shared,
+                reference(&format!("resp_{number}"), None),
+                OWNER,
+                at(number),
+                |_| false,
+            );
         }
         let known: Vec<_> = pins.keys().collect();
         assert!(shared.keys().iter().all(|key| known.contains(key)));

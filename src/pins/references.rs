@@ -1,14 +1,11 @@
 //! The state that a request refers to, and the kind of state that it creates.
 
-use super::kinds::{KINDS, Kind, KindId};
+use super::kinds::{Kind, KindId};
 use crate::body::{Body, PathId, Paths};
 use crate::json::{Kind as JsonKind, Value};
 
 /// Bytes of an id that count. No real one is this long.
 const LONGEST_ID: usize = 512;
-
-/// The most ids of one request that count.
-const MOST_IDS: usize = 4;
 
 /// What stands behind a collection in a path, and is no id.
 const NO_IDS: [&str; 3] = ["compact", "input_tokens", "search"];
@@ -22,10 +19,14 @@ pub struct Id {
     pub text: Vec<u8>,
 }
 
+/// Segments behind which a collection begins; every other one may be the operator's.
+const PARENTS: [&str; 9] =
+    ["v1", "v1beta", "v1alpha", "openai", "messages", "fine_tuning", "agents", "live", "managed"];
+
 /// Where ids are in a body.
 #[derive(Clone, Debug)]
 pub struct IdPaths {
-    members: Vec<(KindId, PathId)>,
+    members: Vec<(KindId, &'static [&'static str], PathId)>,
     tools: PathId,
     container: PathId,
     thread: PathId,
@@ -38,8 +39,8 @@ impl IdPaths {
     pub fn new(paths: &mut Paths) -> Self {
         let mut members = Vec::new();
         for (id, kind) in KindId::all() {
-            for path in kind.members {
-                members.push((id, paths.add(path.iter().copied())));
+            for member in kind.members {
+                members.push((id, member.apis, paths.add(member.path.iter().copied())));
             }
         }
         Self {
@@ -52,29 +53,24 @@ impl IdPaths {
         }
     }
 
-    /// Whether a member of the body names an id of any kind.
-    pub fn are_in(&self, body: &Body<'_>) -> bool {
-        self.members.iter().any(|(_, path)| body.get(*path).is_some())
-    }
-
-    /// The ids that a request refers to, the most telling first. Ids of files stand anywhere in a
-    /// body, and are looked for only if there may be any.
-    pub fn find(&self, path: &str, body: &Body<'_>, may_have_files: bool) -> Vec<Id> {
-        let mut ids: Vec<Id> = in_path(path).into_iter().collect();
-        for (kind, path) in &self.members {
-            ids.extend(body.get(*path).and_then(text_of_id).and_then(|text| id(*kind, &text)));
+    /// The ids that the body of a `POST` refers to, the most telling first. Ids of files stand
+    /// anywhere in a body, and are looked for only if there may be any.
+    pub fn in_body(&self, path: &str, body: &Body<'_>, may_have_files: bool) -> Vec<Id> {
+        let mut ids = Vec::new();
+        for (kind, apis, member) in &self.members {
+            let member = body.get(*member).filter(|_| apis.iter().any(|end| path.ends_with(end)));
+            ids.extend(member.and_then(text_of_id).and_then(|text| id(*kind, &text)));
         }
-        for (name, path) in
+        for (name, part) in
             [("vector_stores", self.tools), ("containers", self.tools), ("skills", self.container)]
         {
-            let part = body.get(path).filter(|part| part.kind() != JsonKind::String);
+            let part = body.get(part).filter(|part| part.kind() != JsonKind::String);
             ids.extend(part.and_then(|part| first_inside(name, &part.text())));
         }
         if may_have_files {
             ids.extend(first_inside("files", body.bytes()));
             ids.extend(first_file_uri(body.bytes()));
         }
-        ids.truncate(MOST_IDS);
         ids
     }
 
@@ -82,35 +78,51 @@ impl IdPaths {
     pub fn creates(&self, path: &str, body: &Body<'_>) -> Option<KindId> {
         let path = path.strip_suffix('/').unwrap_or(path);
         if path.ends_with("/messages") {
-            return body.get(self.thread).and_then(|_| KindId::named("threads"));
+            return KindId::named("threads").filter(|_| has(body, self.thread));
         }
         if path.ends_with(":batchGenerateContent") {
             return KindId::named("batches");
         }
-        let path = path.strip_suffix("/compact").unwrap_or(path);
-        let segment = match path.strip_suffix("/complete") {
-            Some(_) => "files",
-            None => path.rsplit('/').next()?,
-        };
         let is_stored = body.get(self.store).is_none_or(|store| store.kind() != JsonKind::False);
-        KindId::of_segment(segment).filter(|_| is_stored)
+        if let Some(path) = path.strip_suffix("/complete") {
+            return in_path(path).and_then(|_| KindId::named("files"));
+        }
+        let path = path.strip_suffix("/compact").unwrap_or(path);
+        collection(path).filter(|(_, rest)| rest.is_none() && is_stored).map(|(kind, _)| kind)
     }
 
     /// Whether a request may be carried out only once, and so must not be repeated after it may
     /// have been: it continues a thread, whose every message can be continued once, or it goes on
     /// in the background.
     pub fn is_once(&self, body: &Body<'_>) -> bool {
-        body.get(self.thread).is_some()
+        has(body, self.thread)
             || body.get(self.background).is_some_and(|it| it.kind() == JsonKind::True)
     }
 }
 
-/// The id in a path: what stands behind the first segment that names a collection.
+fn has(body: &Body<'_>, path: PathId) -> bool {
+    body.get(path).is_some_and(|value| value.kind() != JsonKind::Null)
+}
+
+/// The id in a path: what follows the first segment that names a collection.
 pub fn in_path(path: &str) -> Option<Id> {
+    let (kind, text) = collection(path)?;
+    id(kind, text.filter(|text| !NO_IDS.contains(text))?.as_bytes())
+}
+
+/// The first collection in a path, and the segment that follows it, if there is one.
+fn collection(path: &str) -> Option<(KindId, Option<&str>)> {
+    let mut before = ["", ""];
     let mut segments = path.split('/');
-    let kind = segments.find_map(KindId::of_segment)?;
-    let text = segments.next().filter(|text| !NO_IDS.contains(text))?;
-    id(kind, text.as_bytes())
+    while let Some(segment) = segments.next() {
+        let [parent, grandparent] = before;
+        let begins = PARENTS.contains(&parent) || grandparent == "locations";
+        if let Some(kind) = KindId::of_segment(segment).filter(|_| begins) {
+            return Some((kind, segments.next().filter(|next| !next.is_empty())));
+        }
+        before = [segment, parent];
+    }
+    None
 }
 
 /// The ids that a response says were created: a document, the events of a stream, or a message of a
@@ -172,40 +184,49 @@ fn id(kind: KindId, text: &[u8]) -> Option<Id> {
     (!text.is_empty() && text.len() <= LONGEST_ID).then(|| Id { kind, text: text.to_vec() })
 }
 
-/// The first string in a part of a body that begins as ids of a kind do. In a text inside the part
-/// the quotation mark would be escaped.
+/// The first id that a member of a kind holds, at any depth of a part of a body. In a text inside
+/// the part the quotation marks would be escaped.
 fn first_inside(kind: &str, part: &[u8]) -> Option<Id> {
     let kind_id = KindId::named(kind)?;
-    let Kind { prefixes, .. } = KINDS.get(usize::from(kind_id.0))?;
-    for prefix in *prefixes {
-        let quoted = [b"\"", prefix.as_bytes()].concat();
-        for at in memchr::memmem::find_iter(part, &quoted) {
-            if at.checked_sub(1).and_then(|before| part.get(before)) == Some(&b'\\') {
-                continue;
-            }
-            let string = part.get(at + 1..)?;
-            let (text, behind) = string.split_at(memchr::memchr(b'"', string)?);
-            // The name of a member is followed by a colon; words such as `file_search` have no
-            // digit, which ids always have.
-            let is_name = behind.get(1..)?.trim_ascii_start().starts_with(b":");
-            if !is_name && text.iter().any(u8::is_ascii_digit) {
-                return id(kind_id, text);
-            }
-        }
-    }
-    None
+    kind_id.kind()?.deep.iter().find_map(|name| {
+        let quoted = [b"\"", name.as_bytes(), b"\""].concat();
+        let values = behind(part, &quoted);
+        let strings = values.filter_map(|value| {
+            let value = value.strip_prefix(b"[").map_or(value, <[u8]>::trim_ascii_start);
+            string(value)
+        });
+        strings.filter_map(|text| id(kind_id, text)).next()
+    })
 }
 
-/// The first file that Gemini's `fileData` names.
+/// The first file of Gemini's own that `fileData` names: other addresses are those of videos, or
+/// of anything on the web.
 fn first_file_uri(body: &[u8]) -> Option<Id> {
-    for name in [&b"\"fileUri\""[..], b"\"file_uri\""] {
-        if let Some(at) = memchr::memmem::find(body, name) {
-            let value = body.get(at + name.len()..)?.trim_ascii_start().strip_prefix(b":")?;
-            let string = value.trim_ascii_start().strip_prefix(b"\"")?;
-            return id(KindId::named("files")?, string.get(..memchr::memchr(b'"', string)?)?);
-        }
-    }
-    None
+    let names: [&[u8]; 2] = [b"\"fileUri\"", b"\"file_uri\""];
+    names.into_iter().find_map(|name| {
+        let uris = behind(body, name).filter_map(string);
+        let files = uris.filter(|uri| {
+            let mut segments = uri.rsplit(|&byte| byte == b'/').skip(1);
+            segments.next() == Some(b"files")
+        });
+        files.filter_map(|uri| id(KindId::named("files")?, uri)).next()
+    })
+}
+
+/// The values of members with a name, in quotation marks, as far as they are looked for.
+fn behind<'b>(bytes: &'b [u8], name: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+    const MOST: usize = 64;
+    let places = memchr::memmem::find_iter(bytes, name).take(MOST);
+    places.filter_map(|at| {
+        let value = bytes.get(at + name.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+        Some(value.trim_ascii_start())
+    })
+}
+
+/// The text of a string without escapes that a value is.
+fn string(value: &[u8]) -> Option<&[u8]> {
+    let text = value.strip_prefix(b"\"")?;
+    text.get(..=LONGEST_ID).unwrap_or(text).split(|&byte| byte == b'"').next()
 }
 
 #[cfg(test)]
@@ -220,10 +241,14 @@ mod tests {
         words.collect::<Vec<_>>().join(" ")
     }
 
+    /// The ids in a path, and in the body of a request with that path.
     fn referred(path: &str, body: &str) -> String {
         let mut paths = Paths::default();
         let ids = IdPaths::new(&mut paths);
-        words(&ids.find(path, &Body::read(&paths, body.as_bytes()), true))
+        let body = Body::read(&paths, body.as_bytes());
+        let mut found: Vec<Id> = in_path(path).into_iter().collect();
+        found.extend(ids.in_body(path, &body, true));
+        words(&found)
     }
 
     fn creates(path: &str, body: &str) -> Option<&'static str> {
@@ -253,6 +278,9 @@ mod tests {
             ("/v1beta/interactions/v1_x/cancel", "interactions=v1_x"),
             ("/v1/messages", ""),
             ("/v1/fine_tuning/jobs/ftjob-1", "jobs=ftjob-1"),
+            ("/jobs/team/v1/chat/completions", ""),
+            ("/files/v1/responses/resp_1", "responses=resp_1"),
+            (&format!("/v1/responses/{}", "x".repeat(513)), ""),
         ] {
             assert_eq!(referred(path, ""), expected, "{path}");
         }
@@ -260,51 +288,64 @@ mod tests {
 
     #[test]
     fn members_of_a_body_name_what_it_goes_on_with() {
-        for (body, expected) in [
-            (r#"{"previous_response_id":"resp_1"}"#, "responses=resp_1"),
-            (r#"{"conversation":"conv_1"}"#, "conversations=conv_1"),
-            (r#"{"conversation":{"id":"conv_1"}}"#, "conversations=conv_1"),
-            (r#"{"thread":{"type":"continue","previous_message_id":"msg_1"}}"#, "threads=msg_1"),
-            (r#"{"thread":{"type":"create"}}"#, ""),
-            (r#"{"cachedContent":"cachedContents/abc"}"#, "cached_contents=abc"),
-            (r#"{"previous_interaction_id":"v1_x"}"#, "interactions=v1_x"),
-            (r#"{"container":"container_1"}"#, "containers=container_1"),
+        let (responses, messages) = ("/v1/responses", "/v1/messages");
+        let generate = "/v1beta/models/gemini-3:generateContent";
+        for (path, body, expected) in [
+            (responses, r#"{"previous_response_id":"resp_1"}"#, "responses=resp_1"),
+            (responses, r#"{"conversation":"conv_1"}"#, "conversations=conv_1"),
+            (responses, r#"{"conversation":{"id":"conv_1"}}"#, "conversations=conv_1"),
+            (messages, r#"{"conversation":"conv_1"}"#, ""),
             (
+                messages,
+                r#"{"thread":{"type":"continue","previous_message_id":"msg_1"}}"#,
+                "threads=msg_1",
+            ),
+            (messages, r#"{"thread":{"type":"create"}}"#, ""),
+            (generate, r#"{"cachedContent":"cachedContents/abc"}"#, "cached_contents=abc"),
+            ("/v1beta/interactions", r#"{"previous_interaction_id":"v1_x"}"#, "interactions=v1_x"),
+            (messages, r#"{"container":"container_1"}"#, "containers=container_1"),
+            (
+                responses,
                 r#"{"tools":[{"type":"file_search","vector_store_ids":["vs_1"]}]}"#,
                 "vector_stores=vs_1",
             ),
+            (responses, r#"{"tools":[{"name":"vs_code_2","container":{"type":"auto"}}]}"#, ""),
             (
+                responses,
                 r#"{"tools":[{"type":"code_interpreter","container":"cntr_1"}]}"#,
                 "containers=cntr_1",
             ),
             (
+                messages,
                 r#"{"container":{"id":"container_1","skills":[{"skill_id":"skill_1"}]}}"#,
                 "containers=container_1 skills=skill_1",
             ),
             (
+                responses,
                 r#"{"input":[{"content":[{"type":"input_file","file_id":"file-1"}]}]}"#,
                 "files=file-1",
             ),
-            (r#"{"file_id" : "file_2"}"#, "files=file_2"),
+            (messages, r#"{"file_id" : "file_2"}"#, "files=file_2"),
+            (messages, r#"{"file_ids" : [ "file_2", "file_3" ]}"#, "files=file_2"),
+            (messages, r#"{"input":{"path":"file_2.txt"}}"#, ""),
+            (generate, r#"{"fileUri":"https://www.youtube.com/watch?v=1"}"#, ""),
+            (generate, r#"{"fileUri":"gs://bucket/v.mp4"}"#, ""),
             (
+                generate,
+                r#"{"fileUri":"https://example.com/a.mp4","x":{"fileUri":"https://g/v1/files/abc"}}"#,
+                "files=abc",
+            ),
+            (
+                generate,
                 r#"{"contents":[{"parts":[{"fileData":{"fileUri":"https://g/v1beta/files/abc"}}]}]}"#,
                 "files=abc",
             ),
-            (r#"{"messages":[{"content":"\"file-1\" and \"fileUri\":\"x\""}]}"#, ""),
-            (r#"{"previous_response_id":null}"#, ""),
-            (r#"{"file_id":"#, ""),
+            (messages, r#"{"messages":[{"content":"\"file_id\":\"file_1\""}]}"#, ""),
+            (responses, r#"{"previous_response_id":null}"#, ""),
+            (responses, r#"{"file_id":"#, ""),
         ] {
-            assert_eq!(referred("/v1/x", body), expected, "{body}");
+            assert_eq!(referred(path, body), expected, "{path} {body}");
         }
-    }
-
-    #[test]
-    fn a_request_names_no_more_than_a_few() {
-        let body = r#"{"previous_response_id":"a","conversation":"b","cachedContent":"c",
-            "previous_interaction_id":"d","container":"e"}"#;
-        let words = referred("/v1/responses/resp_1", body);
-        assert_eq!(words, "responses=resp_1 responses=a conversations=b interactions=d");
-        assert_eq!(referred(&format!("/v1/responses/{}", "x".repeat(513)), ""), "");
     }
 
     #[test]
@@ -317,6 +358,7 @@ mod tests {
             ("/v1/responses/resp_1/cancel", "", None),
             ("/v1/messages", "{}", None),
             ("/v1/messages", r#"{"thread":{"type":"create"}}"#, Some("threads")),
+            ("/v1/messages", r#"{"thread":null}"#, None),
             ("/v1/messages/batches", "{}", Some("batches")),
             ("/v1/uploads/upload_1/complete", "{}", Some("files")),
             ("/upload/v1beta/files", "", Some("files")),

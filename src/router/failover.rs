@@ -60,6 +60,8 @@ impl Router {
         };
         plan.current = Some(credential.fingerprint);
         plan.result = None;
+        plan.state.was_not_here = false;
+        plan.state.was_unreadable = false;
         plan.sent = now;
         plan.attempts = plan.attempts.saturating_add(1);
         plan.rest.retain(|other| *other != credential.fingerprint);
@@ -118,8 +120,9 @@ impl Router {
     }
 
     /// Orders the rest of a plan by what its members have in common with the credential that has
-    /// failed. Siblings share its caches, so they come first; after a limit, which they share as
-    /// well, they come last. What one does not have, its siblings do not have either.
+    /// failed. Siblings share its caches, so they come first; after a limit, which they may share as
+    /// well, they come last, unless only they can read what the request carries. What one does not
+    /// have, its siblings do not have either.
     fn order_by_group(
         &self,
         pool: &Pool,
@@ -141,13 +144,13 @@ impl Router {
             rest.into_iter().partition(|other| siblings.contains(other));
         plan.rest = match class {
             Class::NotHere => others,
-            Class::RateLimit => [others, siblings].concat(),
+            Class::RateLimit if !plan.state.has_ciphertext => [others, siblings].concat(),
             _ => [siblings, others].concat(),
         };
     }
 
     /// The reply in place of a response that says that a credential cannot read what the home of
-    /// the session wrote: while that waits for an announced end, the client had better wait too.
+    /// the session wrote: while the home cannot serve, the client had better wait too.
     pub fn wait_for_home(
         &self,
         plan: &Plan,
@@ -155,16 +158,14 @@ impl Router {
         now: Timestamp,
     ) -> Option<LocalReply> {
         let state = &plan.state;
-        let is_about_ciphertext = state.was_not_here && state.references.is_empty();
-        let pool = self.pool_of(plan).filter(|_| is_about_ciphertext)?;
+        let pool = self.pool_of(plan).filter(|_| plan.has_failed() && state.was_unreadable)?;
         let home = pool.credential(state.home?).filter(|_| plan.current != state.home)?;
-        match self.cooldowns().block(shared, home, plan.subject(), now)? {
-            Block::RateLimited { retry_at, .. } => {
-                let unready = Unready::RateLimited(retry_at);
-                Some(reply::no_credential(&plan.target(pool), unready, now))
-            }
-            _ => None,
-        }
+        let unready = match self.cooldowns().block(shared, home, plan.subject(), now)? {
+            Block::RateLimited { retry_at, .. } => Unready::RateLimited(retry_at),
+            Block::Failing { until, .. } => Unready::Unavailable(Some(until)),
+            Block::Disabled => return None,
+        };
+        Some(reply::no_credential(&plan.target(pool), unready, now))
     }
 
     /// The reply where the last attempt ended without a response.

@@ -105,7 +105,14 @@ impl Router {
     ///
     /// Where headers settle the session, only the model is wanted, for cooldowns: it is in the
     /// first bytes of the bodies of the clients that send such headers.
-    pub fn needs_body(&self, headers: &Headers, end_of_stream: bool) -> BodyNeed {
+    ///
+    /// But where the body may refer to state that a provider keeps, all of it is wanted.
+    pub fn needs_body(
+        &self,
+        headers: &Headers,
+        end_of_stream: bool,
+        shared: &impl SharedData,
+    ) -> BodyNeed {
         let Config { routing, session, body, pools, profile, .. } = &self.config;
         let knowledge = Knowledge::of(headers, pools);
         if knowledge == Knowledge::NoPool || !headers.announce_json(end_of_stream) {
@@ -115,6 +122,7 @@ impl Router {
         let is_settled = !body.always_read
             && routing.session_affinity
             && session.sources.are_settled_by(headers, api);
+        let is_settled = is_settled && !self.may_refer_to_state(headers, shared);
         match knowledge {
             Knowledge::Pool if is_settled && model_in_path(headers.path()).is_some() => {
                 BodyNeed::None
@@ -125,6 +133,17 @@ impl Router {
             Knowledge::Pool if is_settled => BodyNeed::None,
             _ => BodyNeed::Whole,
         }
+    }
+
+    /// Whether the body of a request may refer to state, as far as its headers and what was pinned
+    /// so far show.
+    fn may_refer_to_state(&self, headers: &Headers, shared: &impl SharedData) -> bool {
+        let mut betas = headers.all("anthropic-beta");
+        let is_in_thread =
+            betas.any(|value| memchr::memmem::find(value, b"message-threads").is_some());
+        self.config.pins.max > 0
+            && headers.text(":method") == "POST"
+            && (is_in_thread || self.pins.may_be_in(shared, headers.path()))
     }
 
     /// Reads a body, whole or cut off at any byte.
@@ -159,15 +178,15 @@ impl Router {
         now: Timestamp,
     ) -> Decision<'_> {
         let tenant = tenant_scope(&self.config.session.scope, request);
-        let state = StateUse::of(self, request, tenant, shared);
-        let pin = self.pin_of(&state, shared, now);
+        let mut state = StateUse::of(self, request, tenant, shared);
+        let pin = state.find(&self.pins, shared, now);
         let Some(target) = self.target(request, &state, pin) else {
             return Decision::Pass;
         };
         if lacks_required(&self.config.session.scope, request) {
             return Decision::Reply(Refusal::without_tenant(&target, now));
         }
-        let pin = pin.map(|(_, pin)| pin).filter(|pin| pin.pool == target.pool.fingerprint);
+        let pin = pin.filter(|pin| pin.pool == target.pool.fingerprint);
         Selection::new(self, request, target, state, shared, now).decide(pin)
     }
 
@@ -234,8 +253,9 @@ impl Router {
     }
 
     /// Whether a response with this status means nothing certain without its body.
-    pub fn needs_body_of(&self, status: u16) -> bool {
-        matches!(status, 400 | 404 | 422)
+    pub fn needs_body_of(&self, status: u16, plan: &Plan) -> bool {
+        let is_about_state = !plan.state.references.is_empty();
+        matches!(status, 400 | 404 | 422) || (status == 403 && is_about_state)
     }
 
     /// The bindings, for tools that look at them.

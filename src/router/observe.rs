@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use super::plan::FailedAttempt;
 use super::{AttemptResult, Plan, Router, Verdict};
+use crate::availability;
 use crate::binding::FAILURES_TO_MOVE;
 use crate::config::{Credential, CredentialId, Pool, Return};
 use crate::cooldown::{Change, Fault, Grounds};
 use crate::group::{self, GroupId};
 use crate::operation::Operation;
 use crate::outcome::Observed;
-use crate::pins::{self, Reference};
+use crate::pins::{self, Pin, Reference};
 use crate::request::Headers;
 use crate::response::{Failure, Response};
 use crate::shared::SharedData;
@@ -90,7 +91,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
                 AttemptResult::Served
             }
             Class::NotHere => {
-                next = self.look_elsewhere(credential, response);
+                next = self.look_elsewhere(credential, &reading, response);
                 match next {
                     None if self.plan.attempts < 2 => AttemptResult::ClientError,
                     _ => AttemptResult::Failed,
@@ -139,6 +140,15 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         {
             reading.class = class;
             reading.scope = class.usual_scope();
+            return reading;
+        }
+        // What a path names and the provider does not know is elsewhere, however it says so.
+        let is_missing = matches!(
+            reading.class,
+            Class::RequestFault | Class::NotFound | Class::NotSupported | Class::Elsewhere
+        );
+        if is_missing && response.status() == 404 && self.plan.state.is_by_path {
+            reading.class = Class::NotHere;
         }
         reading
     }
@@ -163,27 +173,43 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         }
     }
 
-    /// What a request refers to is not here: nothing was done, so it may be elsewhere, unless it is
-    /// known who has it. That nobody has it any more, the client has to hear: it can begin anew.
+    /// What a request needs is not here: nothing was done, so it may be elsewhere, unless it is
+    /// known who has it. That no credential has it any more, the client has to hear: it can begin
+    /// anew.
     fn look_elsewhere(
         &mut self,
         credential: &'c Credential,
+        reading: &Reading,
         response: &Response<'_>,
     ) -> Option<&'c Credential> {
         self.plan.state.was_not_here = true;
+        self.plan.state.was_unreadable = is_about_ciphertext(reading.code);
         if let Some(key) = self.plan.binding {
             let bindings = &self.router.bindings;
             self.is_written &=
                 bindings.withdraw(self.shared, key, credential.fingerprint, self.now);
         }
-        for reference in &self.plan.state.references {
-            self.router.pins.forget(self.shared, *reference, credential.fingerprint, self.now);
+        let (pins, reference) = (&self.router.pins, self.plan.state.references.first().copied());
+        let is_gone = self.plan.state.is_pinned && self.plan.state.is_sole;
+        if let Some(reference) = reference.filter(|_| is_gone) {
+            pins.forget(self.shared, reference, credential.fingerprint, self.now);
         }
-        if self.plan.state.is_pinned || !self.may_follow(response) {
+        let may_search = self.plan.state.may_search || self.plan.state.was_unreadable;
+        if self.plan.state.is_pinned || !may_search {
             return None;
         }
         let failed = Some((credential, Class::NotHere));
-        self.router.take_next(self.pool, self.plan, failed, self.shared, self.now)
+        let next = if self.may_follow(response) {
+            self.router.take_next(self.pool, self.plan, failed, self.shared, self.now)
+        } else {
+            None
+        };
+        let said_all_so = next.is_none() && self.plan.failures.is_empty() && self.plan.attempts > 1;
+        if let Some(reference) = reference.filter(|_| said_all_so) {
+            let pool = self.pool.fingerprint;
+            self.is_written &= pins.note_nowhere(self.shared, reference, pool, self.now);
+        }
+        next
     }
 
     /// Whether the same credential is tried once more: its kept connection was closed as it was
@@ -296,10 +322,19 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         let created = state.creates.map(|kind| pins::created(kind, body)).unwrap_or_default();
         let created = created.iter().filter(|id| self.router.config.pins.follows(id.kind));
         let created = created.map(|id| Reference::of(id, self.router.seed, tenant));
+        // What was followed is used; what was looked for is found.
+        let is_found = state.is_pinned || (state.may_search && self.plan.attempts > 1);
+        let found = state.references.first().copied().filter(|_| is_found);
         let owner = (self.pool.fingerprint, credential.fingerprint);
-        let all: Vec<_> = created.chain(state.references.iter().copied()).collect();
+        let may_serve = |pin: Pin| {
+            let pools = &self.router.config.pools;
+            let pool = pools.iter().find(|pool| pool.fingerprint == pin.pool);
+            pool.is_some_and(|pool| availability::bound(pool, pin.credential).is_some())
+        };
+        let all: Vec<_> = created.chain(found).collect();
         for reference in all {
-            self.is_written &= self.router.pins.pin(self.shared, reference, owner, self.now);
+            let pins = &self.router.pins;
+            self.is_written &= pins.pin(self.shared, reference, owner, self.now, may_serve);
         }
     }
 
@@ -368,6 +403,11 @@ fn weights(plan: &Plan) -> Vec<(CredentialId, u8)> {
         _ => (failed.credential, FAILURES_TO_MOVE),
     });
     weights.collect()
+}
+
+/// Whether a code means that a credential cannot read what another one wrote.
+fn is_about_ciphertext(code: &str) -> bool {
+    code.contains("encrypted") || code.contains("signature")
 }
 
 /// Whether another credential could do better.

@@ -11,6 +11,7 @@ use crate::binding::{Binding, BoundCredential};
 use crate::config::{Ciphertext, Credential, CredentialId, carries_ciphertext};
 use crate::cooldown::Block;
 use crate::home::{Circumstances, Destination, HomeStatus};
+use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::prompt_cache::Lifetime;
 use crate::session::Session;
@@ -59,7 +60,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         }
         if let Some(home) = home.filter(|_| has_served) {
             self.state.home = Some(home.fingerprint);
-            self.state.has_ciphertext = carries_ciphertext(self.target.api, &self.request.body);
+            self.state.has_ciphertext = self.may_carry_ciphertext();
             if self.is_bound_to_group() {
                 return self.place_in_group(home, block, binding, inherited);
             }
@@ -234,12 +235,18 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             && !self.may_refer_to_state()
     }
 
-    /// Whether the request refers to state that only its home has. Where the body was not read, a
-    /// request on OpenAI's Responses API is taken to: its clients send encrypted reasoning back.
+    /// Whether the request refers to state that only its home has.
     fn may_refer_to_state(&self) -> bool {
-        let body = &self.request.body;
-        self.router.config.body.refers_to_state(self.target.api, body)
-            || (body.bytes().is_empty() && self.request.headers.path().ends_with("/responses"))
+        self.router.config.body.refers_to_state(&self.request.body) || self.may_carry_ciphertext()
+    }
+
+    /// Whether the request carries what only the group of its home can read. Where the body was not
+    /// read, one that generates is taken to: clients send reasoning back, signed or encrypted.
+    fn may_carry_ciphertext(&self) -> bool {
+        let (body, path) = (&self.request.body, self.request.headers.path());
+        let generates = self.target.operation == Operation::Generate;
+        let may_be_there = generates && !path.ends_with("/completions");
+        (may_be_there && body.bytes().is_empty()) || carries_ciphertext(self.target.api, body)
     }
 
     fn cache_lifetime(&self) -> Lifetime {

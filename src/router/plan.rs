@@ -112,6 +112,28 @@ impl Plan {
         self.current.is_some() && self.result.is_none()
     }
 
+    /// Whether the last attempt has ended in an error.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.result, Some(AttemptResult::Failed | AttemptResult::ClientError))
+    }
+
+    /// Whether the client might get the response to the first attempt in the end: it says that what
+    /// the request needs is not there, or it is the word of a home that alone can read the request.
+    pub fn keeps_first_response(&self) -> bool {
+        let is_homes = self.state.has_ciphertext && self.current == self.state.home;
+        self.attempts == 1 && (self.state.was_not_here || is_homes)
+    }
+
+    /// Whether the client gets the response to the first attempt: no credential has what the
+    /// request needs, and none has failed it for another reason but its home.
+    pub fn gives_first_response(&self) -> bool {
+        let mut failed = self.failures.iter().map(|failed| Some(failed.credential));
+        self.attempts > 1
+            && self.has_failed()
+            && self.state.was_not_here
+            && failed.all(|credential| credential == self.state.home)
+    }
+
     /// Whether the request may be sent again after it may have been carried out.
     pub(super) fn may_be_repeated(&self) -> bool {
         self.operation.may_be_repeated() && !self.state.is_once
@@ -296,11 +318,15 @@ mod tests {
                 references: vec![Reference { kind: KindId(3), key: KeyHash(8) }],
                 creates: Some(KindId(0)),
                 tenant: Some(KeyHash(6)),
-                is_pinned: true,
+                home: Some(CredentialId(4)),
+                is_by_path: true,
+                is_sole: false,
+                is_pinned: false,
+                may_search: true,
                 is_once: false,
                 has_ciphertext: true,
                 was_not_here: false,
-                home: Some(CredentialId(4)),
+                was_unreadable: true,
             },
         }
     }
@@ -314,7 +340,13 @@ mod tests {
             next: None,
             rest: vec![],
             failures: vec![],
-            state: StateUse { is_once: true, was_not_here: true, ..StateUse::default() },
+            state: StateUse {
+                is_sole: true,
+                is_pinned: true,
+                is_once: true,
+                was_not_here: true,
+                ..StateUse::default()
+            },
             ..plan()
         };
         for plan in [plan(), nothing, Plan { model: String::new(), ..plan() }] {

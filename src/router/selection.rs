@@ -8,7 +8,9 @@ use super::state::{Followed, siblings};
 use super::{Decision, Refusal, Route, Router, StateUse};
 use crate::availability::{self, Candidates, Unready};
 use crate::balance::{Order, Rotation};
-use crate::config::{Availability, Ciphertext, Credential, CredentialId, Profile, Strategy};
+use crate::config::{
+    Availability, Ciphertext, Credential, CredentialId, Profile, Strategy, WhenBlocked,
+};
 use crate::cooldown::Block;
 use crate::group;
 use crate::hash::{KeyHash, Seed};
@@ -109,10 +111,13 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         followed: Followed<'c>,
         session: Option<&Session<'c>>,
     ) -> Route<'c> {
-        let Followed { credential, outcome, others } = followed;
+        let Followed { credential, outcome } = followed;
         self.state.is_pinned = true;
         let session = session.map(|it| (it.source, self.binding_key(&it.primary)));
-        let others = self.limited(others, credential, Vec::new());
+        let others = match self.router.config.pins.when_blocked {
+            WhenBlocked::Wait => self.limited(Others::Siblings, credential, Vec::new()),
+            WhenBlocked::Elsewhere => self.others(credential, None, None),
+        };
         self.route(credential, outcome, session, others)
     }
 
@@ -261,7 +266,8 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     }
 
     /// Those of the group of a session's home, if it has to leave that: they share its caches. After
-    /// a limit, which they share as well, the others.
+    /// a limit, which they may share as well, the others, unless only the group can read what the
+    /// request carries.
     fn prefer_group(
         &self,
         ready: Vec<&'c Credential>,
@@ -272,9 +278,10 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             .filter(|_| self.router.config.failover.ciphertext != Ciphertext::Any)
             .and_then(|home| Some((home, group::of(home, self.shared)?)));
         let Some((home, group)) = group else { return ready };
-        let is_limited = self.blocked.iter().any(|(credential, block)| {
-            credential.fingerprint == home.fingerprint && block.is_limit()
-        });
+        let is_limited = !self.state.has_ciphertext
+            && self.blocked.iter().any(|(credential, block)| {
+                credential.fingerprint == home.fingerprint && block.is_limit()
+            });
         let preferred: Vec<_> = (ready.iter().copied())
             .filter(|it| (group::of(it, self.shared) == Some(group)) != is_limited)
             .collect();

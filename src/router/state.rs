@@ -1,15 +1,16 @@
 //! What a request has to do with state that a provider keeps, and where that leads it.
 
-use super::placement::Others;
 use super::selection::Selection;
+use crate::api::model_in_path;
 use crate::availability::{self, Unready};
 use crate::codec::{Reader, Writer};
 use crate::config::{Credential, CredentialId, Profile, WhenBlocked};
 use crate::cooldown::Block;
 use crate::group::{self, GroupId};
 use crate::hash::KeyHash;
+use crate::operation::Operation;
 use crate::outcome::Outcome;
-use crate::pins::{Id, KindId, Pin, Reference};
+use crate::pins::{self, KindId, Pin, Pins, Reference};
 use crate::request::Request;
 use crate::shared::SharedData;
 use crate::target::Target;
@@ -17,25 +18,36 @@ use crate::time::Timestamp;
 
 use super::Router;
 
+/// The most ids of one request that count.
+const MOST_REFERENCES: usize = 4;
+
 /// What a request has to do with state that a provider keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateUse {
-    /// What it refers to.
+    /// What it refers to; if it is known who has one of them, that one alone.
     pub references: Vec<Reference>,
     /// What it creates.
     pub creates: Option<KindId>,
     /// The tenant that pins are kept for.
     pub tenant: Option<KeyHash>,
-    /// Whether the credential is known that has what it refers to.
-    pub is_pinned: bool,
-    /// Whether it must not be repeated after it may have been carried out.
-    pub is_once: bool,
-    /// Whether it carries what only the group of its home can read.
-    pub has_ciphertext: bool,
-    /// Whether a credential did not have what it needs.
-    pub was_not_here: bool,
     /// The home of its session, if that has served it.
     pub home: Option<CredentialId>,
+    /// Whether its path names what it refers to.
+    pub is_by_path: bool,
+    /// Whether it refers to nothing else: then that is what is missing, should something be.
+    pub is_sole: bool,
+    /// Whether the credential is known that has what it refers to.
+    pub is_pinned: bool,
+    /// Whether other credentials may have what it refers to.
+    pub may_search: bool,
+    /// Whether it must not be repeated after it may have been carried out.
+    pub is_once: bool,
+    /// Whether it carries what only the group of its home can read, as far as is known.
+    pub has_ciphertext: bool,
+    /// Whether the credential of the last attempt did not have what it needs.
+    pub was_not_here: bool,
+    /// Whether that could not read its ciphertext.
+    pub was_unreadable: bool,
 }
 
 impl StateUse {
@@ -51,28 +63,64 @@ impl StateUse {
             return Self::default();
         }
         let (headers, body) = (request.headers, &request.body);
+        let path = headers.path();
         let posts = headers.text(":method") == "POST" || headers.ask_for_websocket();
-        let creates = if posts { pins.ids.creates(headers.path(), body) } else { None };
-        let is_once = pins.ids.is_once(body);
-        let files = KindId::named("files").filter(|_| !body.bytes().is_empty());
-        let may_have_files = files.is_some_and(|files| router.pins.may_have(shared, files));
-        let ids = pins.ids.find(headers.path(), body, may_have_files);
-        let references = ids
-            .iter()
-            .filter(|id| pins.follows(id.kind))
-            .map(|id: &Id| Reference::of(id, router.seed, tenant))
-            .collect();
-        let creates = creates.filter(|kind| pins.follows(*kind));
-        Self { references, creates, tenant, is_once, ..Self::default() }
+        let in_path = pins::in_path(path);
+        let is_by_path = in_path.is_some();
+        let ids = match in_path {
+            Some(id) => vec![id],
+            None if posts => {
+                let may_have_files = !body.bytes().is_empty() && router.pins.may_have_files(shared);
+                pins.ids.in_body(path, body, may_have_files)
+            }
+            None => Vec::new(),
+        };
+        let ids = ids.iter().filter(|id| pins.follows(id.kind)).take(MOST_REFERENCES);
+        let references: Vec<_> = ids.map(|id| Reference::of(id, router.seed, tenant)).collect();
+        let creates = if posts { pins.ids.creates(path, body) } else { None };
+        Self {
+            may_search: !references.is_empty(),
+            is_sole: references.len() == 1,
+            references,
+            creates: creates.filter(|kind| pins.follows(*kind)),
+            tenant,
+            is_by_path,
+            is_once: posts && pins.ids.is_once(body),
+            ..Self::default()
+        }
     }
 
-    /// Whether the request is about state alone, and so needs no model.
-    pub(super) fn is_without_model(&self) -> bool {
-        !self.references.is_empty() || self.creates.is_some()
+    /// Finds who has what the request refers to; `None` if that is not known.
+    pub(super) fn find(
+        &mut self,
+        pins: &Pins,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<Pin> {
+        for reference in self.references.clone() {
+            match pins.find(shared, reference, now) {
+                Some(pin) if pin.is_nowhere() => self.may_search = false,
+                Some(pin) => {
+                    self.references = vec![reference];
+                    return Some(pin);
+                }
+                None => {}
+            }
+        }
+        None
     }
 
     pub(super) fn encode(&self, bytes: &mut Writer) {
-        let flags = [self.is_pinned, self.is_once, self.has_ciphertext, self.was_not_here];
+        let flags = [
+            self.is_by_path,
+            self.is_sole,
+            self.is_pinned,
+            self.may_search,
+            self.is_once,
+            self.has_ciphertext,
+            self.was_not_here,
+            self.was_unreadable,
+        ];
         bytes.byte(flags.iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(*flag)));
         bytes.byte(self.creates.map_or(u8::MAX, |kind| kind.0));
         bytes.number(self.home.map_or(0, |home| home.0));
@@ -94,49 +142,45 @@ impl StateUse {
             references: references?,
             creates: creates.kind().map(|_| creates),
             tenant: (tenant != 0).then_some(KeyHash(tenant)),
-            is_pinned: flags & 1 != 0,
-            is_once: flags & 2 != 0,
-            has_ciphertext: flags & 4 != 0,
-            was_not_here: flags & 8 != 0,
             home: (home != 0).then_some(CredentialId(home)),
+            is_by_path: flags & 1 != 0,
+            is_sole: flags & 2 != 0,
+            is_pinned: flags & 4 != 0,
+            may_search: flags & 8 != 0,
+            is_once: flags & 16 != 0,
+            has_ciphertext: flags & 32 != 0,
+            was_not_here: flags & 64 != 0,
+            was_unreadable: flags & 128 != 0,
         })
     }
 }
 
 impl Router {
-    /// The pin of the first reference that has one.
-    pub(super) fn pin_of(
-        &self,
-        state: &StateUse,
-        shared: &impl SharedData,
-        now: Timestamp,
-    ) -> Option<(KindId, Pin)> {
-        state
-            .references
-            .iter()
-            .find_map(|reference| Some((reference.kind, self.pins.find(shared, *reference, now)?)))
-    }
-
-    /// What a request is for, given the state that it is about: a request for state alone names no
-    /// model, and is for the pool that has the state, or else the first one that could.
+    /// What a request is for. One that is about state alone and runs no model names none: it is for
+    /// the pool that has the state, or else the first one that could.
     pub(super) fn target<'c>(
         &'c self,
         request: &Request<'_>,
         state: &StateUse,
-        pin: Option<(KindId, Pin)>,
+        pin: Option<Pin>,
     ) -> Option<Target<'c>> {
-        let pool = pin.and_then(|(_, pin)| {
-            self.config.pools.iter().find(|pool| pool.fingerprint == pin.pool)
-        });
-        match Target::of(request, &self.config) {
-            Some(target) if pool.is_none_or(|pool| pool.fingerprint == target.pool.fingerprint) => {
-                Some(target)
-            }
-            found if state.is_without_model() => {
-                Target::whatever_model(request, &self.config, pool).or(found)
-            }
-            found => found,
+        if !self.is_without_model(request, state) {
+            return Target::of(request, &self.config);
         }
+        let pool =
+            pin.and_then(|pin| self.config.pools.iter().find(|pool| pool.fingerprint == pin.pool));
+        Target::whatever_model(request, &self.config, pool)
+    }
+
+    fn is_without_model(&self, request: &Request<'_>, state: &StateUse) -> bool {
+        let headers = request.headers;
+        let operation =
+            Operation::of(headers.text(":method"), headers.path(), headers.ask_for_websocket());
+        let creates = state.creates.and_then(KindId::kind);
+        matches!(operation, Operation::Read | Operation::Write)
+            && (state.is_by_path || creates.is_some_and(|kind| kind.needs_no_model))
+            && model_in_path(headers.path()).is_none()
+            && request.body.get(self.config.body.model).is_none()
     }
 }
 
@@ -144,7 +188,6 @@ impl Router {
 pub(super) struct Followed<'c> {
     pub(super) credential: &'c Credential,
     pub(super) outcome: Outcome,
-    pub(super) others: Others,
 }
 
 impl<'c, S: SharedData> Selection<'_, 'c, S> {
@@ -158,15 +201,15 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             return Ok(None);
         };
         let Some(block) = self.block(owner) else {
-            return Ok(Some(Followed::at(owner, Outcome::Pinned)));
+            return Ok(Some(Followed { credential: owner, outcome: Outcome::Pinned }));
         };
         if let Some(sibling) = self.ready_sibling(owner) {
-            return Ok(Some(Followed::at(sibling, Outcome::Substitute)));
+            return Ok(Some(Followed { credential: sibling, outcome: Outcome::Substitute }));
         }
         match (self.router.config.pins.when_blocked, block) {
             (WhenBlocked::Elsewhere, _) => Ok(None),
             (WhenBlocked::Wait, Block::Failing { .. }) => {
-                Ok(Some(Followed::at(owner, Outcome::Probe)))
+                Ok(Some(Followed { credential: owner, outcome: Outcome::Probe }))
             }
             (WhenBlocked::Wait, block) => Err(block.into()),
         }
@@ -181,12 +224,6 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             .into_iter()
             .filter(|sibling| availability::bound(pool, sibling.fingerprint).is_some())
             .find(|sibling| self.block(sibling).is_none())
-    }
-}
-
-impl<'c> Followed<'c> {
-    fn at(credential: &'c Credential, outcome: Outcome) -> Self {
-        Self { credential, outcome, others: Others::Siblings }
     }
 }
 

@@ -217,7 +217,7 @@ async fn a_second_model_behind_what_was_read_ends_the_request_and_blames_no_cred
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_pool_that_is_restricted_to_models_serves_no_other_one() -> Result<()> {
     let gateway = gateway(1, |filter| {
-        filter["pools"][0]["match"]["models"] = json!(["claude-haiku-*"]);
+        filter["pools"][0]["match"][0]["models"] = json!(["claude-haiku-*"]);
         filter["body"]["max_bytes"] = json!(100_000);
     });
     let gateway = gateway.await?;

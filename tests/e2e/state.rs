@@ -1,7 +1,7 @@
 //! State that providers keep is followed: what clients and providers see.
 
 use anyhow::{Context, Result};
-use envoy_harness::client::{self, Body, Protocol, Response};
+use envoy_harness::client::{self, Body, Connection, Protocol, Response};
 use envoy_harness::gateway::Gateway;
 use envoy_harness::{Mode, Process};
 use hyper::{Method, Request};
@@ -238,14 +238,59 @@ async fn what_nobody_has_is_answered_as_the_first_one_did() -> Result<()> {
         let gone = send(&gateway, ask(Method::GET, "/v1/responses/resp_1", &Value::Null)?).await?;
         assert_eq!(gone.status, 404, "{mode:?}");
 
-        // The second one has another reason: the client hears the first.
-        gateway.providers.fault("openai-b", Fault::status(500), Some(1))?;
-        let lost = send(&gateway, ask(Method::POST, &path, &value)?).await?;
-        assert_eq!(lost.json()?["error"]["code"], "previous_response_not_found", "{mode:?}");
+        let name = lost.header("x-request-id").or(lost.header("openai-processing-ms"));
+        assert!(name.is_some(), "{mode:?}: its headers are kept: {:?}", lost.headers);
+        let asked = attempts(&gateway).len();
+        let again = send(&gateway, ask(Method::POST, &path, &value)?).await?;
+        assert_eq!(again.status, 400, "{mode:?}");
+        assert_eq!(attempts(&gateway).len() - asked, 1, "{mode:?}: it is known to be nowhere");
+
+        // The second one has a reason of its own: it may be the owner.
+        let (_, _, other) = go_on("resp_2");
+        gateway.providers.fault("openai-b", Fault::rate_limit(60), Some(1))?;
+        let limited = send(&gateway, ask(Method::POST, &path, &other)?).await?;
+        assert_eq!(limited.status, 429, "{mode:?}: {}", limited.text());
         let next = send(&gateway, ask(Method::POST, "/v1/responses", &response("x"))?).await?;
         assert_eq!(served(&next)?.credential, "openai-a", "{mode:?}: nothing is blocked");
         gateway.stop().await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn an_owner_that_thinks_for_long_is_not_spoken_for_by_others() -> Result<()> {
+    if !retries_held_responses()? {
+        return Ok(());
+    }
+    let short = |filter: &mut Value| filter["failover"]["first_event"] = json!({"wait": "200ms"});
+    for (mode, gateway) in modes(|fixture| fixture.edit_filter(short)).await? {
+        let made = made_elsewhere(&gateway, "openai-b").await?;
+        let fault = Fault::SilentAfter(2);
+        gateway.providers.fault("openai-b", fault, Some(1))?;
+        let (method, path, value) = go_on(&made);
+        let request = plain(method, &path, &with(value, "stream", json!(true)))?;
+        let address = gateway.envoy.address();
+        let mut connection = Connection::open(address, Protocol::Http1).await?;
+        let mut stream = connection.stream(request).await?;
+        assert_eq!(stream.status, 200, "{mode:?}");
+        let first = stream.next_event().await?.context("no event")?;
+        assert!(first.contains("response.created"), "{mode:?}: {first}");
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn clients_cannot_list_what_others_have_stored() -> Result<()> {
+    let Some(gateway) = rotating(Mode::Keys).await? else { return Ok(()) };
+    for path in ["/v1/files", "/v1/files/", "/v1/batches", "/v1/conversations", "/v1beta/files"] {
+        let listed = send(&gateway, plain(Method::GET, path, &Value::Null)?).await?;
+        assert_eq!(listed.status, 404, "{path}");
+    }
+    assert_eq!(attempts(&gateway), []);
+    gateway.stop().await?;
     Ok(())
 }
 
