@@ -45,7 +45,6 @@ pub mod api;
 pub mod availability;
 pub mod balance;
 pub mod binding;
-pub mod body;
 pub mod client_headers;
 mod codec;
 pub mod config;
@@ -54,7 +53,6 @@ pub mod duration;
 pub mod group;
 pub mod hash;
 pub mod home;
-pub mod json;
 #[cfg(test)]
 mod linear;
 pub mod mistakes;
@@ -70,13 +68,16 @@ pub mod second_model;
 pub mod session;
 pub mod shared;
 pub mod signals;
-mod steps;
 pub mod table;
 pub mod target;
 pub mod time;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;
+
+pub use body_reader::{body, json};
+
+use body_reader::steps;
 
 pub use config::Config;
 pub use hash::Seed;

@@ -33,11 +33,18 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The parts of a content: of an array its elements, else the content itself.
+/// Members of an object that are looked at. A message and a part have a dozen.
+const MOST_MEMBERS: usize = 64;
+
+/// The parts of a content: of an array its elements, as many as are `left`, else the content
+/// itself.
 #[inline(never)]
-pub(super) fn each_part<'a>(content: Value<'a>, visit: &mut dyn FnMut(Part<'a>)) {
+pub(super) fn each_part<'a>(content: Value<'a>, left: &mut usize, visit: &mut dyn FnMut(Part<'a>)) {
     if content.kind() == Kind::Array {
-        content.elements().filter_map(Part::of).for_each(visit);
+        for element in content.elements().take(*left) {
+            *left -= 1;
+            Part::of(element).into_iter().for_each(&mut *visit);
+        }
     } else if let Some(part) = Part::of(content) {
         visit(part);
     }
@@ -45,7 +52,7 @@ pub(super) fn each_part<'a>(content: Value<'a>, visit: &mut dyn FnMut(Part<'a>))
 
 #[inline(never)]
 pub(super) fn each_member<'a>(value: Value<'a>, visit: &mut dyn FnMut(&[u8], Value<'a>)) {
-    value.members().for_each(|(name, member)| visit(&name, member));
+    value.members().take(MOST_MEMBERS).for_each(|(name, member)| visit(&name, member));
 }
 
 /// `tool_result`, `toolResult`, `functionResponse`, `function_call_output`, …

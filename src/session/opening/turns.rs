@@ -24,8 +24,15 @@ const SYSTEM: usize = 1 << 10;
 /// later is the model's.
 const CONTEXT_BEGINS: usize = 3;
 
+/// The most parts of an acknowledgment.
+const ACKNOWLEDGMENT_PARTS: usize = 16;
+
 /// The longest acknowledgment.
 const ACKNOWLEDGMENT: usize = 80;
+
+/// Messages and parts of one request that are looked at: more than any window of a model holds. So
+/// the time is bounded, however small a client makes them.
+const MOST_ELEMENTS: usize = 1 << 16;
 
 /// Who says something.
 enum Voice {
@@ -40,6 +47,8 @@ enum Voice {
 pub(super) struct Opening {
     format: Format,
     most: usize,
+    /// Messages and parts that are looked at yet.
+    left: usize,
     with_reminders: bool,
     /// Everything that counts, up to the last answer.
     beginning: SipHasher13,
@@ -64,6 +73,7 @@ impl Opening {
         Self {
             format,
             most,
+            left: MOST_ELEMENTS,
             with_reminders,
             beginning,
             turn: None,
@@ -86,7 +96,8 @@ impl Opening {
             Kind::Array => {
                 for message in messages.elements() {
                     self.read_message(message);
-                    if self.ids.len() >= self.most {
+                    self.left = self.left.saturating_sub(1);
+                    if self.ids.len() >= self.most || self.left == 0 {
                         return;
                     }
                 }
@@ -148,17 +159,20 @@ impl Opening {
     }
 
     fn system(&mut self, content: Value<'_>) {
-        each_part(content, &mut |part| {
+        let mut left = self.left;
+        each_part(content, &mut left, &mut |part| {
             if let Part::Text(text) = part {
                 let lasting = typed::lasting(text.get(..SYSTEM).unwrap_or(&text));
                 self.has_system |= !lasting.is_empty();
                 self.write(None, b's', &lasting);
             }
         });
+        self.left = left;
     }
 
     fn user(&mut self, content: Value<'_>) {
-        each_part(content, &mut |part| match part {
+        let mut left = self.left;
+        each_part(content, &mut left, &mut |part| match part {
             Part::Text(text) if self.with_reminders => self.said(b'u', text.trim_ascii()),
             Part::Text(text) => {
                 for piece in typed::without_reminders(&text) {
@@ -168,6 +182,7 @@ impl Opening {
             }
             Part::Payload(payload) => self.said(b'p', &payload),
         });
+        self.left = left;
     }
 
     fn said(&mut self, label: u8, text: &[u8]) {
@@ -245,8 +260,8 @@ fn sample(bytes: &[u8]) -> [&[u8]; 2] {
 
 /// Whether the model only says that it has understood.
 fn acknowledges(content: Value<'_>) -> bool {
-    let mut said = Vec::new();
-    each_part(content, &mut |part| {
+    let (mut said, mut left) = (Vec::new(), ACKNOWLEDGMENT_PARTS);
+    each_part(content, &mut left, &mut |part| {
         if let (Part::Text(text), true) = (part, said.is_empty()) {
             said.extend(text.trim_ascii().iter().take(ACKNOWLEDGMENT + 1));
         }

@@ -4,14 +4,14 @@
 //! loop over bytes of clients and providers reports here how far it went.
 
 /// Counts bytes that were looked at.
-#[cfg(not(test))]
+#[cfg(not(feature = "count"))]
 #[inline(always)]
-pub(crate) fn count(_bytes: usize) {}
+pub fn count(_bytes: usize) {}
 
-#[cfg(test)]
-pub(crate) use counter::{count, of};
+#[cfg(feature = "count")]
+pub use counter::{count, of};
 
-#[cfg(test)]
+#[cfg(feature = "count")]
 mod counter {
     use std::cell::Cell;
 
@@ -19,12 +19,13 @@ mod counter {
         static STEPS: Cell<u64> = const { Cell::new(0) };
     }
 
-    pub(crate) fn count(bytes: usize) {
+    /// Counts bytes that were looked at.
+    pub fn count(bytes: usize) {
         STEPS.set(STEPS.get() + bytes as u64);
     }
 
     /// The steps that some work takes.
-    pub(crate) fn of<T>(work: impl FnOnce() -> T) -> u64 {
+    pub fn of<T>(work: impl FnOnce() -> T) -> u64 {
         let before = STEPS.get();
         std::hint::black_box(work());
         STEPS.get() - before
