@@ -45,8 +45,11 @@ fn decode_configuration(plugin: &mut Value) -> Result<Encoding> {
     }
 }
 
+/// Writes the configurations of all plugins. There may be none: an edit may have removed the filter.
 pub(super) fn encode_configurations(document: &mut Value, encoding: Encoding) -> Result<()> {
-    for plugin in plugins(document)? {
+    let mut plugins = Vec::new();
+    collect_plugins(document, &mut plugins);
+    for plugin in plugins {
         let any = configuration_any(plugin)?;
         *any = match encoding {
             Encoding::Struct => {

@@ -33,6 +33,7 @@ pub struct Fixture {
     encoding: Encoding,
     pub(super) listeners_from_file: bool,
     pub(super) component_log_level: Option<String>,
+    pub(super) core: Option<usize>,
 }
 
 impl Fixture {
@@ -55,7 +56,13 @@ impl Fixture {
             let module = filename.as_str().context("the path of the module is not a string")?;
             *filename = json!(root.join(module));
         }
-        Ok(Self { document, encoding, listeners_from_file: false, component_log_level: None })
+        Ok(Self {
+            document,
+            encoding,
+            listeners_from_file: false,
+            component_log_level: None,
+            core: None,
+        })
     }
 
     /// Lets the kernel choose the ports of all listeners and of the admin interface, so that many
@@ -159,6 +166,12 @@ impl Fixture {
     /// Sets log levels of parts of Envoy, such as `wasm:debug`; all others log at `info`.
     pub fn with_component_log_level(mut self, levels: &str) -> Self {
         self.component_log_level = Some(levels.to_owned());
+        self
+    }
+
+    /// Lets all threads of Envoy run on this core of the machine and no other. Needs `taskset`.
+    pub fn on_core(mut self, core: usize) -> Self {
+        self.core = Some(core);
         self
     }
 
@@ -351,6 +364,14 @@ mod tests {
         });
         let problem = fixture.edit_filter(|_| {}).unwrap_err().to_string();
         assert_eq!(problem, "the configurations of the filter differ");
+    }
+
+    #[test]
+    fn an_edit_may_remove_the_filter() {
+        let fixture = shipped().edit(|document| *document = json!({"static_resources": {}}));
+        assert_eq!(text(&fixture), r#"{"static_resources":{}}"#);
+        let problem = fixture.edit_filter(|_| {}).unwrap_err().to_string();
+        assert_eq!(problem, "there is no wasm filter with the root_id session_affinity");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Builds the module that Envoy loads.
+//! Builds the module that Envoy loads, and those that tools load beside it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -31,27 +31,41 @@ pub fn path() -> PathBuf {
 
 /// Builds the filter for release into `dist/session_affinity.wasm`.
 pub fn build() -> Result<Module> {
-    let output = cargo().stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    let output = cargo(PACKAGE).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the filter cannot be built, see above");
-    put(&project_root().join("dist"), &output.stdout)
+    put(&project_root().join("dist"), FILE, &output.stdout)
+}
+
+/// Builds the module of another package of this workspace, in the same way, into this directory
+/// below `target/`.
+pub fn build_package(package: &str, directory: &str) -> Result<Module> {
+    let output = cargo(package).output().context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "{package} cannot be built:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let file = format!("{}.wasm", package.replace('-', "_"));
+    put(&project_root().join("target").join(directory), &file, &output.stdout)
 }
 
 /// Builds a filter that traps on demand into `target/trap/session_affinity.wasm`, for tests. It is
 /// never shipped.
 pub fn build_with_trap() -> Result<Module> {
-    let output = cargo().args(["--features", "trap"]).output().context("cannot run cargo")?;
+    let output =
+        cargo(PACKAGE).args(["--features", "trap"]).output().context("cannot run cargo")?;
     ensure!(
         output.status.success(),
         "the filter cannot be built:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    put(&project_root().join("target/trap"), &output.stdout)
+    put(&project_root().join("target/trap"), FILE, &output.stdout)
 }
 
 /// Builds it as [`build`] does, but passes the output of cargo on, line by line, instead of writing
 /// it to the terminal. If the build fails, the error has all of it.
 pub fn build_silently(mut progress: impl FnMut(&str)) -> Result<Module> {
-    let mut child = cargo().stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut child = cargo(PACKAGE).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut printed = String::new();
     // Both at once: cargo blocks while one of them is not read.
@@ -67,17 +81,17 @@ pub fn build_silently(mut progress: impl FnMut(&str)) -> Result<Module> {
     });
     let status = child.wait().context("cannot wait for cargo")?;
     ensure!(status.success(), "the filter cannot be built:\n{printed}");
-    put(&project_root().join("dist"), &messages?)
+    put(&project_root().join("dist"), FILE, &messages?)
 }
 
 /// Copies what cargo has built, according to its messages, into a directory.
-fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
+fn put(directory: &Path, file: &str, messages: &[u8]) -> Result<Module> {
     let messages = str::from_utf8(messages).context("the messages of cargo are not UTF-8")?;
-    let artifact = built_module(messages)
-        .with_context(|| format!("cargo built {PACKAGE} without a module for {TARGET}"))?;
+    let artifact = built_module(messages, file)
+        .with_context(|| format!("cargo built no {file} for {TARGET}"))?;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    let path = directory.join(FILE);
+    let path = directory.join(file);
     // By a rename, because an Envoy that watches the file, or a test that starts one, must not read
     // a part of it.
     let new = tempfile::NamedTempFile::new_in(directory)
@@ -91,11 +105,11 @@ fn put(directory: &Path, messages: &[u8]) -> Result<Module> {
 /// The build. It writes messages to stdout, because only cargo knows all the settings that decide
 /// where the module ends up. The paths of this machine do not get into the module: it would differ
 /// from machine to machine, and carry names of users.
-fn cargo() -> Command {
+fn cargo(package: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(project_root())
-        .args(["build", "--release", "--locked", "--package", PACKAGE, "--lib", "--target", TARGET])
+        .args(["build", "--release", "--locked", "--package", package, "--lib", "--target", TARGET])
         .arg("--message-format=json-render-diagnostics")
         .arg("--config")
         .arg(format!("target.{TARGET}.rustflags={}", json!(remapped_paths())))
@@ -118,14 +132,14 @@ fn read_all(mut output: impl Read) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn built_module(messages: &str) -> Option<PathBuf> {
+fn built_module(messages: &str, file: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["reason"] == "compiler-artifact")
         .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
         .filter_map(|name| name.as_str().map(PathBuf::from))
-        .find(|path| path.ends_with(FILE))
+        .find(|path| path.ends_with(file))
 }
 
 #[cfg(test)]
@@ -142,7 +156,8 @@ mod tests {
             r#"{"reason":"build-finished","success":true}"#,
             "\n",
         );
-        assert_eq!(built_module(messages), Some(PathBuf::from("/t/session_affinity.wasm")));
-        assert_eq!(built_module(""), None);
+        assert_eq!(built_module(messages, FILE), Some(PathBuf::from("/t/session_affinity.wasm")));
+        assert_eq!(built_module(messages, "other.wasm"), None);
+        assert_eq!(built_module("", FILE), None);
     }
 }

@@ -154,9 +154,17 @@ impl Process {
         .await
     }
 
+    /// The id of the process.
+    ///
+    /// # Errors
+    /// If Envoy has ended.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().context("Envoy has ended")
+    }
+
     /// Bytes of memory that Envoy occupies now.
     pub fn resident_memory(&self) -> Result<u64> {
-        let id = self.child.id().context("Envoy has ended")?;
+        let id = self.id()?;
         let path = format!("/proc/{id}/status");
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -216,7 +224,7 @@ fn command(
     concurrency: u32,
     directory: &Path,
 ) -> Result<Command> {
-    let mut command = Command::new(&envoy.path);
+    let mut command = program(envoy, fixture.core);
     command
         .arg("--config-path")
         .arg(fixture.write(directory)?)
@@ -240,6 +248,16 @@ fn command(
     }
     end_with_parent(&mut command);
     Ok(command)
+}
+
+/// Envoy itself, or `taskset`, which replaces itself by Envoy and so leaves it the process id.
+fn program(envoy: &Envoy, core: Option<usize>) -> Command {
+    let Some(core) = core else {
+        return Command::new(&envoy.path);
+    };
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &core.to_string()]).arg(&envoy.path);
+    command
 }
 
 /// Covers the one case that `kill_on_drop` cannot: a test runner that is itself killed.
