@@ -71,6 +71,15 @@ enum Command {
     },
     /// Plays situations that users of gateways report, tests/cases, on a real Envoy
     Cases(cases::Arguments),
+    /// Measures what the filter costs beside bare Envoy, filters that do nothing and Envoy's own, and
+    /// writes benches/results. Needs wrk and two cores; best on a machine that does nothing else
+    Bench {
+        #[command(flatten)]
+        envoy: EnvoyChoice,
+        /// Less of everything, in three minutes instead of 25
+        #[arg(long)]
+        quick: bool,
+    },
     /// Starts the docker-compose stack, sends sessions through it, and takes it down
     ComposeTest {
         #[command(flatten)]
@@ -141,6 +150,10 @@ fn execute(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Cases(arguments) => block_on(cases::play(&arguments)),
+        Command::Bench { envoy, quick } => {
+            let envoy = prepare::envoy(envoy.version())?;
+            bench::bench(&envoy, &prepare::module()?, quick)
+        }
         Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
         Command::Ci { compose } => verify::ci(compose.provision),
     }

@@ -68,7 +68,8 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
     step("clippy, module", || {
         let module = ["--package", "session-affinity", "--lib", "--target", TARGET];
         clippy(&module)?;
-        clippy(&[&module[..], &["--all-features"]].concat())
+        clippy(&[&module[..], &["--all-features"]].concat())?;
+        clippy(&["--package", "bench-noop", "--target", TARGET])
     })?;
     step("clippy, fuzz targets", || {
         let arguments = ["clippy", "--manifest-path", "fuzz/Cargo.toml", "--locked"];
