@@ -17,7 +17,7 @@ use super::held::Held;
 use super::host::{self, Host};
 use super::pending::PendingError;
 use super::watch::Watch;
-use super::{Running, filter_state, hygiene};
+use super::{Running, filter_state};
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::mistakes::Mistake;
 use crate::request::Headers;
@@ -78,7 +78,6 @@ impl AttemptContext {
         match running.router.attempt(&mut plan, &host::cluster_name(), &Host, host::now()) {
             Some(NextStep::Send { pool, credential }) => {
                 self.inject_credential(pool, credential);
-                hygiene::narrow_encodings(self);
                 filter_state::set_plan(&plan);
                 self.stage = Stage::Sent(plan);
                 Action::Continue
@@ -111,9 +110,6 @@ impl AttemptContext {
         }
         for name in pool.key_headers.iter().chain(&pool.source_headers) {
             self.set_http_request_header_bytes(name, None);
-        }
-        if pool.injects_keys() {
-            hygiene::remove_identities(self);
         }
         for (name, value) in values {
             self.set_http_request_header_bytes(name, value.as_deref());
@@ -292,17 +288,19 @@ impl HttpContext for AttemptContext {
         let Stage::Sent(mut plan) = mem::replace(&mut self.stage, Stage::Done) else {
             return Action::Continue;
         };
-        if self.get_http_response_header_bytes(RETRY).is_some() {
+        let headers = self.response_headers();
+        if headers.first(RETRY).is_some() {
             // Only the filter asks for another attempt.
             self.set_http_response_header_bytes(RETRY, None);
         }
-        let status = host::response_status();
+        let status = host::status_of(&headers);
         if status < 400 {
-            let Some(kind) = self.running.watches(status).filter(|_| !end_of_stream) else {
+            let kind = self.running.watches(status, &headers).filter(|_| !end_of_stream);
+            let Some(kind) = kind else {
                 self.record_success(&mut plan);
                 return Action::Continue;
             };
-            let watch = Watch::new(kind, self.response_headers());
+            let watch = Watch::new(kind, headers);
             if !watch.is_websocket() && self.running.holds_streams() {
                 let held = self.running.hold(self.id, host::now());
                 self.stage = Stage::HeldStream(plan, watch, held);
@@ -311,7 +309,6 @@ impl HttpContext for AttemptContext {
             self.stage = Stage::PassingStream(plan, watch);
             return Action::Continue;
         }
-        let headers = self.response_headers();
         let reads_body = self.running.router.reads_body_of(status) && !end_of_stream;
         let mut pending = PendingError::new(plan, status, headers);
         if !reads_body {

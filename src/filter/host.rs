@@ -10,6 +10,7 @@ use proxy_wasm::types::{BufferType, MapType, MetricType};
 use super::filter_state::FirstResponse;
 use crate::outcome::{Failover, Observed, Outcome};
 use crate::reply::LocalReply;
+use crate::request::Headers;
 use crate::response::Failure;
 use crate::shared::{Cas, CasMismatch, SharedData, Stored};
 use crate::time::Timestamp;
@@ -99,10 +100,9 @@ pub(super) fn response_status() -> u16 {
     status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// A header of the response that is passing; empty if it is not there, or not UTF-8.
-pub(super) fn response_header(name: &str) -> String {
-    let value = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name).ok().flatten();
-    value.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default()
+/// The status among the headers of a response; 0 if they tell none.
+pub(super) fn status_of(headers: &Headers) -> u16 {
+    headers.text(":status").parse().unwrap_or(0)
 }
 
 /// A part of the piece of a request's body that is passing, or of all that is held.
@@ -243,14 +243,6 @@ pub(super) fn set_filter_state(name: &str, value: &[u8]) {
 /// A filter state that this filter set, in either of its roles; empty if it did not.
 pub(super) fn filter_state(name: &str) -> Vec<u8> {
     hostcalls::get_property(vec![name]).ok().flatten().unwrap_or_default()
-}
-
-/// Makes Envoy choose the route again. A changed header does so by itself, a changed filter state
-/// does not.
-pub(super) fn clear_route_cache() {
-    if let Err(status) = hostcalls::call_foreign_function("clear_route_cache", None) {
-        log::warn!("clear_route_cache was refused: {status:?}");
-    }
 }
 
 /// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for every class

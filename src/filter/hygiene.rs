@@ -45,20 +45,16 @@ pub(super) fn may_be_given(name: &str) -> bool {
 }
 
 /// Removes what names the account from a response.
-pub(super) fn remove_account_headers(context: &impl HttpContext) {
-    for name in ACCOUNT_HEADERS {
-        if context.get_http_response_header_bytes(name).is_some() {
-            context.set_http_response_header_bytes(name, None);
-        }
+pub(super) fn remove_account_headers(context: &impl HttpContext, headers: &Headers) {
+    for name in ACCOUNT_HEADERS.into_iter().filter(|name| headers.first(name).is_some()) {
+        context.set_http_response_header_bytes(name, None);
     }
 }
 
 /// Removes what would contradict an injected key.
-pub(super) fn remove_identities(context: &impl HttpContext) {
-    for name in IDENTITIES {
-        if context.get_http_request_header_bytes(name).is_some() {
-            context.set_http_request_header_bytes(name, None);
-        }
+pub(super) fn remove_identities(context: &impl HttpContext, headers: &Headers) {
+    for name in IDENTITIES.into_iter().filter(|name| headers.first(name).is_some()) {
+        context.set_http_request_header_bytes(name, None);
     }
 }
 
@@ -78,11 +74,13 @@ pub(super) fn remove_controls_and_keys(context: &impl HttpContext, headers: &Hea
 
 /// Leaves only those encodings of responses that the filter can read: providers compress errors
 /// too. A client loses nothing but a few percent of compression.
-pub(super) fn narrow_encodings(context: &impl HttpContext) {
+pub(super) fn narrow_encodings(context: &impl HttpContext, headers: &Headers) {
     const NAME: &str = "accept-encoding";
-    let Some(value) = context.get_http_request_header_bytes(NAME) else {
+    let all: Vec<_> = headers.all(NAME).collect();
+    if all.is_empty() {
         return;
-    };
+    }
+    let value = all.join(&b","[..]);
     let value = String::from_utf8_lossy(&value);
     let is_readable = |encoding: &&str| {
         let name = encoding.split(';').next().unwrap_or_default().trim();

@@ -28,6 +28,7 @@ use crate::config::{Config, Credential, Profile};
 use crate::cooldown::Change;
 use crate::hash::Seed;
 use crate::mistakes::{Mistake, ScopeWatch, Warnings};
+use crate::request::Headers;
 use crate::request::Request;
 use crate::router::{Plan, Router, Verdict, short};
 use crate::time::Timestamp;
@@ -176,13 +177,13 @@ impl Running {
     }
 
     /// What kind of response with this status passes, if it may turn into an error.
-    fn watches(&self, status: u16) -> Option<watch::Kind> {
+    fn watches(&self, status: u16, headers: &Headers) -> Option<watch::Kind> {
         let config = self.router.config();
         let reads = config.profile == Profile::Recommended && config.failover.first_event.bytes > 0;
         if !reads || !matches!(status, 101 | 200 | 201) {
             return None;
         }
-        watch::Kind::of(status, &host::response_header("content-type"))
+        watch::Kind::of(status, headers.text("content-type"))
     }
 
     /// Whether streams are held until their first event.

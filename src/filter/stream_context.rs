@@ -23,7 +23,7 @@ use crate::mistakes::Mistake;
 use crate::reply::{self, LocalReply};
 use crate::request::{Headers, Request};
 use crate::response::{Failure, Response};
-use crate::router::{BodyNeed, Decision, Plan, Route};
+use crate::router::{AttemptResult, BodyNeed, Decision, Plan, Route};
 use crate::second_model::SecondModel;
 use crate::signals::Reading;
 use crate::signals::stream::FirstEvent;
@@ -44,6 +44,8 @@ pub(super) struct StreamContext {
     stage: Stage,
     /// What watches the part of the body that was not read.
     rest: Option<SecondModel>,
+    /// Whether the response has come to its end.
+    is_complete: bool,
 }
 
 enum Stage {
@@ -68,7 +70,7 @@ enum Stage {
 
 impl StreamContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
-        Self { running, stage: Stage::New, rest: None }
+        Self { running, stage: Stage::New, rest: None, is_complete: false }
     }
 
     /// Decides the held request with at most `body_bytes` of its body.
@@ -123,7 +125,7 @@ impl StreamContext {
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
-                self.send_to(&route, &plan);
+                self.send_to(&route, &plan, headers);
                 self.stage = Stage::Sent(plan);
                 Action::Continue
             }
@@ -204,23 +206,32 @@ impl StreamContext {
         Action::Pause
     }
 
-    fn send_to(&self, route: &Route<'_>, plan: &Plan) {
+    fn send_to(&self, route: &Route<'_>, plan: &Plan, headers: &Headers) {
         let routing = &self.running.router.config().routing;
+        self.running.select_cluster(route.credential);
+        filter_state::set_plan(plan);
+        hygiene::narrow_encodings(self, headers);
+        if route.pool.injects_keys() {
+            hygiene::remove_identities(self, headers);
+        }
+        // One more for a connection that turns out to be stale.
+        let retries = plan.max_attempts.to_string();
+        self.set_http_request_header_bytes(MAX_RETRIES, Some(retries.as_bytes()));
+        // A changed header makes Envoy choose the route again, with the filter states above.
         self.set_http_request_header_bytes(
             &routing.header,
             Some(route.credential.cluster.as_bytes()),
         );
-        // One more for a connection that turns out to be stale.
-        let retries = plan.max_attempts.to_string();
-        self.set_http_request_header_bytes(MAX_RETRIES, Some(retries.as_bytes()));
-        self.running.select_cluster(route.credential);
-        filter_state::set_plan(plan);
-        host::clear_route_cache();
     }
 
     /// What is left to do where filters on the clusters have observed every response.
     fn end(&mut self, mut plan: Plan) -> Action {
         let running = Rc::clone(&self.running);
+        if plan.result == Some(AttemptResult::Served) && plan.next.is_none() {
+            self.note_end(&plan);
+            self.stage = Stage::Passing(plan);
+            return Action::Continue;
+        }
         let mut failure = None;
         if let Origin::Failed(why) = host::origin_of_response() {
             failure = Some(why);
@@ -245,7 +256,7 @@ impl StreamContext {
             let changes = running.router.abandon(&mut plan, &Host, host::now());
             running.log_changes(&changes, &plan);
         }
-        let action = self.finish(&plan, failure);
+        let action = self.finish(&plan, failure, host::response_status());
         self.stage = Stage::Passing(plan);
         action
     }
@@ -260,15 +271,14 @@ impl StreamContext {
 
     /// Observes the headers of a response where no filter on the cluster does, or finds that its
     /// body must be read.
-    fn observe_headers(&mut self, mut plan: Plan, end_of_stream: bool) -> Action {
+    fn observe_headers(&mut self, mut plan: Plan, headers: Headers, end_of_stream: bool) -> Action {
+        let status = host::status_of(&headers);
         let origin = host::origin_of_response();
         if self.finds_mistake(&plan, &origin) {
             return Action::Continue;
         }
         match origin {
             Origin::Upstream => {
-                let status = host::response_status();
-                let headers: Headers = self.get_http_response_headers_bytes().into_iter().collect();
                 if status < 400 {
                     self.observe_success(plan, status, headers, end_of_stream);
                     return Action::Continue;
@@ -279,11 +289,11 @@ impl StreamContext {
                     return Action::Continue;
                 }
                 pending.observe(|plan, response| self.observe(plan, response));
-                self.finish(&pending.plan, None)
+                self.finish(&pending.plan, None, status)
             }
             Origin::Failed(failure) => {
                 self.observe(&mut plan, &Response::Failed(failure));
-                self.finish(&plan, Some(failure))
+                self.finish(&plan, Some(failure), status)
             }
             Origin::Envoy => Action::Continue,
         }
@@ -310,7 +320,7 @@ impl StreamContext {
         headers: Headers,
         end_of_stream: bool,
     ) {
-        match self.running.watches(status).filter(|_| !end_of_stream) {
+        match self.running.watches(status, &headers).filter(|_| !end_of_stream) {
             Some(kind) => {
                 self.stage = Stage::PassingStream(plan, Watch::new(kind, headers));
             }
@@ -324,7 +334,7 @@ impl StreamContext {
 
     /// The last response passes, unless there was none, or the client should come back earlier than
     /// it says.
-    fn finish(&self, plan: &Plan, failure: Option<Failure>) -> Action {
+    fn finish(&self, plan: &Plan, failure: Option<Failure>, status: u16) -> Action {
         let router = &self.running.router;
         if let Some(reply) = router.wait_for_home(plan, &Host, host::now()) {
             host::respond(&reply);
@@ -340,7 +350,7 @@ impl StreamContext {
             host::respond(&router.no_response(plan, pool, failure));
             return Action::Pause;
         }
-        if host::response_status() == 429
+        if status == 429
             && let Some(earlier) = router.earlier_recovery(plan, &Host, host::now())
         {
             let seconds = reply::seconds(earlier).to_string();
@@ -450,25 +460,32 @@ impl HttpContext for StreamContext {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        if self.running.router.config().hides_account_headers
-            && matches!(self.stage, Stage::Sent(_))
-        {
-            hygiene::remove_account_headers(self);
-        }
-        match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Sent(sent) => match filter_state::plan().filter(|newest| newest.attempts > 0) {
-                Some(newest) => self.end(newest),
-                None => self.observe_headers(sent, end_of_stream),
-            },
+        self.is_complete = end_of_stream;
+        let sent = match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Sent(sent) => sent,
             stage => {
                 self.stage = stage;
-                Action::Continue
+                return Action::Continue;
             }
+        };
+        let newest = filter_state::plan().filter(|newest| newest.attempts > 0);
+        let hides_account = self.running.router.config().hides_account_headers;
+        let headers: Headers = match newest {
+            Some(_) if !hides_account => Headers::default(),
+            _ => self.get_http_response_headers_bytes().into_iter().collect(),
+        };
+        if hides_account {
+            hygiene::remove_account_headers(self, &headers);
+        }
+        match newest {
+            Some(newest) => self.end(newest),
+            None => self.observe_headers(sent, headers, end_of_stream),
         }
     }
 
     /// Nothing is held here, so `size` is that of the piece that passes.
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.is_complete |= end_of_stream;
         if let Stage::PassingError(pending) = &mut self.stage
             && pending.read_piece(size, end_of_stream)
         {
@@ -479,6 +496,7 @@ impl HttpContext for StreamContext {
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.is_complete = true;
         self.observe_error();
         Action::Continue
     }
@@ -494,7 +512,7 @@ impl HttpContext for StreamContext {
             self.note_end(&newest);
         }
         match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Passing(plan) if host::was_cut_off() => {
+            Stage::Passing(plan) if !self.is_complete && host::was_cut_off() => {
                 self.running.router.observe_cut(&plan, &Host, host::now());
             }
             Stage::Reading(..) => self.running.warn_of_missing_body(),
