@@ -1,0 +1,175 @@
+//! A response on its way through the filter on the cluster and the listener to the client.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::Headers;
+use crate::context::LocalReply;
+use crate::exchange::{Event, Response};
+use crate::gateway::{CONTINUE, Gateway};
+
+/// A response that reaches the router.
+pub(crate) struct Flow {
+    /// The context on the cluster, if there is one.
+    context: Option<u32>,
+    pub(crate) headers: Headers,
+    /// What was held with the headers.
+    held: Vec<u8>,
+    /// What comes after that.
+    rest: VecDeque<Event>,
+    trailers: Option<Headers>,
+    /// Where it came from, as `response.code_details` has it.
+    details: String,
+}
+
+impl Flow {
+    pub(crate) fn of_upstream(response: Response, context: Option<u32>) -> Self {
+        let Response { headers, events, trailers } = response;
+        let details = "via_upstream".to_owned();
+        Self { context, headers, held: Vec::new(), rest: events.into(), trailers, details }
+    }
+
+    /// The response that Envoy makes where there is none.
+    pub(crate) fn of_failure(details: String) -> Self {
+        let response =
+            Response::new(503, [("content-type", "text/plain")], b"upstream connect error");
+        Self { details, ..Self::of_upstream(response, None) }
+    }
+
+    /// A response that the filter makes, in the listener or on a cluster.
+    pub(crate) fn of_filter(reply: LocalReply, context: Option<u32>) -> Self {
+        let LocalReply { headers, body } = reply;
+        let response = Response { headers, events: vec![Event::Piece(body)], trailers: None };
+        Self { details: "wasm".to_owned(), ..Self::of_upstream(response, context) }
+    }
+
+    /// Whether nothing comes any more.
+    fn is_over(&self) -> bool {
+        self.trailers.is_none()
+            && self.held.is_empty()
+            && !self.rest.iter().any(|event| matches!(event, Event::Piece(_)))
+    }
+
+    /// Whether nothing comes after what is held.
+    fn ends_with_held(&self) -> bool {
+        self.trailers.is_none() && !self.rest.iter().any(|event| matches!(event, Event::Piece(_)))
+    }
+}
+
+impl Gateway {
+    /// A response reaches the filter on the cluster; returns when its headers are let through.
+    pub(crate) fn hold_response(&mut self, id: u32, flow: &mut Flow) -> Result<()> {
+        let context = self.vm.context(id)?;
+        context.response = flow.headers.clone();
+        context.connect();
+        let arguments = [flow.headers.len() as u32, flow.is_over().into()];
+        let mut action = self.on_cluster(id, "proxy_on_response_headers", &arguments)?;
+        while action != CONTINUE
+            && let Some(event) = flow.rest.pop_front()
+        {
+            match event {
+                Event::Wait(time) => {
+                    self.wait(time)?;
+                    if self.vm.context(id)?.is_resumed {
+                        action = CONTINUE;
+                    }
+                }
+                Event::Piece(piece) => {
+                    flow.held.extend_from_slice(&piece);
+                    let size = flow.held.len() as u32;
+                    self.vm.context(id)?.response_body.clone_from(&flow.held);
+                    let arguments = [size, flow.ends_with_held().into()];
+                    action = self.on_cluster(id, "proxy_on_response_body", &arguments)?;
+                }
+            }
+        }
+        if action != CONTINUE
+            && let Some(trailers) = &flow.trailers
+        {
+            self.vm.context(id)?.response_trailers = trailers.clone();
+            let arguments = [trailers.len() as u32];
+            action = self.on_cluster(id, "proxy_on_response_trailers", &arguments)?;
+        }
+        ensure!(action == CONTINUE, "the response waits, and nothing more arrives");
+        flow.headers = self.vm.context(id)?.response.clone();
+        Ok(())
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<()> {
+        self.clock.advance(time);
+        self.tick()
+    }
+
+    /// A response passes the listener, with what comes later from the cluster; returns what the
+    /// client gets.
+    pub(crate) fn respond(&mut self, id: u32, mut flow: Flow) -> Result<Response> {
+        let context = self.vm.context(id)?;
+        let details = flow.details.clone().into_bytes();
+        context.attributes.insert("response.code_details".to_owned(), details);
+        context.response = flow.headers.clone();
+        let arguments = [flow.headers.len() as u32, flow.is_over().into()];
+        self.listener(id, "proxy_on_response_headers", &arguments)?;
+        let mut response =
+            Response { headers: self.vm.context(id)?.response.clone(), ..Response::default() };
+        if let Some(reply) = self.vm.context(id)?.reply.take() {
+            // It takes the place of the response.
+            response.headers = reply.headers;
+            response.events.push(Event::Piece(reply.body));
+        } else {
+            self.pass_body(id, &mut flow, &mut response)?;
+        }
+        if let Some(attempt) = flow.context {
+            self.close_attempt(attempt)?;
+        }
+        Ok(response)
+    }
+
+    fn pass_body(&mut self, id: u32, flow: &mut Flow, response: &mut Response) -> Result<()> {
+        let held = std::mem::take(&mut flow.held);
+        if !held.is_empty() {
+            self.pass_piece(id, held, flow.ends_with_held(), response)?;
+        }
+        while let Some(event) = flow.rest.pop_front() {
+            match event {
+                Event::Wait(time) => self.wait(time)?,
+                Event::Piece(piece) => {
+                    let is_end = flow.ends_with_held();
+                    if let Some(attempt) = flow.context {
+                        self.vm.context(attempt)?.response_body.clone_from(&piece);
+                        let arguments = [piece.len() as u32, is_end.into()];
+                        self.on_cluster(attempt, "proxy_on_response_body", &arguments)?;
+                    }
+                    self.pass_piece(id, piece, is_end, response)?;
+                }
+            }
+        }
+        let Some(trailers) = flow.trailers.take() else { return Ok(()) };
+        let arguments = [trailers.len() as u32];
+        if let Some(attempt) = flow.context
+            && self.vm.context(attempt)?.response_trailers.is_empty()
+        {
+            self.vm.context(attempt)?.response_trailers = trailers.clone();
+            self.on_cluster(attempt, "proxy_on_response_trailers", &arguments)?;
+        }
+        self.vm.context(id)?.response_trailers = trailers.clone();
+        self.listener(id, "proxy_on_response_trailers", &arguments)?;
+        response.trailers = Some(trailers);
+        Ok(())
+    }
+
+    fn pass_piece(
+        &mut self,
+        id: u32,
+        piece: Vec<u8>,
+        is_end: bool,
+        response: &mut Response,
+    ) -> Result<()> {
+        self.vm.context(id)?.response_body.clone_from(&piece);
+        let arguments = [piece.len() as u32, is_end.into()];
+        self.listener(id, "proxy_on_response_body", &arguments)?;
+        response.events.push(Event::Piece(piece));
+        Ok(())
+    }
+}

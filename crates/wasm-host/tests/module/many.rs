@@ -1,0 +1,59 @@
+//! What shows only after thousands of streams: that nothing stays behind in the VM.
+
+use serde_json::json;
+use wasm_host::{Answer, Attempt, Response};
+
+use super::messages::{claude_by_header, limited, message, stream};
+use super::support::World;
+
+/// Sessions, of which some end in other ways than well.
+const SESSIONS: usize = 10_000;
+
+/// The VM has seen every way by then.
+const WARM: usize = 500;
+
+/// What the upstream does with an attempt of this session.
+fn answer(session: usize, attempt: &Attempt) -> Answer {
+    let is_first = attempt.cluster == "anthropic_a";
+    match session % 100 {
+        1 if is_first => Answer::Response(limited("1")),
+        2 => Answer::Failure {
+            details: "upstream_reset_before_response_started{connection_failure}".to_owned(),
+            is_connected: false,
+        },
+        3 => Answer::Response(Response::new(400, [("content-type", "text/plain")], b"no")),
+        4 => Answer::Response(stream(3)),
+        _ => Answer::Response(message()),
+    }
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn ten_thousand_sessions_leave_nothing_behind_in_the_vm() {
+    let mut world = World::new(true, |filter| {
+        filter["routing"]["strategy"] = json!("round-robin");
+        filter["session"]["max_bindings"] = json!(4096);
+    });
+    let mut warm = None;
+    for session in 0..SESSIONS {
+        let request = claude_by_header(&format!("session-{session}"), 256);
+        world.play(&request, |attempt| answer(session, attempt));
+        assert_eq!(world.gateway.vm().open_contexts(), 0);
+        if session == WARM {
+            warm = Some(world.gateway.vm().memory_size());
+        }
+    }
+    assert_eq!(Some(world.gateway.vm().memory_size()), warm, "the VM has grown");
+
+    let keys = world.shared.keys();
+    let tables = ["seed", "pin_kinds", "binding/", "credential/", "group/", "wheel/"];
+    let is_known = |key: &String| {
+        let name = key.strip_prefix("session_affinity/").unwrap_or_default();
+        tables.iter().any(|table| name.starts_with(table))
+    };
+    assert!(keys.iter().all(is_known), "{keys:?}");
+    let bindings = keys.iter().filter(|key| key.contains("/binding/")).count();
+    // A row of 16, and room for uneven rows.
+    assert!(bindings <= 2 * 4096 / 16, "{bindings}");
+    assert!(keys.len() - bindings < 32, "{keys:?}");
+}

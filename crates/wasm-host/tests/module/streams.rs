@@ -1,0 +1,112 @@
+//! Streams that a real Envoy plays as well (`tests/e2e`), here in milliseconds and in more
+//! variants.
+
+use std::time::Duration;
+
+use wasm_host::{Answer, Attempt, Event, Headers, Response};
+
+use super::messages::{claude, claude_by_header, limited, message, stream};
+use super::support::World;
+
+const SESSION: &str = "c2d4e6f8-0a1b-4c3d-9e5f-60718293a4b5";
+const DECISION: &str = "session_affinity.decision";
+
+fn serve(_: &Attempt) -> Answer {
+    Answer::Response(message())
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn a_body_is_decided_alike_in_whatever_pieces_it_arrives() {
+    let mut world = World::new(true, |_| {});
+    world.play(&claude(SESSION, 2048), serve);
+    for size in [1, 7, 64, 1000, 4096] {
+        let request = claude(SESSION, 2048).in_pieces_of(size);
+        let played = world.play(&request, serve);
+        let decision = played.filter_state(DECISION);
+        assert!(decision.contains("outcome=hit"), "pieces of {size}: {decision}");
+    }
+    let mut request = claude(SESSION, 2048).in_pieces_of(100);
+    request.trailers = Some([("x-checksum", "7")].into_iter().collect());
+    let played = world.play(&request, serve);
+    assert!(played.filter_state(DECISION).contains("outcome=hit"));
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn workers_know_the_sessions_of_each_other() {
+    let mut world = World::new(true, |_| {});
+    let mut other = world.worker(2);
+    let first = world.play(&claude(SESSION, 2048), serve);
+    let second = other.play(&claude(SESSION, 2048), serve).unwrap();
+    assert!(first.filter_state(DECISION).contains("outcome=miss"));
+    assert!(second.filter_state(DECISION).contains("outcome=hit"));
+    assert_eq!(first.clusters(), second.clusters());
+    let hits = "session_affinity.outcome.hit.requests";
+    assert_eq!((world.gateway.vm().counter(hits), other.vm().counter(hits)), (0, 1));
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn what_fails_is_asked_elsewhere_and_the_client_gets_one_response() {
+    let failures = [
+        ("a limit", Answer::Response(limited("30"))),
+        ("an overload", Answer::Response(Response::new(529, [], b""))),
+        (
+            "a stream that begins with an error",
+            Answer::Response(Response::new(
+                200,
+                [("content-type", "text/event-stream")],
+                b"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n",
+            )),
+        ),
+        (
+            "no connection",
+            Answer::Failure {
+                details: "upstream_reset_before_response_started{connection_failure}".to_owned(),
+                is_connected: false,
+            },
+        ),
+    ];
+    for (name, failure) in failures {
+        let mut world = World::new(true, |_| {});
+        let played = world.play(&claude_by_header(SESSION, 2048), |attempt| {
+            if attempt.cluster == "anthropic_a" { failure.clone() } else { serve(attempt) }
+        });
+        assert_eq!(played.clusters(), ["anthropic_a", "anthropic_b"], "{name}");
+        assert_eq!(played.response.body(), message().body(), "{name}");
+        assert_eq!(played.response.headers.get("x-session-affinity-retry"), None, "{name}");
+        assert!(played.filter_state(DECISION).contains("failover=served"), "{name}");
+    }
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn a_stream_that_stays_silent_reaches_the_client_after_a_tick() {
+    let mut world = World::new(true, |_| {});
+    let mut response = stream(3);
+    response.events.insert(0, Event::Wait(Duration::from_secs(120)));
+    let played = world.serve(&claude(SESSION, 2048), &response);
+    assert_eq!(played.cost.calls["continue_stream response"], 1);
+    // The first event was not held for the others, and all have come.
+    assert_eq!(played.response.events.len(), 4);
+    assert_eq!(played.response.body(), stream(3).body());
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn what_a_client_must_not_say_does_not_reach_the_router() {
+    let mut world = World::new(true, |_| {});
+    let mut request = claude(SESSION, 2048);
+    request.headers.set(":path", b"/v1/messages?key=sk-client&beta=true");
+    request.headers.add("x-session-affinity-cluster", b"anthropic_c");
+    request.headers.add("x-envoy-upstream-rq-timeout-ms", b"1");
+    request.headers.add("x_api_key", b"sk-client");
+    let played = world.play(&request, serve);
+    let headers: &Headers = &played.attempts[0].headers;
+    assert_eq!(headers.text(":path"), "/v1/messages?beta=true");
+    assert_eq!(headers.text("x-session-affinity-cluster"), "anthropic_a");
+    for name in ["x-envoy-upstream-rq-timeout-ms", "x_api_key"] {
+        assert_eq!(headers.get(name), None, "{name}");
+    }
+}
