@@ -64,6 +64,13 @@ enum Command {
         #[arg(long, value_name = "VERSION")]
         envoy: Vec<String>,
     },
+    /// Builds the module and compares what each path through it costs with the table,
+    /// crates/wasm-host/tests/cost.md
+    Cost {
+        /// Write the table instead
+        #[arg(long)]
+        update: bool,
+    },
     /// Runs all vector files (`*.jsonl`) of these folders against the core
     Conformance {
         #[arg(required = true)]
@@ -142,6 +149,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Dist => verify::module(),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
         Command::Test { envoy } => verify::test(&envoy),
+        Command::Cost { update } => verify::cost(update),
         Command::Conformance { folders } => {
             let report = conformance::run(&folders)?;
             print(&format!("{report}\n"))?;

@@ -21,10 +21,27 @@ pub(crate) fn test(versions: &[String]) -> Result<()> {
     step("module", module)?;
     step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], &[]))?;
     step("doctests", || cargo(&["test", "--workspace", "--doc", "--locked"], &[]))?;
+    step("tests of the module in memory", || in_memory(&[], &[]))?;
     for envoy in &envoys {
         step(&format!("e2e tests on Envoy {}", envoy.version), || e2e(envoy))?;
     }
     print("\n==> all passed\n")
+}
+
+/// Builds the module, and compares what it costs with the table, or writes that.
+///
+/// # Errors
+/// If it cannot be built, or costs something else.
+pub(crate) fn cost(is_update: bool) -> Result<()> {
+    module()?;
+    let update = [("COST_TABLE", "update")];
+    in_memory(&["cost"], if is_update { &update } else { &[] })
+}
+
+/// The tests that run the module without an Envoy.
+fn in_memory(filter: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let all = ["test", "--locked", "--package", "wasm-host", "--test", "module", "--", "--ignored"];
+    cargo(&[&all[..], filter].concat(), environment)
 }
 
 /// Finds the Envoys before anything is compiled for minutes.
@@ -101,7 +118,8 @@ fn clippy(arguments: &[&str]) -> Result<()> {
 /// Each e2e test is a process of Envoy and the simulated providers: more at once than cores only
 /// slow each other down.
 fn e2e(envoy: &Envoy) -> Result<()> {
-    let all = ["test", "--workspace", "--locked", "--tests"];
+    // Those of `wasm-host` need none.
+    let all = ["test", "--workspace", "--exclude", "wasm-host", "--locked", "--tests"];
     cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "2"]].concat(), &[])
 }
 
