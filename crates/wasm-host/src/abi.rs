@@ -6,6 +6,7 @@ use wasmi::{Caller, Linker};
 use crate::context::{LocalReply, map_name};
 use crate::cost::class_of_key;
 use crate::state::State;
+use crate::vm::FUEL;
 use crate::{Headers, memory};
 
 const OK: u32 = 0;
@@ -58,7 +59,9 @@ pub(crate) fn trap(error: anyhow::Error) -> wasmi::Error {
 }
 
 fn count(host: &mut Host<'_>, name: &str, about: &str) {
-    host.data_mut().cost.count_call(name, about);
+    // What is left of the fuel is always known: the engine was made to count it.
+    let used = host.get_fuel().map_or(0, |left| FUEL.saturating_sub(left));
+    host.data_mut().cost.count_call(name, about, used);
 }
 
 fn log(host: &mut Host<'_>, level: u32, at: u32, size: u32) -> Result<u32> {

@@ -19,6 +19,10 @@ pub struct Cost {
     /// Instructions of WebAssembly by callback, with what they cause; one for every 64 bytes that a
     /// single instruction copies.
     pub fuel: BTreeMap<String, u64>,
+    /// Host calls and ends of callbacks in order, each with the instructions since the one before.
+    pub steps: Vec<(String, u64)>,
+    /// How much of the fuel of the callback that runs is in the steps.
+    stepped: u64,
 }
 
 impl Cost {
@@ -42,13 +46,23 @@ impl Cost {
         self.calls.iter().filter(|(call, _)| call.starts_with(prefix)).map(|(_, count)| count).sum()
     }
 
-    pub(crate) fn count_call(&mut self, name: &str, about: &str) {
+    /// The steps as text: a line for each, its instructions before it.
+    pub fn trace(&self) -> String {
+        self.steps.iter().map(|(step, fuel)| format!("{fuel:>10}  {step}\n")).collect()
+    }
+
+    /// Counts a host call that comes after so much fuel of its callback.
+    pub(crate) fn count_call(&mut self, name: &str, about: &str, fuel: u64) {
         let call = if about.is_empty() { name.to_owned() } else { format!("{name} {about}") };
+        self.steps.push((call.clone(), fuel.saturating_sub(self.stepped)));
+        self.stepped = fuel;
         *self.calls.entry(call).or_default() += 1;
     }
 
     pub(crate) fn count_callback(&mut self, role: &str, name: &str, fuel: u64) {
         let name = format!("{role} {}", name.strip_prefix("proxy_").unwrap_or(name));
+        self.steps.push((format!("= {name}"), fuel.saturating_sub(self.stepped)));
+        self.stepped = 0;
         *self.callbacks.entry(name.clone()).or_default() += 1;
         *self.fuel.entry(name).or_default() += fuel;
     }
@@ -82,10 +96,17 @@ mod tests {
     #[test]
     fn calls_are_counted_by_what_they_are_about() {
         let mut cost = Cost::default();
-        cost.count_call("get_property", "plan");
-        cost.count_call("get_property", "plan");
-        cost.count_call("get_buffer_bytes", "");
+        cost.count_call("get_property", "plan", 10);
+        cost.count_call("get_property", "plan", 25);
+        cost.count_call("get_buffer", "", 26);
+        cost.count_callback("listener", "proxy_on_log", 30);
         assert_eq!(cost.calls["get_property plan"], 2);
         assert_eq!((cost.call_count(), cost.calls_of("get_property")), (3, 2));
+        assert_eq!(cost.total_fuel(), 30);
+        assert_eq!(
+            cost.trace(),
+            "        10  get_property plan\n        15  get_property plan\n         \
+             1  get_buffer\n         4  = listener on_log\n"
+        );
     }
 }

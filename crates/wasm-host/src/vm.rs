@@ -9,7 +9,7 @@ use crate::state::State;
 use crate::{Clock, SharedData, abi, wasi};
 
 /// Enough for any callback, and not so much that a sum overflows.
-const FUEL: u64 = 1 << 60;
+pub(crate) const FUEL: u64 = 1 << 60;
 
 /// A module that is ready to run, any number of times.
 #[derive(Clone, Debug)]

@@ -8,11 +8,15 @@ use super::table::{Row, difference, render};
 
 const TABLE: &str = "crates/wasm-host/tests/cost.md";
 
+/// Where each path's host calls are listed, with the instructions between them.
+const TRACES: &str = "target/cost";
+
 #[test]
 #[ignore = "needs the module: cargo xtask cost"]
 fn every_path_costs_what_the_table_says() {
     let rows: Vec<_> =
         paths::ALL.iter().map(|path| Row { name: path.name, cost: (path.play)().cost }).collect();
+    write_traces(&rows);
     let file = root().join(TABLE);
     let recorded = fs::read_to_string(&file).unwrap_or_default();
     let measured = render(&rows, &recorded);
@@ -22,10 +26,20 @@ fn every_path_costs_what_the_table_says() {
     }
     assert!(
         measured == recorded,
-        "the cost of a request has changed:\n\n{}\nIf it should, write the new table to {TABLE}:\n  \
-         cargo xtask cost --update\n",
+        "the cost of a request has changed:\n\n{}\nThe paths are listed call by call in {TRACES}. If \
+         the cost should change, write {TABLE}:\n  cargo xtask cost --update\n",
         difference(&recorded, &measured)
     );
+}
+
+/// One file for each row of the table.
+fn write_traces(rows: &[Row]) {
+    let folder = root().join(TRACES);
+    fs::create_dir_all(&folder).unwrap();
+    for (number, Row { name, cost }) in (1..).zip(rows) {
+        let trace = format!("{name}\n\n{}", cost.trace());
+        fs::write(folder.join(format!("{number:02}.txt")), trace).unwrap();
+    }
 }
 
 #[test]
