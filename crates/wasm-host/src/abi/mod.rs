@@ -1,9 +1,11 @@
 //! The host functions of Proxy-Wasm that the filter uses, with the results that Envoy's host gives.
 
+mod map;
+
 use anyhow::Result;
 use wasmi::{Caller, Linker};
 
-use crate::context::{LocalReply, map_name};
+use crate::context::LocalReply;
 use crate::cost::class_of_key;
 use crate::state::State;
 use crate::vm::FUEL;
@@ -35,11 +37,20 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
     define!(linker, "proxy_set_property", set_property, path, length, data, size);
     define!(linker, "proxy_get_shared_data", get_shared, key, length, data, size, cas);
     define!(linker, "proxy_set_shared_data", set_shared, key, length, data, size, cas);
-    define!(linker, "proxy_get_header_map_pairs", get_map, kind, data, size);
-    define!(linker, "proxy_get_header_map_value", get_header, kind, key, length, data, size);
-    define!(linker, "proxy_replace_header_map_value", set_header, kind, key, length, data, size);
-    define!(linker, "proxy_add_header_map_value", add_header, kind, key, length, data, size);
-    define!(linker, "proxy_remove_header_map_value", remove_header, kind, key, length);
+    define!(linker, "proxy_get_header_map_pairs", map::get_map, kind, data, size);
+    define!(linker, "proxy_get_header_map_value", map::get_header, kind, key, length, data, size);
+    define!(
+        linker,
+        "proxy_replace_header_map_value",
+        map::set_header,
+        kind,
+        key,
+        length,
+        data,
+        size
+    );
+    define!(linker, "proxy_add_header_map_value", map::add_header, kind, key, length, data, size);
+    define!(linker, "proxy_remove_header_map_value", map::remove_header, kind, key, length);
     define!(linker, "proxy_define_metric", define_metric, kind, name, length, id);
     define!(linker, "proxy_continue_stream", continue_stream, kind);
     define!(linker, "proxy_set_effective_context", set_effective_context, id);
@@ -166,79 +177,6 @@ fn set_shared(
     let value = memory::read(host, data, size)?;
     let written = host.data().shared.set(&key, &value, cas);
     Ok(written.map_or(CAS_MISMATCH, |()| OK))
-}
-
-fn get_map(host: &mut Host<'_>, kind: u32, data: u32, size: u32) -> Result<u32> {
-    count(host, "get_headers", map_name(kind));
-    let Some(headers) = host.data().map(kind) else { return Ok(NOT_FOUND) };
-    memory::give(host, &headers.serialize(), (data, size))?;
-    Ok(OK)
-}
-
-/// Reads the name of a header, and counts the call.
-fn header_name(
-    host: &mut Host<'_>,
-    call: &str,
-    kind: u32,
-    key: u32,
-    length: u32,
-) -> Result<String> {
-    let name = memory::read_text(host, key, length)?.to_ascii_lowercase();
-    count(host, call, &format!("{} {name}", map_name(kind)));
-    Ok(name)
-}
-
-fn get_header(
-    host: &mut Host<'_>,
-    kind: u32,
-    key: u32,
-    length: u32,
-    data: u32,
-    size: u32,
-) -> Result<u32> {
-    let name = header_name(host, "get_header", kind, key, length)?;
-    let Some(headers) = host.data().map(kind) else { return Ok(BAD_ARGUMENT) };
-    let Some(value) = headers.get(&name) else { return Ok(NOT_FOUND) };
-    memory::give(host, &value, (data, size))?;
-    Ok(OK)
-}
-
-/// Changes a map of the effective context.
-fn change(host: &mut Host<'_>, kind: u32, change: impl FnOnce(&mut Headers)) -> u32 {
-    let context = host.data_mut().context_mut();
-    let is_changed = context.is_some_and(|context| context.change_map(kind, change));
-    if is_changed { OK } else { BAD_ARGUMENT }
-}
-
-fn set_header(
-    host: &mut Host<'_>,
-    kind: u32,
-    key: u32,
-    length: u32,
-    data: u32,
-    size: u32,
-) -> Result<u32> {
-    let name = header_name(host, "set_header", kind, key, length)?;
-    let value = memory::read(host, data, size)?;
-    Ok(change(host, kind, |headers| headers.set(&name, &value)))
-}
-
-fn add_header(
-    host: &mut Host<'_>,
-    kind: u32,
-    key: u32,
-    length: u32,
-    data: u32,
-    size: u32,
-) -> Result<u32> {
-    let name = header_name(host, "add_header", kind, key, length)?;
-    let value = memory::read(host, data, size)?;
-    Ok(change(host, kind, |headers| headers.add(&name, &value)))
-}
-
-fn remove_header(host: &mut Host<'_>, kind: u32, key: u32, length: u32) -> Result<u32> {
-    let name = header_name(host, "remove_header", kind, key, length)?;
-    Ok(change(host, kind, |headers| headers.remove(&name)))
 }
 
 fn define_metric(host: &mut Host<'_>, _kind: u32, name: u32, length: u32, id: u32) -> Result<u32> {
