@@ -2,6 +2,7 @@
 //! VM, and a router between them that retries as the shipped configurations let Envoy's.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub(crate) cluster: Option<Plugin>,
     cluster_state: String,
     pub(crate) clock: Clock,
+    /// Clusters to which a connection was kept.
+    pub(crate) connected: BTreeSet<String>,
 }
 
 /// What an attempt gives to the router.
@@ -73,7 +76,8 @@ impl Gateway {
         };
         vm.take_cost();
         let (cluster_state, clock) = (wiring.cluster_state.clone(), clock.clone());
-        Ok(Self { vm, listener, cluster, cluster_state, clock })
+        let connected = BTreeSet::new();
+        Ok(Self { vm, listener, cluster, cluster_state, clock, connected })
     }
 
     /// The worker's VM.
@@ -167,14 +171,19 @@ impl Gateway {
             return Ok(Outcome::Passes(Flow::of_filter(reply, Some(id))));
         }
         let headers = inbound.exchange.borrow().request.clone();
-        match upstream(&Attempt { cluster, headers }) {
+        let attempt = Attempt { cluster, headers };
+        match upstream(&attempt) {
             Answer::Failure { details, is_connected } => {
+                self.connected.remove(&attempt.cluster);
                 if let Some(id) = context {
                     self.fail_attempt(id, &details, is_connected)?;
                 }
                 Ok(Outcome::Failed(details))
             }
-            Answer::Response(response) => self.judge(context, response, may_retry),
+            Answer::Response(response) => {
+                self.connected.insert(attempt.cluster);
+                self.judge(context, response, may_retry)
+            }
         }
     }
 

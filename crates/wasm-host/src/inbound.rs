@@ -14,6 +14,8 @@ use crate::outbound::Flow;
 pub(crate) struct Inbound<'r> {
     id: u32,
     request: &'r Request,
+    /// The pieces of the body. Over HTTP/1, Envoy finds its end after its last bytes.
+    pieces: Vec<&'r [u8]>,
     pub(crate) exchange: Rc<RefCell<Exchange>>,
     /// How many pieces the listener has seen.
     seen: usize,
@@ -23,7 +25,11 @@ pub(crate) struct Inbound<'r> {
 
 impl<'r> Inbound<'r> {
     pub(crate) fn new(id: u32, request: &'r Request, exchange: Rc<RefCell<Exchange>>) -> Self {
-        Self { id, request, exchange, seen: 0, is_sent: false }
+        let mut pieces: Vec<_> = request.pieces.iter().map(Vec::as_slice).collect();
+        if !pieces.is_empty() && request.trailers.is_none() {
+            pieces.push(b"");
+        }
+        Self { id, request, pieces, exchange, seen: 0, is_sent: false }
     }
 
     pub(crate) fn filter_state(&self, name: &str) -> String {
@@ -34,12 +40,12 @@ impl<'r> Inbound<'r> {
 
     /// Whether the request ends with so many pieces.
     fn ends_with(&self, pieces: usize) -> bool {
-        pieces == self.request.pieces.len() && self.request.trailers.is_none()
+        pieces == self.pieces.len() && self.request.trailers.is_none()
     }
 
     /// So many pieces as one.
     fn beginning(&self, pieces: usize) -> Vec<u8> {
-        self.request.pieces.get(..pieces).unwrap_or_default().concat()
+        self.pieces.get(..pieces).unwrap_or_default().concat()
     }
 }
 
@@ -50,7 +56,7 @@ impl Gateway {
         let (id, request) = (inbound.id, inbound.request);
         let arguments = [request.headers.len() as u32, inbound.ends_with(0).into()];
         let mut action = self.listener(id, "proxy_on_request_headers", &arguments)?;
-        for piece in &request.pieces {
+        for piece in inbound.pieces.clone() {
             let reply = self.reply(id)?;
             if reply.is_some() || action == CONTINUE {
                 return Ok(reply);
@@ -88,9 +94,12 @@ impl Gateway {
         };
         let mut context = Context::of(&inbound.exchange);
         context.attributes.insert("xds.cluster_name".to_owned(), cluster.into());
+        if self.connected.contains(cluster) {
+            context.connect();
+        }
         let id = self.vm.open(&plugin, context)?;
         // A retry has all of the body, held by the router.
-        let seen = if inbound.is_sent { inbound.request.pieces.len() } else { inbound.seen };
+        let seen = if inbound.is_sent { inbound.pieces.len() } else { inbound.seen };
         let count = inbound.exchange.borrow().request.len() as u32;
         let is_end = seen == 0 && inbound.ends_with(0);
         self.on_cluster(id, "proxy_on_request_headers", &[count, is_end.into()])?;
@@ -106,9 +115,9 @@ impl Gateway {
     fn pass_request(&mut self, inbound: &mut Inbound<'_>, attempt: Option<u32>) -> Result<()> {
         let (id, request) = (inbound.id, inbound.request);
         let is_first = !std::mem::replace(&mut inbound.is_sent, true);
-        while is_first && let Some(piece) = request.pieces.get(inbound.seen) {
+        while is_first && let Some(piece) = inbound.pieces.get(inbound.seen) {
             inbound.seen += 1;
-            self.vm.context(id)?.request_body.clone_from(piece);
+            self.vm.context(id)?.request_body = piece.to_vec();
             let arguments = [piece.len() as u32, inbound.ends_with(inbound.seen).into()];
             self.listener(id, "proxy_on_request_body", &arguments)?;
             if let Some(attempt) = attempt {

@@ -19,12 +19,19 @@
 //! - The retries of the shipped configurations: by the filter's response header, and of failures
 //!   without a response, bounded by `x-envoy-max-retries`. The cluster is that which the filter
 //!   state names.
+//! - HTTP/1 on both sides: a body ends with an empty piece, and a connection on which a response came
+//!   is kept for the next attempt.
 //! - Time: a [`Clock`] that only tests move.
+//!
+//! The order of callbacks and host calls of a request on the body path is that which Envoy 1.40.0
+//! logs with `--component-log-level wasm:trace`.
 //!
 //! # What is not
 //!
 //! - Envoy's other filters, routes, timeouts, limits of buffers and flow control.
 //! - Streams side by side: each is played to its end, and its request is there before its response.
+//! - A plugin for each cluster: one for all of them is enough here, where Envoy has a root context,
+//!   and ticks, for each.
 //! - A new VM after a trap: a trap is an error.
 //! - Time and memory as V8 has them. Fuel counts instructions of the module as it was compiled, and
 //!   says nothing of the machine code that V8 makes of them.

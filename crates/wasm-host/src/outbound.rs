@@ -28,21 +28,33 @@ impl Flow {
     pub(crate) fn of_upstream(response: Response, context: Option<u32>) -> Self {
         let Response { headers, events, trailers } = response;
         let details = "via_upstream".to_owned();
-        Self { context, headers, held: Vec::new(), rest: events.into(), trailers, details }
+        let mut rest: VecDeque<_> = events.into();
+        if trailers.is_none() && rest.iter().any(|event| matches!(event, Event::Piece(_))) {
+            // Over HTTP/1, Envoy finds the end of a body after its last bytes.
+            rest.push_back(Event::Piece(Vec::new()));
+        }
+        Self { context, headers, held: Vec::new(), rest, trailers, details }
+    }
+
+    /// A response that is made on this side of any connection.
+    fn made(response: Response, details: String) -> Self {
+        let Response { headers, events, trailers } = response;
+        let (held, rest) = (Vec::new(), events.into());
+        Self { context: None, headers, held, rest, trailers, details }
     }
 
     /// The response that Envoy makes where there is none.
     pub(crate) fn of_failure(details: String) -> Self {
         let response =
             Response::new(503, [("content-type", "text/plain")], b"upstream connect error");
-        Self { details, ..Self::of_upstream(response, None) }
+        Self::made(response, details)
     }
 
     /// A response that the filter makes, in the listener or on a cluster.
     pub(crate) fn of_filter(reply: LocalReply, context: Option<u32>) -> Self {
         let LocalReply { headers, body } = reply;
         let response = Response { headers, events: vec![Event::Piece(body)], trailers: None };
-        Self { details: "wasm".to_owned(), ..Self::of_upstream(response, context) }
+        Self { context, ..Self::made(response, "wasm".to_owned()) }
     }
 
     /// Whether nothing comes any more.
@@ -109,7 +121,9 @@ impl Gateway {
         let details = flow.details.clone().into_bytes();
         context.attributes.insert("response.code_details".to_owned(), details);
         context.response = flow.headers.clone();
-        let arguments = [flow.headers.len() as u32, flow.is_over().into()];
+        let is_over = flow.is_over();
+        self.end_attempt(&mut flow, is_over)?;
+        let arguments = [flow.headers.len() as u32, is_over.into()];
         self.listener(id, "proxy_on_response_headers", &arguments)?;
         let mut response =
             Response { headers: self.vm.context(id)?.response.clone(), ..Response::default() };
@@ -120,16 +134,24 @@ impl Gateway {
         } else {
             self.pass_body(id, &mut flow, &mut response)?;
         }
-        if let Some(attempt) = flow.context {
-            self.close_attempt(attempt)?;
-        }
+        self.end_attempt(&mut flow, true)?;
         Ok(response)
+    }
+
+    /// The attempt is over before the listener sees the end of its response.
+    fn end_attempt(&mut self, flow: &mut Flow, is_over: bool) -> Result<()> {
+        match flow.context.take_if(|_| is_over) {
+            Some(attempt) => self.close_attempt(attempt),
+            None => Ok(()),
+        }
     }
 
     fn pass_body(&mut self, id: u32, flow: &mut Flow, response: &mut Response) -> Result<()> {
         let held = std::mem::take(&mut flow.held);
         if !held.is_empty() {
-            self.pass_piece(id, held, flow.ends_with_held(), response)?;
+            let is_end = flow.ends_with_held();
+            self.end_attempt(flow, is_end)?;
+            self.pass_piece(id, held, is_end, response)?;
         }
         while let Some(event) = flow.rest.pop_front() {
             match event {
@@ -141,6 +163,7 @@ impl Gateway {
                         let arguments = [piece.len() as u32, is_end.into()];
                         self.on_cluster(attempt, "proxy_on_response_body", &arguments)?;
                     }
+                    self.end_attempt(flow, is_end)?;
                     self.pass_piece(id, piece, is_end, response)?;
                 }
             }
@@ -153,6 +176,7 @@ impl Gateway {
             self.vm.context(attempt)?.response_trailers = trailers.clone();
             self.on_cluster(attempt, "proxy_on_response_trailers", &arguments)?;
         }
+        self.end_attempt(flow, true)?;
         self.vm.context(id)?.response_trailers = trailers.clone();
         self.listener(id, "proxy_on_response_trailers", &arguments)?;
         response.trailers = Some(trailers);
@@ -169,7 +193,9 @@ impl Gateway {
         self.vm.context(id)?.response_body.clone_from(&piece);
         let arguments = [piece.len() as u32, is_end.into()];
         self.listener(id, "proxy_on_response_body", &arguments)?;
-        response.events.push(Event::Piece(piece));
+        if !piece.is_empty() {
+            response.events.push(Event::Piece(piece));
+        }
         Ok(())
     }
 }
