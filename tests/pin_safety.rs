@@ -165,7 +165,8 @@ fn a_body_that_may_refer_to_state_is_read_whole() {
         world.router.needs_body(&headers, false, &world.shared)
     };
     let gemini = "/v1beta/models/gemini-3:generateContent";
-    assert_eq!(need("/v1/messages", "x,message-threads-2026-08-12"), BodyNeed::Whole);
+    let threads = need("/v1/messages", "x,message-threads-2026-08-12");
+    assert_eq!(threads, BodyNeed::WholeForState);
     for (path, usual) in [
         ("/v1/messages", BodyNeed::Beginning),
         ("/v1/responses", BodyNeed::Beginning),
@@ -174,10 +175,26 @@ fn a_body_that_may_refer_to_state_is_read_whole() {
         assert_eq!(need(path, ""), usual, "nothing was created yet");
     }
     create(&world, "/v1/responses", r#"{"id":"resp_1"}"#);
-    assert_eq!(need("/v1/responses", ""), BodyNeed::Whole);
+    assert_eq!(need("/v1/responses", ""), BodyNeed::WholeForState);
     assert_eq!(need("/v1/messages", ""), BodyNeed::Beginning);
     create(&world, "/v1beta/cachedContents", r#"{"name":"cachedContents/x"}"#);
     assert_eq!(need(gemini, ""), BodyNeed::Whole);
+}
+
+#[test]
+fn a_session_is_the_same_however_much_of_its_body_is_read() {
+    let world = world("round-robin");
+    let headers: Headers = [(":method", "POST"), (":path", "/v1/responses"), ("session-id", "1")]
+        .into_iter()
+        .collect();
+    let outcome = |need: BodyNeed| {
+        let body = world.router.read(br#"{"model":"m"}"#, need);
+        let decision = world.router.route(&Request::new(&headers, body), &world.shared, world.now);
+        serve(&world, &decision, "{}");
+        decision.outcome()
+    };
+    assert_eq!(outcome(BodyNeed::Beginning), Outcome::Miss);
+    assert_eq!(outcome(BodyNeed::WholeForState), Outcome::Hit);
 }
 
 #[test]

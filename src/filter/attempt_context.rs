@@ -197,8 +197,8 @@ impl AttemptContext {
     }
 
     fn record_content(&self, plan: &mut Plan, watch: &Watch) {
-        let (headers, body) = watch.success(plan);
-        let response = Response::Received { status: 200, headers: &headers, body: &body };
+        let (headers, body) = (watch.headers(), watch.beginning(plan));
+        let response = Response::Received { status: 200, headers, body: &body };
         self.record(plan, &response, true);
     }
 

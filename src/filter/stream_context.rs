@@ -107,10 +107,7 @@ impl StreamContext {
         let running = Rc::clone(&self.running);
         let router = &running.router;
         let properties: Vec<_> = router.properties().map(host::property).collect();
-        let body = match need {
-            BodyNeed::Beginning => router.read_beginning(body),
-            BodyNeed::None | BodyNeed::Whole => router.read_body(body),
-        };
+        let body = router.read(body, need);
         let request = Request { headers, body, properties: &properties };
         let now = host::now();
         let decision = router.route(&request, &Host, now);
@@ -390,8 +387,8 @@ impl StreamContext {
                 return;
             }
             FirstEvent::Content => {
-                let (headers, body) = watch.success(&plan);
-                let response = Response::Received { status: 200, headers: &headers, body: &body };
+                let (headers, body) = (watch.headers(), watch.beginning(&plan));
+                let response = Response::Received { status: 200, headers, body: &body };
                 self.observe(&mut plan, &response);
                 if watch.is_websocket() {
                     self.stage = Stage::PassingStream(plan, watch);

@@ -70,13 +70,17 @@ impl Watch {
         Self { kind, headers, opening, frames, bytes: Vec::new(), has_content: false }
     }
 
-    /// The response as far as it is known, with its beginning if that may name what was created.
-    pub(super) fn success(&self, plan: &Plan) -> (Headers, Vec<u8>) {
-        let beginning = match plan.state.creates {
-            Some(_) => self.readable().into_owned(),
-            None => Vec::new(),
-        };
-        (self.headers.clone(), beginning)
+    /// The headers of the response.
+    pub(super) fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The beginning of the response, if it may name what was created.
+    pub(super) fn beginning(&self, plan: &Plan) -> Cow<'_, [u8]> {
+        match plan.state.creates {
+            Some(_) => self.readable(),
+            None => Cow::Borrowed(b""),
+        }
     }
 
     pub(super) fn is_websocket(&self) -> bool {

@@ -49,6 +49,8 @@ pub enum BodyNeed {
     Beginning,
     /// All of it, up to `body.max_bytes`.
     Whole,
+    /// All of it, for the state that it may refer to: headers settle the session.
+    WholeForState,
 }
 
 /// A configuration at work.
@@ -122,11 +124,16 @@ impl Router {
         let is_settled = !body.always_read
             && routing.session_affinity
             && session.sources.are_settled_by(headers, api);
-        let is_settled = is_settled && !self.may_refer_to_state(headers, shared);
+        let has_model = model_in_path(headers.path()).is_some();
         match knowledge {
-            Knowledge::Pool if is_settled && model_in_path(headers.path()).is_some() => {
-                BodyNeed::None
+            Knowledge::Pool if is_settled && self.may_refer_to_state(headers, shared) => {
+                if has_model {
+                    BodyNeed::Whole
+                } else {
+                    BodyNeed::WholeForState
+                }
             }
+            Knowledge::Pool if is_settled && has_model => BodyNeed::None,
             Knowledge::Pool if is_settled && *profile == Profile::Recommended => {
                 BodyNeed::Beginning
             }
@@ -149,6 +156,16 @@ impl Router {
     /// Reads a body, whole or cut off at any byte.
     pub fn read_body<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
         Body::read(&self.config.body.paths, bytes)
+    }
+
+    /// Reads as much of a body as was needed.
+    pub fn read<'a>(&self, bytes: &'a [u8], need: BodyNeed) -> Body<'a> {
+        let paths = &self.config.body.paths;
+        match need {
+            BodyNeed::Beginning => Body::read_beginning(paths, bytes),
+            BodyNeed::WholeForState => Body::read_settled(paths, bytes),
+            BodyNeed::None | BodyNeed::Whole => Body::read(paths, bytes),
+        }
     }
 
     /// Reads the first bytes of a body of which no more is needed.
@@ -208,6 +225,7 @@ impl Router {
             result: None,
             next: Some(route.credential.fingerprint),
             is_repeated: false,
+            is_fresh: route.is_fresh,
             rest: route.others.iter().map(|other| other.fingerprint).collect(),
             failures: Vec::new(),
             state: route.state.clone(),

@@ -188,13 +188,14 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     }
 
     fn route_of(&mut self, session: &Session<'c>, key: KeyHash, placed: Placed<'c>) -> Route<'c> {
-        let Placed { credential, outcome, second, others, .. } = placed;
+        let Placed { credential, outcome, second, others, is_fresh, .. } = placed;
         let all = match others {
             Others::All => self.others(credential, second, Some((&session.primary, key))),
             Others::Siblings | Others::None => Vec::new(),
         };
         let others = self.limited(others, credential, all);
-        self.route(credential, outcome, Some((session.source, key)), others)
+        let route = self.route(credential, outcome, Some((session.source, key)), others);
+        Route { is_fresh, ..route }
     }
 
     fn reply(&self, unready: Unready) -> LocalReply {
@@ -393,7 +394,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     /// The model as far as bindings and rotations depend on it. Where headers settle the session, a
     /// binding is for all its models: whether the model was found must not matter.
     fn bound_model(&self) -> &str {
-        if self.request.body.is_beginning() { "" } else { &self.target.canonical_model }
+        if self.request.body.is_settled() { "" } else { &self.target.canonical_model }
     }
 
     /// The key that a session is bound under.
@@ -445,6 +446,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             model: model.clone(),
             outcome,
             session,
+            is_fresh: false,
             state: std::mem::take(&mut self.state),
             blocked: std::mem::take(&mut self.blocked),
             decided: self.now,

@@ -145,7 +145,7 @@ async fn every_client_keeps_its_session() -> Result<()> {
             "OpenAI SDK",
             "/v1/responses",
             None,
-            with(&chat, "conversation", json!({"id": "conv_1"})),
+            with(&chat, "conversation_id", json!("conv_1")),
             "conv",
         ),
         (

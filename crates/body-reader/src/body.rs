@@ -87,13 +87,15 @@ pub struct Body<'a> {
     values: Vec<Option<Value<'a>>>,
     repeated: Vec<PathId>,
     is_beginning: bool,
+    is_settled: bool,
 }
 
 impl<'a> Body<'a> {
     /// Reads a body, whole or cut off at any byte.
     pub fn read(paths: &Paths, bytes: &'a [u8]) -> Self {
         let values = vec![None; paths.count];
-        let mut body = Self { bytes, values, repeated: Vec::new(), is_beginning: false };
+        let mut body =
+            Self { bytes, values, repeated: Vec::new(), is_beginning: false, is_settled: false };
         if let Some(document) = Value::document(bytes) {
             body.walk(&paths.root, document);
         }
@@ -102,7 +104,18 @@ impl<'a> Body<'a> {
 
     /// Reads the first bytes of a body of which no more is looked at.
     pub fn read_beginning(paths: &Paths, bytes: &'a [u8]) -> Self {
-        Self { bytes: b"", is_beginning: true, ..Self::read(paths, bytes) }
+        Self { bytes: b"", is_beginning: true, is_settled: true, ..Self::read(paths, bytes) }
+    }
+
+    /// Reads a body of a request whose session the headers settle.
+    pub fn read_settled(paths: &Paths, bytes: &'a [u8]) -> Self {
+        Self { is_settled: true, ..Self::read(paths, bytes) }
+    }
+
+    /// Whether the headers settle the session, so that nothing about it may depend on how much of
+    /// the body was read.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     /// Whether only the first bytes were read: then what was not found may be there all the same.
