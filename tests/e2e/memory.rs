@@ -107,6 +107,30 @@ async fn growth(max_bindings: u32, warm_up: u64, requests: u64) -> Result<Memory
     Ok(growth)
 }
 
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn ids_of_state_take_no_more_memory_than_the_table_of_pins() -> Result<()> {
+    let gateway = Gateway::start(&envoy()?, WORKERS, |fixture| {
+        fixture.edit_filter(|filter| filter["pins"] = json!({"max": 1024}))
+    })
+    .await?;
+    send_all(&gateway, 0..4_000, created).await?;
+    let warm = Memory::of(&gateway.envoy).await?;
+    send_all(&gateway, 4_000..16_000, created).await?;
+    let end = Memory::of(&gateway.envoy).await?;
+    let ids: usize = gateway.providers.requests().iter().map(|record| record.created.len()).sum();
+    assert!(ids >= 16_000, "every request has created something: {ids}");
+    assert!(end.allocated - warm.allocated <= 4 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
+    gateway.stop().await?;
+    Ok(())
+}
+
+/// A request that creates a response.
+fn created(number: u64) -> Result<Request<Body>> {
+    let value = json!({"model": "gpt-5.4", "input": format!("question {number}")});
+    Ok(post("/v1/responses").body(body(&value))?)
+}
+
 /// A request in a session of its own. Three of sixteen have a model of their own, and for one of
 /// these the credential is at its limit for this model.
 fn request(number: u64) -> Result<Request<Body>> {
