@@ -61,21 +61,20 @@ impl AttemptContext {
         Self { running, id, is_kept: false, stage: Stage::New }
     }
 
-    fn warn_of_mistakes(&self, plan: Option<&Plan>) {
+    fn warn_of_mistakes(&self, plan: Option<&Plan>, cluster: &str) {
         let router = &self.running.router;
         let has_plan = plan.is_some() || filter_state::has_plan();
         let is_decided = has_plan || filter_state::is_decided();
-        let cluster = host::cluster_name();
-        let mistake = Mistake::on_cluster(router, plan, has_plan, is_decided, &cluster);
+        let mistake = Mistake::on_cluster(router, plan, has_plan, is_decided, cluster);
         if let Some(mistake) = mistake {
             self.running.warn(&mistake);
         }
     }
 
-    fn begin(&mut self, mut plan: Plan) -> Action {
+    fn begin(&mut self, mut plan: Plan, cluster: &str) -> Action {
         let running = Rc::clone(&self.running);
         self.is_kept = host::has_connection();
-        match running.router.attempt(&mut plan, &host::cluster_name(), &Host, host::now()) {
+        match running.router.attempt(&mut plan, cluster, &Host, host::now()) {
             Some(NextStep::Send { pool, credential }) => {
                 self.inject_credential(pool, credential);
                 filter_state::set_plan(&plan);
@@ -277,9 +276,10 @@ impl Context for AttemptContext {
 impl HttpContext for AttemptContext {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         let plan = filter_state::plan();
-        self.warn_of_mistakes(plan.as_ref());
+        let cluster = host::cluster_name();
+        self.warn_of_mistakes(plan.as_ref(), &cluster);
         match plan {
-            Some(plan) => self.begin(plan),
+            Some(plan) => self.begin(plan, &cluster),
             None => Action::Continue,
         }
     }

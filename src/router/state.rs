@@ -18,6 +18,9 @@ use crate::time::Timestamp;
 
 use super::Router;
 
+/// A body in which everything is looked for, in bytes.
+const SHORT: usize = 16 << 10;
+
 /// The most ids of one request that count.
 const MOST_REFERENCES: usize = 4;
 
@@ -70,7 +73,12 @@ impl StateUse {
         let ids = match in_path {
             Some(id) => vec![id],
             None if posts => {
-                let may_have_files = !body.bytes().is_empty() && router.pins.may_have_files(shared);
+                let may_have_files = match body.bytes().len() {
+                    0 => false,
+                    // To look is cheaper than to ask whether there is anything to look for.
+                    1..SHORT => true,
+                    _ => router.pins.may_have_files(shared),
+                };
                 pins.ids.in_body(path, body, may_have_files)
             }
             None => Vec::new(),

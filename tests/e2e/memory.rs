@@ -111,7 +111,10 @@ async fn growth(max_bindings: u32, warm_up: u64, requests: u64) -> Result<Memory
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn ids_of_state_take_no_more_memory_than_the_table_of_pins() -> Result<()> {
     let gateway = Gateway::start(&envoy()?, WORKERS, |fixture| {
-        fixture.edit_filter(|filter| filter["pins"] = json!({"max": 1024}))
+        fixture.edit_filter(|filter| {
+            filter["pins"] = json!({"max": 1024});
+            filter["session"]["max_bindings"] = json!(1024);
+        })
     })
     .await?;
     send_all(&gateway, 0..4_000, created).await?;
@@ -120,7 +123,8 @@ async fn ids_of_state_take_no_more_memory_than_the_table_of_pins() -> Result<()>
     let end = Memory::of(&gateway.envoy).await?;
     let ids: usize = gateway.providers.requests().iter().map(|record| record.created.len()).sum();
     assert!(ids >= 16_000, "every request has created something: {ids}");
-    assert!(end.allocated - warm.allocated <= 4 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
+    // Connections to upstreams have buffers, too.
+    assert!(end.allocated - warm.allocated <= 2 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
     gateway.stop().await?;
     Ok(())
 }
