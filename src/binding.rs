@@ -50,6 +50,10 @@ pub struct Binding {
     pub used: Timestamp,
 }
 
+/// A binding that is used more often than this is not written every time. Nothing is decided by
+/// less: caches live for minutes.
+const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+
 /// Failures of credentials in one request: how much each counts.
 pub type Failures<'a> = &'a [(CredentialId, u8)];
 
@@ -230,12 +234,25 @@ impl Bindings {
         now: Timestamp,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
-            let binding = self
-                .alive(entry, now)
-                .unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
+            let bound = self.alive(entry, now);
+            if failed.is_empty() && bound.is_some_and(|it| self.is_fresh(&it, credential, now)) {
+                return (Edit::Leave, ());
+            }
+            let binding = bound.unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
             (Edit::Put(binding.served_by(credential, failed, returns, now).numbers()), ())
         });
         updated.written
+    }
+
+    /// Whether a success of a credential would change nothing about a binding but the time, and that
+    /// by less than counts.
+    fn is_fresh(&self, binding: &Binding, credential: CredentialId, now: Timestamp) -> bool {
+        let exactness = WRITTEN_EVERY.min(self.ttl / 100);
+        let served = binding.home.served.filter(|_| binding.home.credential == credential);
+        binding.substitute.is_none()
+            && binding.failures == 0
+            && binding.avoid_until <= now
+            && served.is_some_and(|served| served <= now && now.since(served) < exactness)
     }
 
     /// Records that credentials failed a session, and that its client got an error. Returns whether

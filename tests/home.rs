@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use session_affinity::outcome::Outcome;
 use session_affinity::request::{Headers, Request};
-use session_affinity::router::Plan;
-use session_affinity::router::{Decision, Refusal};
+use session_affinity::response::Response;
+use session_affinity::router::{Decision, Plan, Refusal};
+use session_affinity::shared::{InMemory, SharedData};
 use world::{MINUTE, SECOND, World, is, routed, said};
 
 /// Three credentials, chosen by id, so that a choice can be told from a binding; and these
@@ -347,6 +348,39 @@ fn a_strict_session_is_served_by_its_home_or_not_at_all() {
             "a home that only failed is tried"
         );
     }
+}
+
+#[test]
+fn an_answer_that_takes_long_prolongs_the_binding_from_its_end() {
+    let mut world = World::new(json!({"routing": {"session_affinity_ttl": "1m"}}));
+    world.serve("1");
+    world.now += SECOND;
+    let decision = world.ask("1", "m");
+    let mut plan = world.router.plan(routed(&decision), world.now);
+    world.attempt(&mut plan);
+    world.now += 50 * SECOND;
+    let headers = Headers::default();
+    let served = Response::Received { status: 200, headers: &headers, body: b"" };
+    world.router.observe(&mut plan, &served, &world.shared, world.now);
+    world.now += 50 * SECOND;
+    assert_eq!(said(&world.ask("1", "m")).1, Outcome::Hit);
+}
+
+#[test]
+fn a_binding_that_was_written_moments_ago_is_not_written_again() {
+    let mut world = World::new(json!({}));
+    world.serve("1");
+    let before = world::copy_of(&world.shared);
+    let bindings = |shared: &InMemory| {
+        let keys = shared.keys().into_iter().filter(|key| key.contains("/binding/"));
+        keys.map(|key| shared.get(&key).value).collect::<Vec<_>>()
+    };
+    world.now += SECOND;
+    world.serve("1");
+    assert_eq!(bindings(&before), bindings(&world.shared));
+    world.now += 5 * SECOND;
+    world.serve("1");
+    assert_ne!(bindings(&before), bindings(&world.shared));
 }
 
 #[test]

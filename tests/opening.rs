@@ -217,6 +217,37 @@ fn an_acknowledgment_in_a_chat_changes_nothing() {
 }
 
 #[test]
+fn an_answer_that_begins_with_okay_and_calls_a_tool_is_no_acknowledgment() {
+    let task = |number: usize| said("user", format!("Task {number}"));
+    let go_on = said("user", "continue");
+    let call = json!({"type": "tool_use", "id": "t", "name": "read", "input": {}});
+    let spoken = text("Okay, I'll look at the parser.");
+    let in_parts = said("assistant", json!([spoken, call]));
+    let beside = json!({"role": "assistant", "content": "Okay.", "tool_calls": [{"id": "t"}]});
+    for (path, answer) in [(MESSAGES, in_parts), (CHAT, beside)] {
+        let last = |number| {
+            let body = chat(&[system(), task(number), answer.clone(), go_on.clone()]);
+            let ids = RefCell::new(Vec::new());
+            key_of(path, &body, |id| {
+                ids.borrow_mut().push(id.to_vec());
+                false
+            });
+            ids.into_inner()
+        };
+        assert!(last(1).iter().all(|id| !last(2).contains(id)), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn what_is_embedded_or_moderated_opens_no_conversation() {
+    for path in ["/v1/embeddings", "/v1/moderations", "/v1/audio/speech", "/v1/rerank"] {
+        assert_eq!(key(path, &json!({"model": "m", "input": "some text"})), None, "{path}");
+        assert_eq!(key(path, &json!({"model": "m", "input": ["a", "b"]})), None, "{path}");
+    }
+    assert!(key(RESPONSES, &json!({"model": "m", "input": "some text"})).is_some());
+}
+
+#[test]
 fn a_conversation_that_was_forgotten_is_bound_anew_once() {
     let turns: Vec<_> = (0..100)
         .map(|at| said(if at % 2 == 0 { "user" } else { "assistant" }, format!("text {at}")))

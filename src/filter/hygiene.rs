@@ -4,6 +4,7 @@
 use proxy_wasm::traits::HttpContext;
 
 use crate::client_headers::{IDENTITIES, is_control, protocols_without_keys, without_keys};
+use crate::config::Pool;
 use crate::request::Headers;
 
 /// Response headers of providers that name the account, and cookies of their edges.
@@ -52,8 +53,12 @@ pub(super) fn remove_account_headers(context: &impl HttpContext, headers: &Heade
 }
 
 /// Removes what would contradict an injected key.
-pub(super) fn remove_identities(context: &impl HttpContext, headers: &Headers) {
+pub(super) fn remove_identities(context: &impl HttpContext, headers: &Headers, pool: &Pool) {
     for name in IDENTITIES.into_iter().filter(|name| headers.first(name).is_some()) {
+        if pool.source_headers.iter().any(|source| source == name) {
+            // A filter in front has put a key there.
+            continue;
+        }
         context.set_http_request_header_bytes(name, None);
     }
 }

@@ -209,7 +209,7 @@ impl StreamContext {
         filter_state::set_plan(plan);
         hygiene::narrow_encodings(self, headers);
         if route.pool.injects_keys() {
-            hygiene::remove_identities(self, headers);
+            hygiene::remove_identities(self, headers, route.pool);
         }
         // One more for a connection that turns out to be stale.
         let retries = plan.max_attempts.to_string();
@@ -473,6 +473,9 @@ impl HttpContext for StreamContext {
         };
         if hides_account {
             hygiene::remove_account_headers(self, &headers);
+        }
+        if newest.is_none() && headers.first(RETRY).is_some() {
+            self.set_http_response_header_bytes(RETRY, None);
         }
         match newest {
             Some(newest) => self.end(newest),

@@ -45,8 +45,6 @@ pub struct Route<'c> {
     pub outcome: Outcome,
     /// Where the session was found, and the hash it is bound under.
     pub session: Option<(&'c str, KeyHash)>,
-    /// Whether the binding of its session is as a success would leave it, but for moments.
-    pub is_fresh: bool,
     /// What the request has to do with state that a provider keeps.
     pub state: StateUse,
     /// The credentials that were found blocked.

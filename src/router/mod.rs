@@ -225,7 +225,6 @@ impl Router {
             result: None,
             next: Some(route.credential.fingerprint),
             is_repeated: false,
-            is_fresh: route.is_fresh,
             rest: route.others.iter().map(|other| other.fingerprint).collect(),
             failures: Vec::new(),
             state: route.state.clone(),

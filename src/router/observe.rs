@@ -301,9 +301,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
                 self.learn(other, &failed.fault, Grounds::SecondOpinion);
             }
         }
-        let is_fresh =
-            self.plan.is_fresh && self.plan.attempts < 2 && self.plan.failures.is_empty();
-        if let Some(key) = self.plan.binding.filter(|_| !is_fresh) {
+        if let Some(key) = self.plan.binding {
             let failed = weights(self.plan);
             let returns = self.router.config.failover.returns != Return::Never;
             let id = credential.fingerprint;

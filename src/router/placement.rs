@@ -18,10 +18,6 @@ use crate::session::Session;
 use crate::shared::SharedData;
 use crate::time::Timestamp;
 
-/// A binding that is used more often than this is not written every time. Nothing is decided by
-/// less: caches live for minutes.
-const WRITTEN_EVERY: Duration = Duration::from_secs(5);
-
 /// Where a session was placed.
 pub(super) struct Placed<'c> {
     pub(super) credential: &'c Credential,
@@ -32,8 +28,6 @@ pub(super) struct Placed<'c> {
     pub(super) second: Option<CredentialId>,
     /// Which others may be tried.
     pub(super) others: Others,
-    /// Whether the binding is as a success would leave it, but for moments.
-    pub(super) is_fresh: bool,
 }
 
 /// Which other credentials may serve a request.
@@ -146,9 +140,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         let placed = match (destination, binding.substitute) {
             (Destination::Stay, _) => {
                 let outcome = if inherited.is_some() { Outcome::Inherit } else { Outcome::Hit };
-                let is_fresh = inherited.is_none() && self.is_fresh(&binding);
-                let placed = Placed::at(self.bound(binding.home)?, outcome, inherited);
-                Placed { is_fresh, ..placed }
+                Placed::at(self.bound(binding.home)?, outcome, inherited)
             }
             (Destination::Return, _) => {
                 Placed::at(self.bound(binding.home)?, Outcome::Return, inherited)
@@ -163,19 +155,6 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             _ => self.place_elsewhere(session, binding, inherited, home, last_resort)?,
         };
         Ok(Placed { second: binding.substitute.map(|substitute| substitute.credential), ..placed })
-    }
-
-    /// Whether a success at home would change nothing about a binding but the time, and that by
-    /// less than counts: then it need not be written again.
-    fn is_fresh(&self, binding: &Binding) -> bool {
-        let exactness = WRITTEN_EVERY.min(self.router.config.routing.ttl / 100);
-        binding.substitute.is_none()
-            && binding.failures == 0
-            && binding.avoid_until <= self.now
-            && binding
-                .home
-                .served
-                .is_some_and(|served| served <= self.now && self.now.since(served) < exactness)
     }
 
     /// Where a session goes that neither its home nor its substitute can serve.
@@ -283,7 +262,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 
 impl<'c> Placed<'c> {
     fn at(credential: &'c Credential, outcome: Outcome, binding: Option<Binding>) -> Self {
-        Self { credential, outcome, binding, second: None, others: Others::All, is_fresh: false }
+        Self { credential, outcome, binding, second: None, others: Others::All }
     }
 
     /// At the home of a session that has no substitute. A home that is only suspected to fail is

@@ -85,8 +85,6 @@ pub struct Plan {
     pub rest: Vec<CredentialId>,
     /// What failed so far.
     pub failures: Vec<FailedAttempt>,
-    /// Whether its binding is as a success of the first credential would leave it, but for moments.
-    pub is_fresh: bool,
     /// What it has to do with state that a provider keeps.
     pub state: StateUse,
 }
@@ -179,7 +177,7 @@ impl Plan {
         bytes.byte(self.max_attempts);
         bytes.byte(self.attempts);
         bytes.byte(self.result.map_or(0, AttemptResult::code));
-        bytes.byte(u8::from(self.is_repeated) | u8::from(self.is_fresh) << 1);
+        bytes.byte(u8::from(self.is_repeated));
         bytes.number(self.pool.0);
         bytes.word(self.shared_data);
         bytes.time(self.began);
@@ -204,7 +202,7 @@ impl Plan {
         }
         let (api, operation) = (bytes.byte()?, bytes.byte()?);
         let (max_attempts, attempts, result) = (bytes.byte()?, bytes.byte()?, bytes.byte()?);
-        let flags = bytes.byte()?;
+        let is_repeated = bytes.byte()? != 0;
         let pool = PoolId(bytes.number()?);
         let shared_data = bytes.word()?;
         let (began, sent) = (bytes.time()?, bytes.time()?);
@@ -229,8 +227,7 @@ impl Plan {
             current: (current != 0).then_some(CredentialId(current)),
             result: AttemptResult::ALL.into_iter().find(|known| known.code() == result),
             next: (next != 0).then_some(CredentialId(next)),
-            is_repeated: flags & 1 != 0,
-            is_fresh: flags & 2 != 0,
+            is_repeated,
             rest: rest?,
             failures: failures?,
             state,
@@ -315,7 +312,6 @@ mod tests {
             result: Some(AttemptResult::Failed),
             next: Some(CredentialId(5)),
             is_repeated: true,
-            is_fresh: false,
             rest: vec![CredentialId(6), CredentialId(7)],
             failures: vec![failure(1), failure(2)],
             state: StateUse {
@@ -343,7 +339,6 @@ mod tests {
             result: None,
             next: None,
             rest: vec![],
-            is_fresh: true,
             failures: vec![],
             state: StateUse {
                 is_sole: true,

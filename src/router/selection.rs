@@ -188,14 +188,13 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     }
 
     fn route_of(&mut self, session: &Session<'c>, key: KeyHash, placed: Placed<'c>) -> Route<'c> {
-        let Placed { credential, outcome, second, others, is_fresh, .. } = placed;
+        let Placed { credential, outcome, second, others, .. } = placed;
         let all = match others {
             Others::All => self.others(credential, second, Some((&session.primary, key))),
             Others::Siblings | Others::None => Vec::new(),
         };
         let others = self.limited(others, credential, all);
-        let route = self.route(credential, outcome, Some((session.source, key)), others);
-        Route { is_fresh, ..route }
+        self.route(credential, outcome, Some((session.source, key)), others)
     }
 
     fn reply(&self, unready: Unready) -> LocalReply {
@@ -446,7 +445,6 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             model: model.clone(),
             outcome,
             session,
-            is_fresh: false,
             state: std::mem::take(&mut self.state),
             blocked: std::mem::take(&mut self.blocked),
             decided: self.now,

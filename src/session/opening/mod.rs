@@ -76,6 +76,16 @@ enum Format {
     Responses,
 }
 
+impl Format {
+    /// Whether requests with this path have it. An `input` is also what is embedded, moderated or
+    /// spoken: that opens no conversation, and would fill the table of bindings.
+    fn is_spoken_at(self, path: &str) -> bool {
+        const OTHERS: [&str; 5] =
+            ["/embeddings", "/moderations", "/rerank", "/speech", "/generations"];
+        self != Self::Responses || !OTHERS.iter().any(|end| path.ends_with(end))
+    }
+}
+
 impl OpeningPaths {
     /// Adds the paths to those that are looked for.
     pub(super) fn new(paths: &mut Paths) -> Self {
@@ -121,8 +131,12 @@ impl OpeningPaths {
     }
 
     fn ids_up_to(&self, most: usize, request: &Request<'_>) -> Ids {
-        let api = Api::of(request.headers.path(), &request.headers.host());
+        let path = request.headers.path();
+        let api = Api::of(path, &request.headers.host());
         let of_place = |place: &Place| {
+            if !place.format.is_spoken_at(path) {
+                return None;
+            }
             [false, true].into_iter().find_map(|with_reminders| {
                 let mut opening = Opening::new(place.format, api, most, with_reminders);
                 opening.read(place, &request.body);

@@ -27,8 +27,12 @@ const CONTEXT_BEGINS: usize = 3;
 /// The most parts of an acknowledgment.
 const ACKNOWLEDGMENT_PARTS: usize = 16;
 
+/// What Aider and Gemini CLI let the model say to their context.
+const ACKNOWLEDGMENTS: [&str; 7] =
+    ["ok", "ok.", "okay", "okay.", "got it", "got it.", "got it. thanks for the context!"];
+
 /// The longest acknowledgment.
-const ACKNOWLEDGMENT: usize = 80;
+const ACKNOWLEDGMENT: usize = 32;
 
 /// Messages and parts of one request that are looked at: more than any window of a model holds. So
 /// the time is bounded, however small a client makes them.
@@ -111,11 +115,12 @@ impl Opening {
     }
 
     fn read_message(&mut self, message: Value<'_>) {
-        let (mut role, mut kind, mut content) = (None, None, None);
+        let (mut role, mut kind, mut content, mut calls) = (None, None, None, false);
         each_member(message, &mut |name, value| match name {
             b"role" => role = role.or(Some(value)),
             b"type" => kind = kind.or(Some(value)),
             b"content" | b"parts" => content = content.or(Some(value)),
+            b"tool_calls" | b"function_call" => calls = true,
             _ => {}
         });
         let role = role.map(Value::text).unwrap_or_default();
@@ -123,6 +128,7 @@ impl Opening {
         match self.voice(&role, &kind) {
             // A part outside any message.
             Voice::User if content.is_none() => self.hear(Voice::User, Some(message)),
+            Voice::Model if calls => self.answer(None),
             voice => self.hear(voice, content),
         }
     }
@@ -259,19 +265,23 @@ fn sample(bytes: &[u8]) -> [&[u8]; 2] {
 }
 
 /// Whether the model only says that it has understood.
+/// Whether an answer says no more than that context was taken note of: one short text, and nothing
+/// beside it. A model that says "Okay" and calls a tool is at work.
 fn acknowledges(content: Value<'_>) -> bool {
-    let (mut said, mut left) = (Vec::new(), ACKNOWLEDGMENT_PARTS);
-    each_part(content, &mut left, &mut |part| {
-        if let (Part::Text(text), true) = (part, said.is_empty()) {
+    let (mut said, mut is_all, mut left) = (Vec::new(), true, ACKNOWLEDGMENT_PARTS);
+    let parts = if content.kind() == Kind::Array { content.elements().count() } else { 1 };
+    each_part(content, &mut left, &mut |part| match part {
+        Part::Text(text) if said.is_empty() => {
             said.extend(text.trim_ascii().iter().take(ACKNOWLEDGMENT + 1));
         }
+        Part::Text(_) | Part::Payload(_) => is_all = false,
     });
     said.make_ascii_lowercase();
-    said.len() <= ACKNOWLEDGMENT
-        && [b"ok".as_slice(), b"okay", b"got it"].into_iter().any(|word| {
-            said.strip_prefix(word)
-                .is_some_and(|rest| rest.first().is_none_or(|next| !next.is_ascii_alphanumeric()))
-        })
+    let is_ok = ACKNOWLEDGMENTS.iter().any(|word| {
+        let rest = said.strip_prefix(word.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|next| !next.is_ascii_alphanumeric()))
+    });
+    is_ok && is_all && parts == 1 && said.len() <= ACKNOWLEDGMENT
 }
 
 #[cfg(test)]
