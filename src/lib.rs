@@ -64,7 +64,6 @@ pub mod reply;
 pub mod request;
 pub mod response;
 pub mod router;
-pub mod second_model;
 pub mod session;
 pub mod shared;
 pub mod signals;
@@ -75,7 +74,7 @@ pub mod time;
 #[cfg(target_arch = "wasm32")]
 mod filter;
 
-pub use body_reader::{body, json};
+pub use body_reader::{body, json, second_model};
 
 use body_reader::steps;
 

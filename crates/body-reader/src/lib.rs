@@ -7,4 +7,5 @@
 
 pub mod body;
 pub mod json;
+pub mod second_model;
 pub mod steps;

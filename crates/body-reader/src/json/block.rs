@@ -7,13 +7,13 @@
 use lanes::Lanes;
 
 /// The bytes of a block.
-pub(super) const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// A block of bytes.
-pub(super) struct Block([Lanes; 4]);
+pub(crate) struct Block([Lanes; 4]);
 
 impl Block {
-    pub(super) fn of(bytes: &[u8; BLOCK]) -> Self {
+    pub(crate) fn of(bytes: &[u8; BLOCK]) -> Self {
         let (lanes, _) = bytes.as_chunks();
         match lanes {
             [a, b, c, d] => Self([lanes::load(a), lanes::load(b), lanes::load(c), lanes::load(d)]),
@@ -22,17 +22,17 @@ impl Block {
     }
 
     /// Where a byte is.
-    pub(super) fn equal(&self, byte: u8) -> u64 {
+    pub(crate) fn equal(&self, byte: u8) -> u64 {
         self.mask(|lanes| lanes::equal(lanes, byte))
     }
 
     /// Where an opening bracket is. `[` and `{` differ in one bit.
-    pub(super) fn opening(&self) -> u64 {
+    pub(crate) fn opening(&self) -> u64 {
         self.mask(|lanes| lanes::equal_but_for(lanes, 0x20, b'{') | lanes::equal(lanes, b'('))
     }
 
     /// Where a closing bracket is.
-    pub(super) fn closing(&self) -> u64 {
+    pub(crate) fn closing(&self) -> u64 {
         self.mask(|lanes| lanes::equal_but_for(lanes, 0x20, b'}') | lanes::equal(lanes, b')'))
     }
 
@@ -45,7 +45,7 @@ impl Block {
 
 /// Where a byte is escaped: it follows an odd number of backslashes. `is_escaped` says it of the
 /// first byte, and afterwards of the one behind the block.
-pub(super) fn escaped(backslashes: u64, is_escaped: &mut bool) -> u64 {
+pub(crate) fn escaped(backslashes: u64, is_escaped: &mut bool) -> u64 {
     const EVEN: u64 = 0x5555_5555_5555_5555;
     let carry = u64::from(*is_escaped);
     if backslashes == 0 {
@@ -63,7 +63,7 @@ pub(super) fn escaped(backslashes: u64, is_escaped: &mut bool) -> u64 {
 }
 
 /// For each place whether the number of ones up to it is odd.
-pub(super) fn parity(mut ones: u64) -> u64 {
+pub(crate) fn parity(mut ones: u64) -> u64 {
     for distance in [1, 2, 4, 8, 16, 32] {
         ones ^= ones << distance;
     }

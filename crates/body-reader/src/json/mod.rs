@@ -10,7 +10,7 @@
 //! counts, lone surrogates are read as U+FFFD, bytes that are not UTF-8 are kept. Of a broken
 //! document it gives what precedes the break.
 
-mod block;
+pub(crate) mod block;
 #[cfg(test)]
 mod differential;
 mod scan;

@@ -8,6 +8,8 @@
 //! second one shows. Nothing is held and nothing is stored but the state below.
 
 use crate::json::Value;
+use crate::json::block::{BLOCK, Block, escaped, parity};
+use crate::steps;
 
 /// The longest spelling of `model`: five escapes of six bytes.
 const LONGEST_SPELLING: usize = 30;
@@ -49,8 +51,53 @@ enum Place {
 
 impl SecondModel {
     /// Reads the next piece; returns whether a second `model` has shown.
+    pub fn read(&mut self, piece: &[u8]) -> bool {
+        steps::count(piece.len());
+        let (blocks, rest) = piece.as_chunks::<BLOCK>();
+        for block in blocks {
+            if !self.pass(block) {
+                self.walk(block);
+            }
+        }
+        self.walk(rest);
+        self.count > 1
+    }
+
+    /// Passes over a block that lies within texts and nested values, as nearly all do. Returns
+    /// whether it does.
+    fn pass(&mut self, bytes: &[u8; BLOCK]) -> bool {
+        let (begins_in_text, mut is_escaped) = match self.place {
+            Place::Text => (true, false),
+            Place::Escape => (true, true),
+            Place::Between if self.depth > 1 => (false, false),
+            _ => return false,
+        };
+        let block = Block::of(bytes);
+        let backslashes = block.equal(b'\\');
+        let quotes = block.equal(b'"') & !escaped(backslashes, &mut is_escaped);
+        let in_text = if begins_in_text { !parity(quotes) } else { parity(quotes) };
+        if begins_in_text && quotes == 0 {
+            self.place = if is_escaped { Place::Escape } else { Place::Text };
+            return true;
+        }
+        let opened = (block.opening() & !in_text).count_ones();
+        let closed = (block.closing() & !in_text).count_ones();
+        // Outside of texts a backslash escapes nothing: that is no JSON.
+        if self.depth <= closed + 1 || backslashes & !in_text != 0 {
+            return false;
+        }
+        self.depth = (self.depth - closed).saturating_add(opened);
+        self.place = match (in_text >> 63, is_escaped) {
+            (0, _) => Place::Between,
+            (_, true) => Place::Escape,
+            (_, false) => Place::Text,
+        };
+        true
+    }
+
+    /// Walks through a piece.
     #[inline(never)]
-    pub fn read(&mut self, mut piece: &[u8]) -> bool {
+    fn walk(&mut self, mut piece: &[u8]) {
         while let Some(at) = self.next(piece) {
             let Some((&byte, rest)) = piece.get(at..).and_then(<[u8]>::split_first) else {
                 break;
@@ -58,7 +105,6 @@ impl SecondModel {
             self.step(byte);
             piece = rest;
         }
-        self.count > 1
     }
 
     /// The next byte that needs a step; what precedes it is passed over.
@@ -193,6 +239,25 @@ mod tests {
             let mut piecewise = SecondModel::default();
             let found = document.as_bytes().chunks(1).any(|piece| piecewise.read(piece));
             assert!(found, "in pieces: {document}");
+        }
+    }
+
+    #[test]
+    fn a_second_model_is_found_behind_any_blocks() {
+        let text = r#"\"quoted\\\" [{ \\ ]}"#.repeat(50);
+        for gap in 0..130 {
+            let padding = " ".repeat(gap);
+            let document = format!(
+                r#"{{"model":"a","x":[{{"t":"{text}",{padding}"u":["{text}"]}}],"s":"{text}","model":"b"}}"#
+            );
+            assert!(shows(&document), "{gap}");
+            let once = document.replace(r#","model":"b""#, "");
+            assert!(!shows(&once), "{gap}");
+            for size in [1, 63, 64, 65, 1000] {
+                let mut piecewise = SecondModel::default();
+                let found = document.as_bytes().chunks(size).any(|piece| piecewise.read(piece));
+                assert!(found, "{gap} {size}");
+            }
         }
     }
 
