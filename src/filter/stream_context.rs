@@ -8,6 +8,8 @@
 //! credential recovers sooner; and headers that name the provider's account go, where that is
 //! configured.
 
+mod response;
+
 use std::mem;
 use std::rc::Rc;
 
@@ -15,18 +17,15 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::attempt_context::RETRY;
-use super::host::{self, Host, Origin};
+use super::host::{self, Host};
 use super::pending::PendingError;
 use super::watch::Watch;
 use super::{Running, filter_state, hygiene};
-use crate::mistakes::Mistake;
-use crate::reply::{self, LocalReply};
+use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
-use crate::response::{Failure, Response};
-use crate::router::{AttemptResult, BodyNeed, Decision, Plan, Route};
+use crate::response::Response;
+use crate::router::{BodyNeed, Decision, Plan, Route};
 use crate::second_model::SecondModel;
-use crate::signals::Reading;
-use crate::signals::stream::FirstEvent;
 
 /// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no
 /// further.
@@ -219,190 +218,6 @@ impl StreamContext {
             &routing.header,
             Some(route.credential.cluster.as_bytes()),
         );
-    }
-
-    /// What is left to do where filters on the clusters have observed every response.
-    fn end(&mut self, mut plan: Plan) -> Action {
-        let running = Rc::clone(&self.running);
-        if plan.result == Some(AttemptResult::Served) && plan.next.is_none() {
-            self.note_end(&plan);
-            self.stage = Stage::Passing(plan);
-            return Action::Continue;
-        }
-        let mut failure = None;
-        if let Origin::Failed(why) = host::origin_of_response() {
-            failure = Some(why);
-            // A cluster of which Envoy finds no host runs no filter: its attempt is unheard of.
-            if why == Failure::NoHost
-                && let Some(next) = plan.next.take()
-            {
-                plan.current = Some(next);
-                plan.result = None;
-            }
-            // A timeout of the route looks like a broken connection from the cluster.
-            if why == Failure::Timeout && plan.failures.is_empty() {
-                plan.result = None;
-            }
-            if plan.is_pending() {
-                self.observe(&mut plan, &Response::Failed(why));
-            }
-        }
-        self.note_end(&plan);
-        if plan.next.is_some() {
-            self.set_http_response_header_bytes(RETRY, None);
-            let changes = running.router.abandon(&mut plan, &Host, host::now());
-            running.log_changes(&changes, &plan);
-        }
-        let action = self.finish(&plan, failure, host::response_status());
-        self.stage = Stage::Passing(plan);
-        action
-    }
-
-    /// Counts how failover ended, and adds it to the words of the decision.
-    fn note_end(&self, plan: &Plan) {
-        if let Some(end) = plan.end() {
-            self.running.counters.count_failover(end);
-            filter_state::extend_decision(&format!(" failover={end}"));
-        }
-    }
-
-    /// Observes the headers of a response where no filter on the cluster does, or finds that its
-    /// body must be read.
-    fn observe_headers(&mut self, mut plan: Plan, headers: Headers, end_of_stream: bool) -> Action {
-        let status = host::status_of(&headers);
-        let origin = host::origin_of_response();
-        if self.finds_mistake(&plan, &origin) {
-            return Action::Continue;
-        }
-        match origin {
-            Origin::Upstream => {
-                if status < 400 {
-                    self.observe_success(plan, status, headers, end_of_stream);
-                    return Action::Continue;
-                }
-                let mut pending = PendingError::new(plan, status, headers);
-                if self.running.router.reads_body_of(status) && !end_of_stream {
-                    self.stage = Stage::PassingError(pending);
-                    return Action::Continue;
-                }
-                pending.observe(|plan, response| self.observe(plan, response));
-                self.finish(&pending.plan, None, status)
-            }
-            Origin::Failed(failure) => {
-                self.observe(&mut plan, &Response::Failed(failure));
-                self.finish(&plan, Some(failure), status)
-            }
-            Origin::Envoy => Action::Continue,
-        }
-    }
-
-    /// Warns of a mistake that the response shows. Returns whether it is from another cluster than
-    /// the one that was chosen: nothing follows from it for the credential.
-    fn finds_mistake(&self, plan: &Plan, origin: &Origin) -> bool {
-        if matches!(origin, Origin::Envoy | Origin::Failed(Failure::NoHost)) {
-            return false;
-        }
-        let router = &self.running.router;
-        let Some(mistake) = Mistake::in_response(router, plan, &host::cluster_name()) else {
-            return false;
-        };
-        self.running.warn(&mistake);
-        matches!(mistake, Mistake::OtherCluster { .. })
-    }
-
-    fn observe_success(
-        &mut self,
-        mut plan: Plan,
-        status: u16,
-        headers: Headers,
-        end_of_stream: bool,
-    ) {
-        match self.running.watches(status, &headers).filter(|_| !end_of_stream) {
-            Some(kind) => {
-                self.stage = Stage::PassingStream(plan, Watch::new(kind, headers));
-            }
-            None => {
-                let response = Response::Received { status, headers: &headers, body: b"" };
-                self.observe(&mut plan, &response);
-                self.stage = Stage::Passing(plan);
-            }
-        }
-    }
-
-    /// The last response passes, unless there was none, or the client should come back earlier than
-    /// it says.
-    fn finish(&self, plan: &Plan, failure: Option<Failure>, status: u16) -> Action {
-        let router = &self.running.router;
-        if let Some(reply) = router.wait_for_home(plan, &Host, host::now()) {
-            host::respond(&reply);
-            return Action::Pause;
-        }
-        if plan.gives_first_response()
-            && let Some(first) = filter_state::first_response()
-        {
-            host::respond_as(&first);
-            return Action::Pause;
-        }
-        if let Some((failure, pool)) = failure.zip(router.pool_of(plan)) {
-            host::respond(&router.no_response(plan, pool, failure));
-            return Action::Pause;
-        }
-        if status == 429
-            && let Some(earlier) = router.earlier_recovery(plan, &Host, host::now())
-        {
-            let seconds = reply::seconds(earlier).to_string();
-            self.set_http_response_header_bytes("retry-after", Some(seconds.as_bytes()));
-            self.set_http_response_header_bytes("retry-after-ms", None);
-        }
-        Action::Continue
-    }
-
-    fn observe(&self, plan: &mut Plan, response: &Response<'_>) {
-        let verdict = self.running.router.observe(plan, response, &Host, host::now());
-        self.running.record(&verdict, plan);
-    }
-
-    /// Observes an error with as much of its body as was read.
-    fn observe_error(&mut self) {
-        match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::PassingError(mut pending) => {
-                pending.observe(|plan, response| self.observe(plan, response));
-            }
-            stage => self.stage = stage,
-        }
-    }
-
-    /// Observes what the beginning of a stream shows.
-    fn observe_stream(&mut self, size: usize, end_of_stream: bool) {
-        let (mut plan, mut watch) = match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::PassingStream(plan, watch) => (plan, watch),
-            stage => {
-                self.stage = stage;
-                return;
-            }
-        };
-        match watch.read_piece(size, end_of_stream, &plan) {
-            FirstEvent::More => {
-                self.stage = Stage::PassingStream(plan, watch);
-                return;
-            }
-            FirstEvent::Content => {
-                let (headers, body) = (watch.headers(), watch.beginning(&plan));
-                let response = Response::Received { status: 200, headers, body: &body };
-                self.observe(&mut plan, &response);
-                if watch.is_websocket() {
-                    self.stage = Stage::PassingStream(plan, watch);
-                    return;
-                }
-            }
-            FirstEvent::Error(reading) => {
-                self.observe(&mut plan, &Response::ErrorEvent(reading));
-            }
-            FirstEvent::Ended => {
-                self.observe(&mut plan, &Response::ErrorEvent(Reading::EMPTY_STREAM));
-            }
-        }
-        self.stage = Stage::Passing(plan);
     }
 }
 

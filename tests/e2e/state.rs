@@ -110,17 +110,11 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
+/// A request as Anthropic's SDK sends it.
 fn request(method: Method, path: &str, value: &Value) -> Result<Request<Body>> {
     let content = if value.is_null() { client::empty() } else { body(value) };
     let request = Request::builder().method(method).uri(path).header(THREADS.0, THREADS.1);
     let request = request.header("anthropic-version", "2023-06-01");
-    let request = match (path, value.is_null()) {
-        // Only requests of Anthropic's SDK carry its headers.
-        (path, _) if path.starts_with("/v1/files") && value.get("purpose").is_some() => {
-            Request::post(path)
-        }
-        _ => request,
-    };
     Ok(request.header("content-type", "application/json").body(content)?)
 }
 
