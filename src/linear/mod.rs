@@ -14,6 +14,7 @@ use crate::hash::Seed;
 use crate::prompt_cache::Lifetime;
 use crate::request::{Headers, Request};
 use crate::router::Router;
+use crate::second_model::SecondModel;
 use crate::shared::InMemory;
 use crate::signals::stream::{Frames, Opening, Origin, ending};
 use crate::signals::{Class, Context, Rule, Sign, explain, inflate};
@@ -92,6 +93,38 @@ fn what_is_asked_of_caches_takes_time_in_proportion_to_the_body() {
                 let target = Target::of(&request, router.config()).unwrap();
                 std::hint::black_box(Lifetime::of(&target, &request));
             });
+        }
+    }
+}
+
+#[test]
+fn what_is_watched_as_it_passes_takes_time_in_proportion_to_its_size() {
+    for family in BODIES.into_iter().chain(BREAKPOINTS) {
+        for size in [1, 63, 4096] {
+            is_linear(family, 10, |body| {
+                let mut watch = SecondModel::default();
+                body.as_bytes().chunks(size).for_each(|piece| {
+                    watch.read(piece);
+                });
+            });
+        }
+    }
+}
+
+#[test]
+fn ids_are_looked_for_in_time_in_proportion_to_the_body() {
+    let router = router("recommended");
+    for family in [
+        ("{", r#""file_id":"file_1","#, r#""b":2}"#),
+        ("{", r#""file_ids":["#, r#""b":2}"#),
+        (r#"{"tools":["#, r#"{"vector_store_ids":["vs_1"]},"#, "1]}"),
+        (r#"{"tools":["#, r#"{"container":""#, "1]}"),
+        (r#"{"contents":["#, r#"{"fileUri":"https://x/y"},"#, "1]}"),
+        (r#"{"contents":["#, r#""fileUri":"/files/"#, ""),
+    ] {
+        for path in ["/v1/responses", "/v1/messages", "/v1beta/models/m:generateContent"] {
+            let headers: Headers = [(":method", "POST"), (":path", path)].into_iter().collect();
+            is_linear(family, 60, |body| route(&router, &headers, body.as_bytes()));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::kinds::{Kind, KindId};
 use crate::body::{Body, PathId, Paths};
 use crate::json::{Kind as JsonKind, Value};
+use crate::steps;
 
 /// Bytes of an id that count. No real one is this long.
 const LONGEST_ID: usize = 512;
@@ -216,6 +217,7 @@ fn first_file_uri(body: &[u8]) -> Option<Id> {
 /// The values of members with a name, in quotation marks, as far as they are looked for.
 fn behind<'b>(bytes: &'b [u8], name: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
     const MOST: usize = 64;
+    steps::count(bytes.len());
     let places = memchr::memmem::find_iter(bytes, name).take(MOST);
     places.filter_map(|at| {
         let value = bytes.get(at + name.len()..)?.trim_ascii_start().strip_prefix(b":")?;
@@ -226,6 +228,7 @@ fn behind<'b>(bytes: &'b [u8], name: &'b [u8]) -> impl Iterator<Item = &'b [u8]>
 /// The text of a string without escapes that a value is.
 fn string(value: &[u8]) -> Option<&[u8]> {
     let text = value.strip_prefix(b"\"")?;
+    steps::count(LONGEST_ID.min(text.len()));
     text.get(..=LONGEST_ID).unwrap_or(text).split(|&byte| byte == b'"').next()
 }
 

@@ -52,9 +52,9 @@ enum Place {
 impl SecondModel {
     /// Reads the next piece; returns whether a second `model` has shown.
     pub fn read(&mut self, piece: &[u8]) -> bool {
-        steps::count(piece.len());
         let (blocks, rest) = piece.as_chunks::<BLOCK>();
         for block in blocks {
+            steps::count(BLOCK);
             if !self.pass(block) {
                 self.walk(block);
             }
@@ -99,6 +99,7 @@ impl SecondModel {
     #[inline(never)]
     fn walk(&mut self, mut piece: &[u8]) {
         while let Some(at) = self.next(piece) {
+            steps::count(at + 1);
             let Some((&byte, rest)) = piece.get(at..).and_then(<[u8]>::split_first) else {
                 break;
             };
