@@ -86,7 +86,6 @@ pub struct Body<'a> {
     bytes: &'a [u8],
     values: Vec<Option<Value<'a>>>,
     repeated: Vec<PathId>,
-    is_beginning: bool,
     is_settled: bool,
 }
 
@@ -94,8 +93,7 @@ impl<'a> Body<'a> {
     /// Reads a body, whole or cut off at any byte.
     pub fn read(paths: &Paths, bytes: &'a [u8]) -> Self {
         let values = vec![None; paths.count];
-        let mut body =
-            Self { bytes, values, repeated: Vec::new(), is_beginning: false, is_settled: false };
+        let mut body = Self { bytes, values, repeated: Vec::new(), is_settled: false };
         if let Some(document) = Value::document(bytes) {
             body.walk(&paths.root, document);
         }
@@ -104,7 +102,7 @@ impl<'a> Body<'a> {
 
     /// Reads the first bytes of a body of which no more is looked at.
     pub fn read_beginning(paths: &Paths, bytes: &'a [u8]) -> Self {
-        Self { bytes: b"", is_beginning: true, is_settled: true, ..Self::read(paths, bytes) }
+        Self { bytes: b"", is_settled: true, ..Self::read(paths, bytes) }
     }
 
     /// Reads a body of a request whose session the headers settle.
@@ -116,11 +114,6 @@ impl<'a> Body<'a> {
     /// the body was read.
     pub fn is_settled(&self) -> bool {
         self.is_settled
-    }
-
-    /// Whether only the first bytes were read: then what was not found may be there all the same.
-    pub fn is_beginning(&self) -> bool {
-        self.is_beginning
     }
 
     /// All of it that was read; nothing if that was only the beginning.
