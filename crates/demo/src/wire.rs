@@ -192,9 +192,12 @@ fn texts(api: Api, document: &Value) -> Vec<&str> {
             first_text(document, ["/choices/0/message/content", "/choices/0/delta/content"])
         }
         // The last event of a stream repeats the whole reply and reports usage.
-        Api::Responses => {
-            part_texts(document, &["/output/0/content", "/response/output/0/content"])
-        }
+        Api::Responses => ["/output", "/response/output"]
+            .into_iter()
+            .filter_map(|items| document.pointer(items)?.as_array())
+            .flatten()
+            .flat_map(|item| part_texts(item, &["/content"]))
+            .collect(),
         Api::GenerateContent => part_texts(document, &["/candidates/0/content/parts"]),
     }
 }
