@@ -168,11 +168,6 @@ impl Router {
         }
     }
 
-    /// Reads the first bytes of a body of which no more is needed.
-    pub fn read_beginning<'a>(&self, bytes: &'a [u8]) -> Body<'a> {
-        Body::read_beginning(&self.config.body.paths, bytes)
-    }
-
     /// Whether the part of a body that was not read is watched for a second model: the request was
     /// decided by one that the part before it names.
     pub fn watches_rest(&self, headers: &Headers, plan: &Plan) -> bool {

@@ -4,13 +4,11 @@
 //! other; here they are put together.
 
 use super::placement::{Others, Placed};
-use super::state::{Followed, siblings};
+use super::state::Followed;
 use super::{Decision, Refusal, Route, Router, StateUse};
 use crate::availability::{self, Candidates, Unready};
 use crate::balance::{Order, Rotation};
-use crate::config::{
-    Availability, Ciphertext, Credential, CredentialId, Profile, Strategy, WhenBlocked,
-};
+use crate::config::{Ciphertext, Credential, CredentialId, Profile, Strategy, WhenBlocked};
 use crate::cooldown::Block;
 use crate::group;
 use crate::hash::{KeyHash, Seed};
@@ -115,29 +113,10 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         self.state.is_pinned = true;
         let session = session.map(|it| (it.source, self.binding_key(&it.primary)));
         let others = match self.router.config.pins.when_blocked {
-            WhenBlocked::Wait => self.limited(Others::Siblings, credential, Vec::new()),
+            WhenBlocked::Wait => self.siblings_of(credential),
             WhenBlocked::Elsewhere => self.others(credential, None, None),
         };
         self.route(credential, outcome, session, others)
-    }
-
-    /// Those others that a request may go to.
-    fn limited(
-        &self,
-        others: Others,
-        first: &Credential,
-        all: Vec<&'c Credential>,
-    ) -> Vec<&'c Credential> {
-        match others {
-            Others::All => all,
-            Others::None => Vec::new(),
-            Others::Siblings => {
-                let Some(group) = group::of(first, self.shared) else { return Vec::new() };
-                let bound = self.target.pool.credentials.iter();
-                let bound = bound.filter(|it| it.availability != Availability::Disabled);
-                siblings(bound, first, group, self.shared)
-            }
-        }
     }
 
     fn session(&self) -> Option<Session<'c>> {
@@ -189,11 +168,11 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
 
     fn route_of(&mut self, session: &Session<'c>, key: KeyHash, placed: Placed<'c>) -> Route<'c> {
         let Placed { credential, outcome, second, others, .. } = placed;
-        let all = match others {
+        let others = match others {
             Others::All => self.others(credential, second, Some((&session.primary, key))),
-            Others::Siblings | Others::None => Vec::new(),
+            Others::Siblings => self.siblings_of(credential),
+            Others::None => Vec::new(),
         };
-        let others = self.limited(others, credential, all);
         self.route(credential, outcome, Some((session.source, key)), others)
     }
 

@@ -225,13 +225,16 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 
     /// The first credential of the same group that may serve bound sessions, and can.
     pub(super) fn ready_sibling(&mut self, of: &Credential) -> Option<&'c Credential> {
-        let group = group::of(of, self.shared)?;
+        self.siblings_of(of).into_iter().find(|sibling| self.block(sibling).is_none())
+    }
+
+    /// The credentials of the same group that may serve bound sessions.
+    pub(super) fn siblings_of(&self, of: &Credential) -> Vec<&'c Credential> {
+        let Some(group) = group::of(of, self.shared) else { return Vec::new() };
         let pool = self.target.pool;
-        let siblings: Vec<_> = siblings(pool.credentials.iter(), of, group, self.shared);
-        siblings
-            .into_iter()
-            .filter(|sibling| availability::bound(pool, sibling.fingerprint).is_some())
-            .find(|sibling| self.block(sibling).is_none())
+        let bound = pool.credentials.iter();
+        let bound = bound.filter(|it| availability::bound(pool, it.fingerprint).is_some());
+        siblings(bound, of, group, self.shared)
     }
 }
 
