@@ -1,5 +1,7 @@
 //! Which API a client speaks, as far as path and host show it.
 
+use memchr::memmem;
+
 /// The APIs that are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
@@ -26,17 +28,17 @@ impl Api {
         let method =
             path.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, method)| method);
         if path.ends_with("/messages")
-            || path.contains("/messages/")
-            || path.contains("/publishers/anthropic/")
+            || contains(path, "/messages/")
+            || contains(path, "/publishers/anthropic/")
         {
             Self::Anthropic
-        } else if path.contains("/openai/deployments/") || host.contains(".openai.azure.com") {
+        } else if contains(path, "/openai/deployments/") || contains(host, ".openai.azure.com") {
             Self::Azure
-        } else if bedrock_model(path).is_some() || host.contains("bedrock-runtime") {
+        } else if bedrock_model(path).is_some() || contains(host, "bedrock-runtime") {
             Self::Bedrock
         } else if method.is_some()
-            || path.contains("/v1beta/")
-            || host.contains("generativelanguage.googleapis.com")
+            || contains(path, "/v1beta/")
+            || contains(host, "generativelanguage.googleapis.com")
         {
             Self::Gemini
         } else {
@@ -64,22 +66,36 @@ impl Api {
 /// The model that a path names, percent-decoded: Gemini's and Vertex' `…/models/<model>:<method>`,
 /// Bedrock's `/model/<model>/<method>`, Azure's `/deployments/<deployment>/…`.
 pub fn model_in_path(path: &str) -> Option<String> {
-    let (_, behind) = path.rsplit_once("/models/").unwrap_or_default();
+    let (_, behind) = match contains(path, "/models/") {
+        true => path.rsplit_once("/models/").unwrap_or_default(),
+        false => Default::default(),
+    };
     let model = match behind.split_once(':') {
         Some((model, _)) if !model.contains('/') => Some(model),
         _ => None,
     };
     let model = model
         .or_else(|| bedrock_model(path))
-        .or_else(|| path.split_once("/openai/deployments/")?.1.split('/').next())
+        .or_else(|| split(path, "/openai/deployments/")?.1.split('/').next())
         .filter(|model| !model.is_empty())?;
     Some(percent_decoded(model))
 }
 
 fn bedrock_model(path: &str) -> Option<&str> {
-    let (model, method) = path.split_once("/model/")?.1.rsplit_once('/')?;
+    let (model, method) = split(path, "/model/")?.1.rsplit_once('/')?;
     matches!(method, "invoke" | "invoke-with-response-stream" | "converse" | "converse-stream")
         .then_some(model)
+}
+
+/// Whether a text has a word in it. The standard library prepares a search that pays in texts longer
+/// than any path.
+fn contains(text: &str, word: &str) -> bool {
+    memmem::find(text.as_bytes(), word.as_bytes()).is_some()
+}
+
+fn split<'t>(text: &'t str, word: &str) -> Option<(&'t str, &'t str)> {
+    let at = memmem::find(text.as_bytes(), word.as_bytes())?;
+    Some((text.get(..at)?, text.get(at + word.len()..)?))
 }
 
 fn hexadecimal(byte: Option<&u8>) -> Option<u32> {

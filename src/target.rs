@@ -34,12 +34,12 @@ impl<'c> Target<'c> {
     /// Finds the pool of a request; `None` if no pool serves it.
     pub fn of(request: &Request<'_>, config: &'c Config) -> Option<Self> {
         let headers = request.headers;
+        let asked = Asked::of(headers)?;
         let model = model_of(request, config);
-        let host = headers.host();
         let pool = config.pools.iter().find(|pool| {
-            serving(pool, headers, &host).any(|it| it.is_none_or(|it| names_model(it, &model)))
+            asked.ways_into(pool).any(|it| it.is_none_or(|it| names_model(it, &model)))
         })?;
-        Some(Self::for_request(request, pool, model))
+        Some(Self::for_request(&asked, pool, model))
     }
 
     /// What a request is for that names state and no model: a pool that is given, or the first one
@@ -49,22 +49,18 @@ impl<'c> Target<'c> {
         config: &'c Config,
         pool: Option<&'c Pool>,
     ) -> Option<Self> {
-        let headers = request.headers;
-        let host = headers.host();
-        let mut pools =
-            config.pools.iter().filter(|pool| serving(pool, headers, &host).next().is_some());
+        let asked = Asked::of(request.headers)?;
+        let mut pools = config.pools.iter().filter(|pool| asked.ways_into(pool).next().is_some());
         let pool = match pool {
             Some(given) => pools.find(|pool| pool.fingerprint == given.fingerprint)?,
             None => pools.next()?,
         };
-        Some(Self::for_request(request, pool, String::new()))
+        Some(Self::for_request(&asked, pool, String::new()))
     }
 
-    fn for_request(request: &Request<'_>, pool: &'c Pool, model: String) -> Self {
-        let headers = request.headers;
-        let api = Api::of(headers.path(), &headers.host());
-        let operation =
-            Operation::of(headers.text(":method"), headers.path(), headers.ask_for_websocket());
+    fn for_request(asked: &Asked<'_>, pool: &'c Pool, model: String) -> Self {
+        let api = Api::of(asked.path, &asked.host);
+        let operation = Operation::of(asked.method, asked.path, asked.is_upgrade);
         Self::new(pool, api, operation, model)
     }
 
@@ -140,12 +136,13 @@ pub enum Knowledge {
 impl Knowledge {
     /// What these headers tell.
     pub fn of(headers: &Headers, pools: &[Pool]) -> Self {
-        let host = headers.host();
-        let mut serving =
-            pools.iter().map(|pool| serving(pool, headers, &host)).filter_map(|mut ways| {
-                let first = ways.next()?;
-                Some(ways.chain([first]).any(|way| way.is_none_or(|it| it.models.is_empty())))
-            });
+        let Some(asked) = Asked::of(headers) else {
+            return Self::NoPool;
+        };
+        let mut serving = pools.iter().map(|pool| asked.ways_into(pool)).filter_map(|mut ways| {
+            let first = ways.next()?;
+            Some(ways.chain([first]).any(|way| way.is_none_or(|it| it.models.is_empty())))
+        });
         match serving.next() {
             None => Self::NoPool,
             Some(is_any_model) if is_any_model || model_in_path(headers.path()).is_some() => {
@@ -156,39 +153,46 @@ impl Knowledge {
     }
 }
 
-/// The ways in which a pool serves a request, whatever its model; one that asks for nothing is
-/// `None`.
-fn serving<'c>(
-    pool: &'c Pool,
-    headers: &Headers,
-    host: &str,
-) -> impl Iterator<Item = Option<&'c Match>> {
-    let is_any = pool.matches.is_empty() && is_servable(headers);
-    let ways = pool.matches.iter().filter(|it| is_servable(headers) && serves(it, headers, host));
-    is_any.then_some(None).into_iter().chain(ways.map(Some))
+/// What of a request's headers decides on its pool, read once.
+struct Asked<'a> {
+    headers: &'a Headers,
+    host: String,
+    path: &'a str,
+    method: &'a str,
+    is_upgrade: bool,
 }
 
-/// Whether any pool may serve a request: it is none that only asks for an echo or a tunnel, and its
-/// path leads nowhere else.
-fn is_servable(headers: &Headers) -> bool {
-    let is_tunnel = matches!(headers.text(":method"), "TRACE" | "CONNECT");
-    (!is_tunnel || headers.ask_for_websocket()) && !has_dot_segment(headers.path())
-}
+impl<'a> Asked<'a> {
+    /// `None` for what no pool may serve: what only asks for an echo or a tunnel, or has a path that
+    /// leads elsewhere.
+    fn of(headers: &'a Headers) -> Option<Self> {
+        let (path, method) = (headers.path(), headers.text(":method"));
+        let is_upgrade = headers.ask_for_websocket();
+        let is_tunnel = matches!(method, "TRACE" | "CONNECT") && !is_upgrade;
+        let is_servable = !is_tunnel && !has_dot_segment(path);
+        is_servable.then(|| Self { headers, host: headers.host(), path, method, is_upgrade })
+    }
 
-fn serves(matches: &Match, headers: &Headers, host: &str) -> bool {
-    let path = headers.path();
-    let method = headers.text(":method");
-    let is_upgrade = headers.ask_for_websocket();
-    any_or_none_given(&matches.path_prefixes, |prefix| has_prefix(path, prefix))
-        && (is_upgrade
-            || method.is_empty()
-            || any_or_none_given(&matches.methods, |it| it == method))
-        && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, host))
-        && matches.headers.iter().all(|(name, value)| match (headers.first(name), value) {
-            (Some(sent), Some(value)) => sent == value.as_bytes(),
-            (sent, None) => sent.is_some(),
-            (None, Some(_)) => false,
-        })
+    /// The ways in which a pool serves the request, whatever its model; one that asks for nothing is
+    /// `None`.
+    fn ways_into<'c>(&self, pool: &'c Pool) -> impl Iterator<Item = Option<&'c Match>> {
+        let any = pool.matches.is_empty().then_some(None);
+        let ways = pool.matches.iter().filter(|matches| self.meets(matches));
+        any.into_iter().chain(ways.map(Some))
+    }
+
+    fn meets(&self, matches: &Match) -> bool {
+        any_or_none_given(&matches.path_prefixes, |prefix| has_prefix(self.path, prefix))
+            && (self.is_upgrade
+                || self.method.is_empty()
+                || any_or_none_given(&matches.methods, |it| it == self.method))
+            && any_or_none_given(&matches.hosts, |pattern| is_host(pattern, &self.host))
+            && matches.headers.iter().all(|(name, value)| match (self.headers.first(name), value) {
+                (Some(sent), Some(value)) => sent == value.as_bytes(),
+                (sent, None) => sent.is_some(),
+                (None, Some(_)) => false,
+            })
+    }
 }
 
 /// Whether a path begins with a prefix, as whole segments. Behind a prefix that ends with a slash
@@ -211,6 +215,9 @@ fn is_separator(character: char) -> bool {
 /// Whether a path leads out of where it seems to be, for an upstream that resolves it.
 fn has_dot_segment(path: &str) -> bool {
     steps::count(path.len());
+    if memchr::memchr2(b'.', b'%', path.as_bytes()).is_none() {
+        return false;
+    }
     let path = path.to_ascii_lowercase().replace("%2e", ".");
     path.split('/').any(|segment| matches!(segment, "." | ".."))
         || ["%2f..", "..%2f", "%5c..", "..%5c"].iter().any(|trick| path.contains(trick))
