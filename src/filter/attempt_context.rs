@@ -13,11 +13,12 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
+use super::header_map::{self, Map};
 use super::held::Held;
 use super::host::{self, Host};
 use super::pending::PendingError;
 use super::watch::Watch;
-use super::{Running, filter_state};
+use super::{Running, filter_state, hygiene};
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::mistakes::Mistake;
 use crate::request::Headers;
@@ -125,7 +126,7 @@ impl AttemptContext {
         if let Some(next) = next {
             running.select_cluster(next);
             if plan.keeps_first_response() {
-                filter_state::set_first_response(response, running);
+                filter_state::set_first_response(response, plan.hides_account);
             }
             self.note_next(&verdict, plan, response, next);
         } else if verdict.next.is_some() {
@@ -207,10 +208,6 @@ impl AttemptContext {
         self.record(plan, &response, true);
     }
 
-    fn response_headers(&self) -> Headers {
-        self.get_http_response_headers_bytes().into_iter().collect()
-    }
-
     /// Reads on in a stream that is held.
     fn read_held(&mut self, size: usize, end_of_stream: bool) -> Action {
         let Stage::HeldStream(mut plan, mut watch, held) =
@@ -288,10 +285,13 @@ impl HttpContext for AttemptContext {
         let Stage::Sent(mut plan) = mem::replace(&mut self.stage, Stage::Done) else {
             return Action::Continue;
         };
-        let headers = self.response_headers();
+        let headers = header_map::headers(Map::Response);
         if headers.first(RETRY).is_some() {
             // Only the filter asks for another attempt.
             self.set_http_response_header_bytes(RETRY, None);
+        }
+        if plan.hides_account {
+            hygiene::remove_account_headers(self, &headers);
         }
         let status = host::status_of(&headers);
         if status < 400 {

@@ -1,7 +1,7 @@
 //! What the two roles of the filter share, and what access logs can show: filter states, which no
 //! upstream ever sees.
 
-use super::{Running, host, hygiene};
+use super::{host, hygiene};
 use crate::response::Response;
 use crate::router::Plan;
 
@@ -39,13 +39,12 @@ pub(super) fn plan() -> Option<Plan> {
 }
 
 /// Keeps the response to the first attempt, if it is whole.
-pub(super) fn set_first_response(response: &Response<'_>, running: &Running) {
+pub(super) fn set_first_response(response: &Response<'_>, hides_account: bool) {
     let Response::Received { status, headers, body } = response else { return };
     if body.len() > LONGEST_BODY {
         return;
     }
     let mut message = status.to_le_bytes().to_vec();
-    let hides_account = running.router.config().hides_account_headers;
     for (name, value) in headers.iter().filter(|(name, _)| hygiene::may_be_given(name)) {
         if hides_account && hygiene::names_account(name) {
             continue;

@@ -8,6 +8,7 @@
 
 mod attempt_context;
 mod filter_state;
+mod header_map;
 mod held;
 mod host;
 mod hygiene;

@@ -17,6 +17,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::attempt_context::RETRY;
+use super::header_map::{self, Map};
 use super::host::{self, Host};
 use super::pending::PendingError;
 use super::watch::Watch;
@@ -225,7 +226,7 @@ impl Context for StreamContext {}
 
 impl HttpContext for StreamContext {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let headers: Headers = self.get_http_request_headers_bytes().into_iter().collect();
+        let headers = header_map::headers(Map::Request);
         #[cfg(feature = "trap")]
         super::trap::trap_on_demand(&headers);
         let routing_header = &self.running.router.config().routing.header;
@@ -280,22 +281,18 @@ impl HttpContext for StreamContext {
                 return Action::Continue;
             }
         };
-        let newest = filter_state::plan().filter(|newest| newest.attempts > 0);
-        let hides_account = self.running.router.config().hides_account_headers;
-        let headers: Headers = match newest {
-            Some(_) if !hides_account => Headers::default(),
-            _ => self.get_http_response_headers_bytes().into_iter().collect(),
-        };
-        if hides_account {
+        // Where a filter on the cluster has observed the response, it has changed its headers too.
+        if let Some(newest) = filter_state::plan().filter(|newest| newest.attempts > 0) {
+            return self.end(newest);
+        }
+        let headers = header_map::headers(Map::Response);
+        if sent.hides_account {
             hygiene::remove_account_headers(self, &headers);
         }
-        if newest.is_none() && headers.first(RETRY).is_some() {
+        if headers.first(RETRY).is_some() {
             self.set_http_response_header_bytes(RETRY, None);
         }
-        match newest {
-            Some(newest) => self.end(newest),
-            None => self.observe_headers(sent, headers, end_of_stream),
-        }
+        self.observe_headers(sent, headers, end_of_stream)
     }
 
     /// Nothing is held here, so `size` is that of the piece that passes.

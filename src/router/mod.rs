@@ -223,6 +223,7 @@ impl Router {
             rest: route.others.iter().map(|other| other.fingerprint).collect(),
             failures: Vec::new(),
             state: route.state.clone(),
+            hides_account: self.config.hides_account_headers,
         }
     }
 

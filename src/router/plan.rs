@@ -21,7 +21,7 @@ use crate::signals::Class;
 use crate::target::{Subject, Target, canonical};
 use crate::time::Timestamp;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// The most credentials that a plan names beside the first ones.
 const LONGEST_REST: usize = u8::MAX as usize;
@@ -87,6 +87,9 @@ pub struct Plan {
     pub failures: Vec<FailedAttempt>,
     /// What it has to do with state that a provider keeps.
     pub state: StateUse,
+    /// Whether clients do not see the headers that name the provider's account: whoever observes a
+    /// response removes them.
+    pub hides_account: bool,
 }
 
 impl Plan {
@@ -177,7 +180,7 @@ impl Plan {
         bytes.byte(self.max_attempts);
         bytes.byte(self.attempts);
         bytes.byte(self.result.map_or(0, AttemptResult::code));
-        bytes.byte(u8::from(self.is_repeated));
+        bytes.byte(u8::from(self.is_repeated) | u8::from(self.hides_account) << 1);
         bytes.number(self.pool.0);
         bytes.word(self.shared_data);
         bytes.time(self.began);
@@ -202,7 +205,7 @@ impl Plan {
         }
         let (api, operation) = (bytes.byte()?, bytes.byte()?);
         let (max_attempts, attempts, result) = (bytes.byte()?, bytes.byte()?, bytes.byte()?);
-        let is_repeated = bytes.byte()? != 0;
+        let flags = bytes.byte()?;
         let pool = PoolId(bytes.number()?);
         let shared_data = bytes.word()?;
         let (began, sent) = (bytes.time()?, bytes.time()?);
@@ -227,10 +230,11 @@ impl Plan {
             current: (current != 0).then_some(CredentialId(current)),
             result: AttemptResult::ALL.into_iter().find(|known| known.code() == result),
             next: (next != 0).then_some(CredentialId(next)),
-            is_repeated,
+            is_repeated: flags & 1 != 0,
             rest: rest?,
             failures: failures?,
             state,
+            hides_account: flags & 2 != 0,
         })
     }
 }
@@ -328,6 +332,7 @@ mod tests {
                 was_not_here: false,
                 was_unreadable: true,
             },
+            hides_account: false,
         }
     }
 
@@ -340,6 +345,7 @@ mod tests {
             next: None,
             rest: vec![],
             failures: vec![],
+            hides_account: true,
             state: StateUse {
                 is_sole: true,
                 is_pinned: true,

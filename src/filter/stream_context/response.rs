@@ -12,7 +12,9 @@ use proxy_wasm::types::Action;
 use super::{Stage, StreamContext};
 use crate::filter::attempt_context::RETRY;
 use crate::filter::filter_state;
+use crate::filter::header_map::{self, Map};
 use crate::filter::host::{self, Host, Origin};
+use crate::filter::hygiene;
 use crate::filter::pending::PendingError;
 use crate::filter::watch::Watch;
 use crate::mistakes::Mistake;
@@ -31,6 +33,10 @@ impl StreamContext {
             self.note_end(&plan);
             self.stage = Stage::Passing(plan);
             return Action::Continue;
+        }
+        if plan.hides_account {
+            // The filter on the cluster may have missed this response.
+            hygiene::remove_account_headers(self, &header_map::headers(Map::Response));
         }
         let mut failure = None;
         if let Origin::Failed(why) = host::origin_of_response() {
