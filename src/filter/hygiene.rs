@@ -81,20 +81,17 @@ pub(super) fn remove_controls_and_keys(context: &impl HttpContext, headers: &Hea
 /// too. A client loses nothing but a few percent of compression.
 pub(super) fn narrow_encodings(context: &impl HttpContext, headers: &Headers) {
     const NAME: &str = "accept-encoding";
-    let all: Vec<_> = headers.all(NAME).collect();
-    if all.is_empty() {
-        return;
-    }
-    let value = all.join(&b","[..]);
-    let value = String::from_utf8_lossy(&value);
-    let is_readable = |encoding: &&str| {
-        let name = encoding.split(';').next().unwrap_or_default().trim();
-        ["gzip", "deflate", "identity"].iter().any(|known| name.eq_ignore_ascii_case(known))
-    };
-    let readable: Vec<_> = value.split(',').filter(is_readable).map(str::trim).collect();
-    if readable.len() < value.split(',').count() {
-        let readable = readable.join(", ");
-        let value = Some(readable.as_bytes()).filter(|value| !value.is_empty());
+    let all = || headers.all(NAME).flat_map(|value| value.split(|byte| *byte == b','));
+    if !all().all(is_readable) {
+        let readable: Vec<_> = all().filter(|it| is_readable(it)).map(<[u8]>::trim_ascii).collect();
+        let readable = readable.join(&b", "[..]);
+        let value = Some(readable.as_slice()).filter(|value| !value.is_empty());
         context.set_http_request_header_bytes(NAME, value);
     }
+}
+
+/// Whether the filter can read a response with this encoding, which may have a weight.
+fn is_readable(encoding: &[u8]) -> bool {
+    let name = encoding.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    [&b"gzip"[..], b"deflate", b"identity"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
