@@ -199,7 +199,7 @@ impl<S: SharedData> BindingSlot<'_, S> {
 impl Bindings {
     /// Room for at least `capacity` bindings, which end `ttl` after their last use.
     pub fn new(capacity: u32, ttl: Duration) -> Self {
-        let table = Table::new("binding", capacity).ranked(|entry| {
+        let table = Table::new("binding", capacity).living(ttl).ranked(|entry| {
             // A session that no credential has served yet displaces none that was served.
             (Binding::from(*entry).is_confirmed(), entry.used)
         });

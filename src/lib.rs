@@ -55,6 +55,7 @@ pub mod hash;
 pub mod home;
 #[cfg(test)]
 mod linear;
+pub mod metrics;
 pub mod mistakes;
 pub mod operation;
 pub mod outcome;

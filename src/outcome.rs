@@ -116,6 +116,66 @@ impl fmt::Display for Failover {
     }
 }
 
+/// What a credential can do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialState {
+    /// Serve everything.
+    Ready,
+    /// Serve, but not every model.
+    Partly,
+    /// Nothing: all of it is in a cooldown.
+    Blocked,
+    /// Serve the sessions that it has.
+    Draining,
+    /// Nothing: the configuration says so.
+    Disabled,
+}
+
+impl CredentialState {
+    /// Every state.
+    pub const ALL: [Self; 5] =
+        [Self::Ready, Self::Partly, Self::Blocked, Self::Draining, Self::Disabled];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Partly => "partly_blocked",
+            Self::Blocked => "blocked",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// Tokens that a provider processes, by what it does with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenType {
+    /// Of the prompt, processed from scratch and not kept.
+    Input,
+    /// Of the prompt, read from a cache.
+    CacheRead,
+    /// Of the prompt, processed and kept in a cache.
+    CacheWrite,
+    /// Of the answer.
+    Output,
+}
+
+impl TokenType {
+    /// Every type.
+    pub const ALL: [Self; 4] = [Self::Input, Self::CacheRead, Self::CacheWrite, Self::Output];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::CacheRead => "cache_read",
+            Self::CacheWrite => "cache_write",
+            Self::Output => "output",
+        }
+    }
+}
+
 /// What was observed of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observed {

@@ -47,6 +47,20 @@ pub trait SharedData {
     /// # Errors
     /// [`CasMismatch`] if another worker did.
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch>;
+
+    /// Something has happened to shared data that an operator may count. Nothing depends on it.
+    fn note(&self, _note: Note) {}
+}
+
+/// What may happen to shared data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An entry of a table gave way that could still be used; the name of the table.
+    Evicted(&'static str),
+    /// A write was given up, because other workers wrote in every try.
+    Contended,
+    /// A pin was made.
+    Pinned,
 }
 
 /// How often an update is tried. Every mismatch means that another worker's write went through, so
@@ -70,7 +84,7 @@ pub fn update<T>(
     key: &str,
     mut change: impl FnMut(&[u8]) -> (Option<Vec<u8>>, T),
 ) -> Updated<T> {
-    retry(|| {
+    retry(shared, || {
         let stored = shared.get(key);
         let (value, result) = change(&stored.value);
         (value.map_or(Ok(()), |value| shared.set(key, &value, stored.cas)), result)
@@ -78,12 +92,18 @@ pub fn update<T>(
 }
 
 /// Reads, changes and writes until no other worker interferes, at most [`CAS_RETRIES`] times.
-pub(crate) fn retry<T>(mut step: impl FnMut() -> (Result<(), CasMismatch>, T)) -> Updated<T> {
+pub(crate) fn retry<T>(
+    shared: &impl SharedData,
+    mut step: impl FnMut() -> (Result<(), CasMismatch>, T),
+) -> Updated<T> {
     let mut left = CAS_RETRIES;
     loop {
         let (written, result) = step();
         left -= 1;
         if written.is_ok() || left == 0 {
+            if written.is_err() {
+                shared.note(Note::Contended);
+            }
             return Updated { result, written: written.is_ok() };
         }
     }
@@ -93,12 +113,18 @@ pub(crate) fn retry<T>(mut step: impl FnMut() -> (Result<(), CasMismatch>, T)) -
 #[derive(Debug, Default)]
 pub struct InMemory {
     values: RefCell<HashMap<String, (Vec<u8>, u32)>>,
+    notes: RefCell<Vec<Note>>,
 }
 
 impl InMemory {
     /// The keys that were ever written.
     pub fn keys(&self) -> Vec<String> {
         self.values.borrow().keys().cloned().collect()
+    }
+
+    /// What was noted since the last time.
+    pub fn take_notes(&self) -> Vec<Note> {
+        self.notes.take()
     }
 }
 
@@ -119,5 +145,9 @@ impl SharedData for InMemory {
         };
         values.insert(key.to_owned(), (value.to_vec(), next));
         Ok(())
+    }
+
+    fn note(&self, note: Note) {
+        self.notes.borrow_mut().push(note);
     }
 }

@@ -10,9 +10,11 @@
 //! of last use in milliseconds since the epoch (8), and what is kept, as many numbers as the table
 //! says (8 each). A row that does not read so is empty.
 
+use std::time::Duration;
+
 use crate::codec::{Reader, Writer};
 use crate::hash::KeyHash;
-use crate::shared::{self, Cas, CasMismatch, SharedData, Updated};
+use crate::shared::{self, Cas, CasMismatch, Note, SharedData, Updated};
 use crate::time::Timestamp;
 
 /// Entries of a row.
@@ -51,18 +53,48 @@ pub struct Table<const N: usize> {
     name: &'static str,
     rows: u32,
     rank: Rank<N>,
+    /// For so long after its last use an entry that gives way is missed.
+    life: Duration,
 }
 
 impl<const N: usize> Table<N> {
     /// A table with room for at least `entries` entries.
     pub fn new(name: &'static str, entries: u32) -> Self {
         let rows = entries.div_ceil(WAYS as u32).max(1);
-        Self { name, rows, rank: |entry| (true, entry.used) }
+        Self { name, rows, rank: |entry| (true, entry.used), life: Duration::ZERO }
     }
 
     /// The same with another rule of eviction than "the least recently used".
     pub fn ranked(self, rank: Rank<N>) -> Self {
         Self { rank, ..self }
+    }
+
+    /// The same, whose entries are of use for so long after their last use.
+    pub fn living(self, life: Duration) -> Self {
+        Self { life, ..self }
+    }
+
+    /// The entries that it has room for.
+    pub fn capacity(&self) -> u64 {
+        u64::from(self.rows) * WAYS as u64
+    }
+
+    /// About how many entries are of use, from the given number of rows that begin at `from`; all of
+    /// them, if there are no more.
+    pub fn count(&self, shared: &impl SharedData, rows: u32, from: u32, now: Timestamp) -> u64 {
+        let most = rows.min(self.rows);
+        let first = if most < self.rows { from } else { 0 };
+        let mut found = 0;
+        for row in 0..most {
+            let row = first.wrapping_add(row) % self.rows;
+            let entries = Entry::decode_row(&shared.get(&self.row_name(row)).value);
+            found += entries.iter().filter(|entry| self.is_of_use(entry, now)).count() as u64;
+        }
+        found * u64::from(self.rows) / u64::from(most.max(1))
+    }
+
+    fn is_of_use(&self, entry: &Entry<N>, now: Timestamp) -> bool {
+        (self.rank)(entry).0 && now < entry.used + self.life
     }
 
     /// Every key that the table ever writes.
@@ -85,7 +117,7 @@ impl<const N: usize> Table<N> {
             row,
             cas: stored.cas,
             key,
-            rank: self.rank,
+            table: *self,
             entries: Entry::decode_row(&stored.value),
         }
     }
@@ -99,7 +131,7 @@ impl<const N: usize> Table<N> {
         now: Timestamp,
         mut change: impl FnMut(Option<Entry<N>>) -> (Edit<N>, T),
     ) -> Updated<T> {
-        shared::retry(|| {
+        shared::retry(shared, || {
             let slot = self.slot(shared, key);
             let (edit, result) = change(slot.entry());
             (slot.apply(edit, now), result)
@@ -117,7 +149,7 @@ pub struct Slot<'a, S, const N: usize> {
     row: String,
     cas: Cas,
     key: KeyHash,
-    rank: Rank<N>,
+    table: Table<N>,
     entries: Vec<Entry<N>>,
 }
 
@@ -132,14 +164,20 @@ impl<S: SharedData, const N: usize> Slot<'_, S, N> {
     /// # Errors
     /// [`CasMismatch`] if another worker has written the row since it was read.
     pub fn apply(mut self, edit: Edit<N>, now: Timestamp) -> Result<(), CasMismatch> {
+        let mut evicted = None;
         match edit {
             Edit::Leave => return Ok(()),
             Edit::Put(numbers) => {
-                put(&mut self.entries, Entry { key: self.key, used: now, numbers }, self.rank);
+                let entry = Entry { key: self.key, used: now, numbers };
+                evicted = put(&mut self.entries, entry, self.table.rank);
             }
             Edit::Remove => self.entries.retain(|other| other.key != self.key),
         }
-        self.shared.set(&self.row, &Entry::encode_row(&self.entries), self.cas)
+        self.shared.set(&self.row, &Entry::encode_row(&self.entries), self.cas)?;
+        if evicted.is_some_and(|entry| self.table.is_of_use(&entry, now)) {
+            self.shared.note(Note::Evicted(self.table.name));
+        }
+        Ok(())
     }
 }
 
@@ -186,18 +224,25 @@ fn find<const N: usize>(entries: &[Entry<N>], key: KeyHash) -> Option<Entry<N>> 
 }
 
 /// Puts an entry in the place of the key's old one, of a free one, or of the one with the lowest
-/// rank. One that ranks in the lower half does not displace one of the upper half.
-fn put<const N: usize>(entries: &mut Vec<Entry<N>>, entry: Entry<N>, rank: Rank<N>) {
+/// rank, which is returned. One that ranks in the lower half does not displace one of the upper
+/// half.
+fn put<const N: usize>(
+    entries: &mut Vec<Entry<N>>,
+    entry: Entry<N>,
+    rank: Rank<N>,
+) -> Option<Entry<N>> {
+    let mut evicted = None;
     entries.retain(|other| other.key != entry.key);
     if entries.len() >= WAYS {
         let ranks = (0..entries.len()).filter_map(|at| Some((rank(entries.get(at)?), at)));
         match ranks.min() {
-            Some(((is_upper, _), _)) if is_upper && !rank(&entry).0 => return,
-            Some((_, lowest)) => entries.swap_remove(lowest),
-            None => return,
-        };
+            Some(((is_upper, _), _)) if is_upper && !rank(&entry).0 => return None,
+            Some((_, lowest)) => evicted = Some(entries.swap_remove(lowest)),
+            None => return None,
+        }
     }
     entries.push(entry);
+    evicted
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use session_affinity::config::Config;
+use session_affinity::metrics::Metric;
 use session_affinity::outcome::{Failover, Outcome};
 use session_affinity::pins::KINDS;
 use session_affinity::router::short;
@@ -288,6 +289,51 @@ fn sources_and_outcomes_are_documented_where_they_belong() {
     let failovers = Failover::ALL.map(|failover| failover.to_string());
     for word in outcomes.iter().chain(&failovers) {
         assert!(operations.text.contains(&format!("| `{word}` |")), "the outcome {word}");
+    }
+}
+
+#[test]
+fn the_table_of_metrics_is_what_is_counted() {
+    let page = read("docs/metrics.md").text;
+    let rows = page.lines().filter(|line| line.starts_with("| `session_affinity_"));
+    let rows: Vec<Vec<&str>> = rows
+        .map(|row| row.split(" | ").next().into_iter().chain(row.split(" | ").nth(1)).collect())
+        .collect();
+    let known = Metric::ALL.map(|metric| {
+        let labels: Vec<_> = metric.labels().iter().map(|label| format!("`{label}`")).collect();
+        (format!("| `{}`", metric.name()), labels.join(", "))
+    });
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| (row[0].to_owned(), row[1].trim_matches(['|', ' ']).to_owned()))
+        .collect();
+    assert_eq!(
+        rows.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(),
+        known.clone().map(|(name, _)| name)
+    );
+    for ((name, labels), (_, expected)) in rows.iter().zip(&known) {
+        assert!(
+            labels == expected || (expected.is_empty() && !labels.contains('`')),
+            "{name}: {labels}"
+        );
+    }
+}
+
+#[test]
+fn the_shipped_configurations_make_labels_of_every_label() {
+    for path in
+        ["envoy.yaml", "examples/keys.yaml", "examples/replicas.yaml", "examples/next-request.yaml"]
+    {
+        let text = read(path).text;
+        for label in Metric::ALL.iter().flat_map(|metric| metric.labels()) {
+            assert!(text.contains(&format!("{{tag_name: {label}, regex:")), "{path}: {label}");
+        }
+    }
+    let annotation = read("docs/metrics.md").text;
+    let tags =
+        annotation.split_once("extraStatTags: ").unwrap().1.lines().next().unwrap().to_owned();
+    for label in Metric::ALL.iter().flat_map(|metric| metric.labels()) {
+        assert!(tags.split(',').any(|tag| tag == *label), "{label}");
     }
 }
 

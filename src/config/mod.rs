@@ -7,6 +7,7 @@
 mod credential;
 mod envoy_struct;
 mod fields;
+mod observe;
 mod pins;
 mod pool;
 mod rule;
@@ -20,6 +21,7 @@ use serde_json::Value;
 pub use credential::{Availability, Credential, CredentialHeader, CredentialId, HeaderValue};
 use fields::Fields;
 pub use fields::{Problem, Problems};
+pub use observe::ObserveConfig;
 pub use pins::{PinConfig, WhenBlocked};
 pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;
@@ -100,6 +102,8 @@ pub struct Config {
     pub failover: FailoverConfig,
     /// Which state of providers is followed.
     pub pins: PinConfig,
+    /// What is shown of what the filter does.
+    pub observe: ObserveConfig,
     /// Whether response headers that name the provider's account are removed.
     pub hides_account_headers: bool,
     /// The pools, in the order in which they are tried.
@@ -292,9 +296,11 @@ impl Config {
         let mut privacy = fields.object("privacy");
         let hides_account_headers = privacy.boolean("hide_account_headers").unwrap_or(false);
         privacy.finish();
+        let observe = observe::Written::read(fields.object("observe"));
         let setting = Setting { profile, strict: session.strict, environment };
         let pools = pool::read_all(&mut fields, &setting);
         fields.finish();
+        let observe = observe.settle(&pools);
         Self {
             profile,
             routing,
@@ -303,6 +309,7 @@ impl Config {
             cooldown,
             failover,
             pins,
+            observe,
             hides_account_headers,
             pools,
             warnings,

@@ -105,6 +105,14 @@ pub enum Block {
 }
 
 impl Block {
+    /// The class of the response that caused it; `None` if none did.
+    pub fn class(self) -> Option<Class> {
+        match self {
+            Self::RateLimited { class, .. } | Self::Failing { class, .. } => Some(class),
+            Self::Disabled => None,
+        }
+    }
+
     /// When it ends by itself; `None` if it does not.
     pub fn until(self) -> Option<Timestamp> {
         match self {
@@ -179,6 +187,20 @@ impl Cooldowns<'_> {
             .filter(|cooldown| keys.contains(&Some(cooldown.key)))
             .filter_map(|cooldown| self.block_of(cooldown, credential, now))
             .reduce(stronger)
+    }
+
+    /// Every block of a credential, and whether it covers all of it.
+    pub fn blocks(
+        &self,
+        shared: &impl SharedData,
+        credential: &Credential,
+        now: Timestamp,
+    ) -> Vec<(Block, bool)> {
+        let record = Record::decode(&shared.get(&credential.cooldown_key).value, credential.entry);
+        let blocks = record.iter().filter_map(|cooldown| {
+            Some((self.block_of(cooldown, credential, now)?, cooldown.key == WHOLE))
+        });
+        blocks.collect()
     }
 
     /// Applies a fault. Returns the cooldown that began by it, if one did, and whether what changed

@@ -5,14 +5,14 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, MetricType};
+use proxy_wasm::types::{BufferType, MapType};
 
 use super::filter_state::FirstResponse;
-use crate::outcome::{Failover, Observed, Outcome};
+use super::metrics;
 use crate::reply::LocalReply;
 use crate::request::Headers;
 use crate::response::Failure;
-use crate::shared::{Cas, CasMismatch, SharedData, Stored};
+use crate::shared::{Cas, CasMismatch, Note, SharedData, Stored};
 use crate::time::Timestamp;
 
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
@@ -29,12 +29,23 @@ impl SharedData for Host {
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch> {
         hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| CasMismatch)
     }
+
+    fn note(&self, note: Note) {
+        metrics::note(note);
+    }
 }
 
 /// Now, by Envoy's clock.
 pub(super) fn now() -> Timestamp {
     let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
     Timestamp::EPOCH + time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Takes over Envoy's level of the log: what that drops is not even put into words.
+pub(super) fn adopt_log_level() {
+    if let Ok(level) = hostcalls::get_log_level() {
+        proxy_wasm::set_log_level(level);
+    }
 }
 
 /// Bytes that cannot be guessed, from the random keys that the standard library draws for its hash
@@ -243,70 +254,4 @@ pub(super) fn set_filter_state(name: &str, value: &[u8]) {
 /// A filter state that this filter set, in either of its roles; empty if it did not.
 pub(super) fn filter_state(name: &str) -> Vec<u8> {
     hostcalls::get_property(vec![name]).ok().flatten().unwrap_or_default()
-}
-
-/// One counter for every outcome, `session_affinity.outcome.<word>.requests`; one for every class
-/// of response, `session_affinity.answer.<word>.responses`; one for every end of a failover,
-/// `session_affinity.failover.<word>.requests`; and one for requests with ciphertext that were
-/// served by another group than their home's, `session_affinity.ciphertext.left_group.requests`.
-pub(super) struct Counters {
-    outcomes: Vec<(Outcome, u32)>,
-    responses: Vec<(Observed, u32)>,
-    failovers: Vec<(Failover, u32)>,
-    ciphertext: Vec<(&'static str, u32)>,
-}
-
-/// The word for requests with ciphertext that were served by another group than their home's.
-const LEFT_GROUP: &str = "left_group";
-
-impl Counters {
-    /// Defines the counters; each VM must, and all of them count into one.
-    pub(super) fn define() -> Self {
-        Self {
-            outcomes: define(Outcome::ALL, |outcome| {
-                format!("session_affinity.outcome.{}.requests", outcome.as_str())
-            }),
-            responses: define(Observed::all(), |observed| {
-                format!("session_affinity.answer.{observed}.responses")
-            }),
-            failovers: define(Failover::ALL, |end| {
-                format!("session_affinity.failover.{end}.requests")
-            }),
-            ciphertext: define([LEFT_GROUP], |word| {
-                format!("session_affinity.ciphertext.{word}.requests")
-            }),
-        }
-    }
-
-    pub(super) fn count(&self, outcome: Outcome) {
-        increment(&self.outcomes, outcome);
-    }
-
-    pub(super) fn count_response(&self, observed: Observed) {
-        increment(&self.responses, observed);
-    }
-
-    pub(super) fn count_left_group(&self) {
-        increment(&self.ciphertext, LEFT_GROUP);
-    }
-
-    pub(super) fn count_failover(&self, end: Failover) {
-        increment(&self.failovers, end);
-    }
-}
-
-/// Defines a counter for every word; one that Envoy refuses does not count.
-fn define<T: Copy>(
-    words: impl IntoIterator<Item = T>,
-    name: impl Fn(T) -> String,
-) -> Vec<(T, u32)> {
-    let counter =
-        |word| Some((word, hostcalls::define_metric(MetricType::Counter, &name(word)).ok()?));
-    words.into_iter().filter_map(counter).collect()
-}
-
-fn increment<T: PartialEq>(counters: &[(T, u32)], counted: T) {
-    if let Some((_, id)) = counters.iter().find(|(word, _)| *word == counted) {
-        let _refused_only_if_undefined = hostcalls::increment_metric(*id, 1);
-    }
 }

@@ -12,6 +12,7 @@ mod header_map;
 mod held;
 mod host;
 mod hygiene;
+mod metrics;
 mod pending;
 mod stream_context;
 #[cfg(feature = "trap")]
@@ -28,15 +29,19 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::config::{Config, Credential, Profile};
 use crate::cooldown::Change;
 use crate::hash::Seed;
+use crate::metrics::Metric;
+
 use crate::mistakes::{Mistake, ScopeWatch, Warnings};
+use crate::outcome::Failover;
 use crate::request::Headers;
 use crate::request::Request;
-use crate::router::{Plan, Router, Verdict, short};
+use crate::router::{Decision, Plan, Router, Verdict, short};
 use crate::time::Timestamp;
 
 use attempt_context::AttemptContext;
 use held::{Held, HeldStreams};
-use host::{Counters, Host};
+use host::Host;
+use metrics::Metrics;
 use stream_context::StreamContext;
 
 /// The `root_id` by which a filter on a cluster is distinguished from one in a listener.
@@ -45,12 +50,17 @@ const UPSTREAM_ROOT_ID: &[u8] = b"session_affinity_upstream";
 /// The `root_id` of the filter in a listener, which may also be empty.
 const LISTENER_ROOT_ID: &[u8] = b"session_affinity";
 
-/// How often streams that are held are looked after.
+/// How often streams that are held are looked after, and how often that is in a second.
 const TICK: Duration = Duration::from_millis(100);
+const TICKS_OF_A_SECOND: u32 = 10;
+
+/// How often counts are handed over.
+const SECOND: Duration = Duration::from_secs(1);
 
 proxy_wasm::main! {{
-    proxy_wasm::set_log_level(LogLevel::Debug);
-    proxy_wasm::set_root_context(|_| Box::new(Root { running: None }));
+    // Until Envoy's own level is known.
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
 }}
 
 /// The C library's allocator takes three times the instructions, and was a third of what the module
@@ -67,7 +77,7 @@ thread_local! {
 /// What all streams of one configuration share.
 struct Running {
     router: Router,
-    counters: Counters,
+    metrics: Metrics,
     role: Role,
     version: Version,
     held: HeldStreams,
@@ -152,12 +162,49 @@ impl Running {
         }
     }
 
+    /// Counts a request as it was decided.
+    fn count_decision(&self, decision: &Decision<'_>) {
+        let outcome = decision.outcome().as_str();
+        let (pool, source) = match decision {
+            Decision::Route(route) => {
+                let pool = route.pool.name.as_str();
+                if route.is_probe {
+                    self.count_probe(pool, route.credential);
+                }
+                (pool, route.session.map_or("", |(source, _)| source))
+            }
+            Decision::Reply(refusal) => (refusal.pool.name.as_str(), ""),
+            Decision::Pass => ("", ""),
+        };
+        self.metrics.count(Metric::Requests, &[pool, outcome, source], 1);
+    }
+
+    /// Counts how failover ended.
+    fn count_failover(&self, plan: &Plan, end: Failover) {
+        let pool = self.router.pool_of(plan).map_or("", |pool| pool.name.as_str());
+        self.metrics.count(Metric::Failovers, &[pool, end.as_str()], 1);
+    }
+
+    fn count_probe(&self, pool: &str, credential: &Credential) {
+        self.metrics.count(Metric::Probes, &[pool, self.label_of(Some(credential))], 1);
+    }
+
+    /// The label of a credential, if credentials are counted one by one.
+    fn label_of<'c>(&self, credential: Option<&'c Credential>) -> &'c str {
+        let credential = credential.filter(|_| self.router.config().observe.by_credential);
+        credential.map_or("", |credential| credential.id.as_str())
+    }
+
     /// Counts what was observed, and logs the cooldowns that began or ended.
     fn record(&self, verdict: &Verdict<'_>, plan: &Plan) {
         log::debug!("observed {}", verdict.observed);
-        self.counters.count_response(verdict.observed);
+        let pool = self.router.pool_of(plan);
+        let credential = pool.zip(plan.current).and_then(|(pool, id)| pool.credential(id));
+        let pool = pool.map_or("", |pool| pool.name.as_str());
+        let class = verdict.observed.as_str();
+        self.metrics.count(Metric::Attempts, &[pool, self.label_of(credential), class], 1);
         if verdict.has_left_group {
-            self.counters.count_left_group();
+            self.metrics.count(Metric::LeftGroup, &[pool], 1);
             filter_state::extend_decision(" ciphertext=left_group");
         }
         self.log_changes(&verdict.changes, plan);
@@ -183,6 +230,17 @@ impl Running {
         }
     }
 
+    /// A second has passed: counts go to Envoy. In every tenth it is looked how things are.
+    fn pass_second(&self) {
+        if self.metrics.pass_second() {
+            host::adopt_log_level();
+            if self.role == Role::Listener {
+                self.metrics.set_gauges(&self.router);
+            }
+        }
+        self.metrics.flush();
+    }
+
     /// What kind of response with this status passes, if it may turn into an error.
     fn watches(&self, status: u16, headers: &Headers) -> Option<watch::Kind> {
         let config = self.router.config();
@@ -205,14 +263,26 @@ impl Running {
     }
 }
 
+#[derive(Default)]
 struct Root {
     running: Option<Rc<Running>>,
+    ticks: u32,
+    ticks_of_a_second: u32,
 }
 
-impl Context for Root {}
+impl Context for Root {
+    /// The configuration, or the VM, is at its end.
+    fn on_done(&mut self) -> bool {
+        if let Some(running) = &self.running {
+            running.metrics.flush();
+        }
+        true
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
+        host::adopt_log_level();
         let json = self.get_plugin_configuration().unwrap_or_default();
         let config = match Config::parse_with(&json, &|variable| std::env::var(variable).ok()) {
             Ok(config) => config,
@@ -238,20 +308,24 @@ impl RootContext for Root {
         };
         let router = Router::new(config, Seed::agree(&Host, host::random_bytes()));
         let version = Version::of_host();
-        if role == Role::Cluster && version.may_retry_held {
-            self.set_tick_period(TICK);
-        }
-        let (counters, held) = (Counters::define(), HeldStreams::default());
+        let is_watch = role == Role::Cluster && version.may_retry_held;
+        self.set_tick_period(if is_watch { TICK } else { SECOND });
+        self.ticks_of_a_second = if is_watch { TICKS_OF_A_SECOND } else { 1 };
+        let (metrics, held) = (Metrics::default(), HeldStreams::default());
         let bodies = Cell::new(Bodies::Unknown);
         let scope = RefCell::default();
-        let running = Running { router, counters, role, version, held, bodies, scope };
+        let running = Running { router, metrics, role, version, held, bodies, scope };
         self.running = Some(Rc::new(running));
         true
     }
 
     fn on_tick(&mut self) {
-        if let Some(running) = &self.running {
-            running.held.release(running.version.may_release_body);
+        let Some(running) = &self.running else { return };
+        running.held.release(running.version.may_release_body);
+        self.ticks += 1;
+        if self.ticks >= self.ticks_of_a_second {
+            self.ticks = 0;
+            running.pass_second();
         }
     }
 

@@ -117,7 +117,7 @@ impl StreamContext {
 
         let words = decision.to_string();
         log::debug!("{words}");
-        running.counters.count(decision.outcome());
+        running.count_decision(&decision);
         filter_state::set_decision(&words);
         match decision {
             Decision::Route(route) => {

@@ -11,6 +11,9 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const MONTH: Duration = Duration::from_hours(30 * 24);
 
+/// No state lives longer after its last use.
+pub(super) const LONGEST: Duration = MONTH;
+
 /// How the paths end of the APIs whose bodies refer to state.
 const RESPONSES: &[&str] = &["/responses", "/responses/compact", "/responses/input_tokens"];
 const MESSAGES: &[&str] = &["/messages", "/messages/count_tokens"];

@@ -23,7 +23,7 @@ pub use references::{Id, IdPaths, created, in_path};
 
 use crate::config::{CredentialId, PoolId};
 use crate::hash::{KeyHash, Seed};
-use crate::shared::{self, SharedData};
+use crate::shared::{self, Note, SharedData};
 use crate::table::{Edit, Entry, Table};
 use crate::time::Timestamp;
 
@@ -98,7 +98,8 @@ impl Pins {
     pub fn new(capacity: u32) -> Self {
         // What no credential has displaces nothing that one has.
         let table = Table::new("pin", capacity)
-            .ranked(|entry| (!Pin::from(*entry).is_nowhere(), entry.used));
+            .ranked(|entry| (!Pin::from(*entry).is_nowhere(), entry.used))
+            .living(kinds::LONGEST);
         Self { table }
     }
 
@@ -115,6 +116,11 @@ impl Pins {
         now: Timestamp,
     ) -> Option<Pin> {
         alive(self.table.find(shared, reference.key), reference.kind, now)
+    }
+
+    /// The table under the pins, for tools that walk it.
+    pub fn table(&self) -> &Table<2> {
+        &self.table
     }
 
     /// Whether files were ever pinned, as far as is known.
@@ -150,8 +156,12 @@ impl Pins {
                 true => now.since(pin.used) < REFRESH_AFTER,
                 false => !pin.is_nowhere() && may_serve(pin),
             });
-            (if is_kept { Edit::Leave } else { Edit::Put([pool, credential]) }, ())
+            let is_new = known.is_none_or(Pin::is_nowhere);
+            (if is_kept { Edit::Leave } else { Edit::Put([pool, credential]) }, is_new)
         });
+        if updated.result && updated.written {
+            shared.note(Note::Pinned);
+        }
         updated.written && note_seen(shared, reference.kind)
     }
 

@@ -47,6 +47,8 @@ pub struct Route<'c> {
     pub session: Option<(&'c str, KeyHash)>,
     /// What the request has to do with state that a provider keeps.
     pub state: StateUse,
+    /// Whether it is sent in spite of a cooldown, to see whether that still holds.
+    pub is_probe: bool,
     /// The credentials that were found blocked.
     pub blocked: Vec<(&'c Credential, Block)>,
     /// When the decision was made.

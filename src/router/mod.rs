@@ -6,6 +6,7 @@
 
 mod decision;
 mod failover;
+mod gauges;
 mod observe;
 mod placement;
 mod plan;

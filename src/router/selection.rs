@@ -17,7 +17,7 @@ use crate::pins::Pin;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
 use crate::session::{IsBound, Session, caller};
-use crate::shared::{CAS_RETRIES, SharedData};
+use crate::shared::{CAS_RETRIES, Note, SharedData};
 use crate::target::Target;
 use crate::time::Timestamp;
 
@@ -161,6 +161,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             }
         }
         self.contended = true;
+        self.shared.note(Note::Contended);
         let choice = self.choose(Some(session), None)?;
         let placed = Placed::at_new_home(choice, Outcome::Contended, self.now);
         Ok(self.route_of(session, key, placed))
@@ -409,10 +410,12 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         others: Vec<&'c Credential>,
     ) -> Route<'c> {
         let subject = self.target.subject();
-        if self.due.contains(&credential.fingerprint) {
+        let is_due = self.due.contains(&credential.fingerprint);
+        if is_due {
             // Whether this request or another one got the claim: the next one waits its turn.
             self.router.cooldowns().claim_probe(self.shared, credential, subject, self.now);
         }
+        let is_probe = is_due || outcome == Outcome::Probe;
         let outcome = if self.contended { Outcome::Contended } else { outcome };
         let Target { pool, api, operation, model, .. } = &self.target;
         Route {
@@ -425,6 +428,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             outcome,
             session,
             state: std::mem::take(&mut self.state),
+            is_probe,
             blocked: std::mem::take(&mut self.blocked),
             decided: self.now,
         }

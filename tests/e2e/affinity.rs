@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Served, body, gateway, message, outcomes, post, send, served, served_in, shipped,
+    OUTCOME, Served, body, expect_counts, gateway, message, post, send, served, served_in, shipped,
 };
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn turns_of_one_session_go_to_one_credential_and_new_sessions_spread() -> 
         *sessions_of.entry(credential).or_insert(0) += 1;
     }
     assert_eq!(sessions_of.into_values().collect::<Vec<_>>(), [2, 2, 2]);
-    assert_eq!(outcomes(&gateway).await?, [("hit".to_owned(), 6), ("miss".to_owned(), 6)]);
+    expect_counts(&gateway, OUTCOME, [("hit", 6), ("miss", 6)]).await?;
     gateway.stop().await?;
     Ok(())
 }

@@ -6,7 +6,10 @@ use envoy_harness::{Fixture, Mode};
 use serde_json::{Value, json};
 use simulated_providers::Fault;
 
-use crate::support::{body, envoy, message, outcomes, post, responses, send, served_in, status_in};
+use crate::support::{
+    CLASS, OUTCOME, body, envoy, expect_counts, message, post, send, served_in, status_in,
+    wait_for_counts,
+};
 
 /// The mode in which the client sees every response, and the next request shows what the filter
 /// learned from it.
@@ -39,10 +42,7 @@ async fn a_limited_credential_gets_no_requests_and_its_sessions_move_once() -> R
         "anthropic-c",
         "the substitute is sticky"
     );
-    assert_eq!(
-        responses(&gateway).await?,
-        [("rate_limit".to_owned(), 1), ("success".to_owned(), 9)]
-    );
+    expect_counts(&gateway, CLASS, [("rate_limit", 1), ("success", 9)]).await?;
     gateway.stop().await?;
     Ok(())
 }
@@ -55,10 +55,7 @@ async fn a_connection_that_breaks_counts_against_its_credential() -> Result<()> 
     gateway.providers.fault("anthropic-a", Fault::Drop, None)?;
     assert_eq!(status_in(&gateway, "1").await?, 503);
     assert_ne!(served_in(&gateway, "1").await?.credential, "anthropic-a");
-    assert_eq!(
-        responses(&gateway).await?,
-        [("success".to_owned(), 2), ("transient".to_owned(), 1)]
-    );
+    expect_counts(&gateway, CLASS, [("success", 2), ("transient", 1)]).await?;
     gateway.stop().await?;
     Ok(())
 }
@@ -105,7 +102,8 @@ async fn an_exhausted_pool_says_in_every_api_when_to_retry() -> Result<()> {
         );
         assert_eq!(gateway.providers.requests().len(), seen, "no upstream got a request");
     }
-    assert!(outcomes(&gateway).await?.contains(&("model_cooldown".to_owned(), 3)));
+    let refused = |counted: &Vec<_>| counted.contains(&("model_cooldown".to_owned(), 3));
+    wait_for_counts(&gateway, OUTCOME, refused).await?;
     gateway.stop().await?;
     Ok(())
 }
@@ -125,10 +123,7 @@ async fn an_error_of_the_client_starts_no_cooldown() -> Result<()> {
     }
     let served = served_in(&gateway, "1").await?;
     assert_eq!((served.outcome.as_str(), served.credential.as_str()), ("hit", "anthropic-a"));
-    assert_eq!(
-        responses(&gateway).await?,
-        [("request_fault".to_owned(), 3), ("success".to_owned(), 2)]
-    );
+    expect_counts(&gateway, CLASS, [("request_fault", 3), ("success", 2)]).await?;
     gateway.stop().await?;
     Ok(())
 }
@@ -177,7 +172,7 @@ async fn a_cluster_that_envoy_does_not_know_is_left_by_the_next_request() -> Res
     })
     .await?;
     assert_eq!(status_in(&gateway, "1").await?, 503, "Envoy does not know the cluster");
-    assert_eq!(responses(&gateway).await?, [("transient".to_owned(), 1)]);
+    expect_counts(&gateway, CLASS, [("transient", 1)]).await?;
     assert_ne!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     gateway.stop().await?;
     Ok(())

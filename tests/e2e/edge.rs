@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::load::send_all;
 use crate::support::{
-    body, decision, gateway, message, modes, post, responses, send, send_by, served, served_in,
-    start, status_in,
+    CLASS, body, count_by, decision, expect_no_failover, gateway, message, modes, post, send,
+    send_by, served, served_in, start, status_in, wait_for_counts,
 };
 
 /// The first connection manager of a configuration.
@@ -200,7 +200,9 @@ async fn a_second_model_behind_what_was_read_ends_the_request_and_blames_no_cred
                 assert!(decision(&response)?.ends_with(" refused=second_model"));
             }
         }
-        assert_eq!(responses(&gateway).await?, [], "{mode:?}: nothing was learned");
+        expect_no_failover(&gateway).await?;
+        let counted = count_by(&gateway.envoy.stats("").await?, CLASS);
+        assert_eq!(counted, [], "{mode:?}: nothing was learned");
         let first = served_in(&gateway, "2").await?;
         assert_eq!(first.credential, "anthropic-a", "{mode:?}");
         // What is called model elsewhere is no second one.
@@ -265,8 +267,10 @@ async fn a_local_reply_to_a_grpc_request_is_no_success() -> Result<()> {
         .header("x-session-id", "1")
         .body(client::whole(b"\0\0\0\0\x02hi".as_slice()))?;
     client::send(gateway.envoy.address(), Protocol::Http2, request).await?;
-    let observed = responses(&gateway).await?;
-    assert!(!observed.is_empty() && observed.iter().all(|(class, _)| class != "success"));
+    wait_for_counts(&gateway, CLASS, |observed| {
+        !observed.is_empty() && observed.iter().all(|(class, _)| class != "success")
+    })
+    .await?;
     gateway.stop().await?;
     Ok(())
 }

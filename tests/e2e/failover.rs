@@ -13,8 +13,9 @@ use simulated_providers::Fault;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    attempts, body, chat, decision, envoy, failovers, message, modes, pairs, post, responses, send,
-    send_by, send_in, served, served_in, set_idle_timeout, start, status_in,
+    CLASS, FAILOVER, attempts, body, chat, decision, envoy, expect_counts, expect_no_failover,
+    message, modes, pairs, post, send, send_by, send_in, served, served_in, set_idle_timeout,
+    start, status_in, wait_for_counts,
 };
 
 #[tokio::test]
@@ -41,8 +42,8 @@ async fn a_request_of_any_size_survives_a_limit_streamed_or_not() -> Result<()> 
             );
             let then = " then=openai-b(429,rate_limit,60s)";
             assert!(decision(&response)?.ends_with(then), "{}", decision(&response)?);
-            assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]));
-            assert_eq!(responses(&gateway).await?, pairs([("rate_limit", 1), ("success", 1)]));
+            expect_counts(&gateway, FAILOVER, [("served", 1)]).await?;
+            expect_counts(&gateway, CLASS, [("rate_limit", 1), ("success", 1)]).await?;
             gateway.stop().await?;
         }
     }
@@ -60,12 +61,8 @@ async fn what_fails_without_an_answer_is_asked_elsewhere() -> Result<()> {
                 "anthropic-b",
                 "{mode:?} {fault:?}"
             );
-            assert_eq!(
-                responses(&gateway).await?,
-                pairs([("success", 1), ("transient", 1)]),
-                "{mode:?} {fault:?}"
-            );
-            assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]));
+            expect_counts(&gateway, CLASS, [("success", 1), ("transient", 1)]).await?;
+            expect_counts(&gateway, FAILOVER, [("served", 1)]).await?;
             gateway.stop().await?;
         }
     }
@@ -96,7 +93,7 @@ async fn a_connection_that_is_refused_is_tried_elsewhere() -> Result<()> {
     let response =
         send(&gateway, post("/v1/messages").header("x-session-id", "1").body(body(&sent))?).await?;
     assert_eq!(served(&response)?.credential, "anthropic-b");
-    assert_eq!(responses(&gateway).await?, pairs([("success", 1), ("transient", 1)]));
+    expect_counts(&gateway, CLASS, [("success", 1), ("transient", 1)]).await?;
     assert_eq!(
         served_in(&gateway, "1").await?.outcome,
         "hit",
@@ -120,7 +117,7 @@ async fn a_response_that_breaks_off_is_not_retried() -> Result<()> {
         );
         assert!(stream.rest().await.is_err(), "{mode:?}: and sees that it broke off");
         assert_eq!(attempts(&gateway), pairs([("openai-a", 200)]), "{mode:?}");
-        assert!(failovers(&gateway).await?.is_empty());
+        expect_no_failover(&gateway).await?;
         gateway.stop().await?;
     }
     Ok(())
@@ -142,7 +139,7 @@ async fn many_concurrent_failovers_all_succeed() -> Result<()> {
         assert!(responses.iter().all(|response| response.status == 200), "{mode:?}");
         let refused = attempts(&gateway).iter().filter(|(_, status)| *status == 429).count();
         assert!(refused > 0, "{mode:?}");
-        assert_eq!(failovers(&gateway).await?, [("served".to_owned(), refused as u64)], "{mode:?}");
+        expect_counts(&gateway, FAILOVER, [("served", refused as u64)]).await?;
         gateway.stop().await?;
     }
     Ok(())
@@ -184,10 +181,8 @@ async fn an_error_of_the_credential_is_retried_on_the_next() -> Result<()> {
                 "anthropic-b",
                 "{mode:?} {status}"
             );
-            assert!(
-                responses(&gateway).await?.contains(&(class.to_owned(), 1)),
-                "{mode:?} {status}"
-            );
+            let counts = |counted: &Vec<_>| counted.contains(&(class.to_owned(), 1));
+            wait_for_counts(&gateway, CLASS, counts).await?;
             gateway.stop().await?;
         }
     }
@@ -204,7 +199,7 @@ async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Res
         // was there.
         if envoy()?.version >= "1.37.0".parse()? {
             assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-b", "{mode:?}");
-            assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]));
+            expect_counts(&gateway, FAILOVER, [("served", 1)]).await?;
         } else {
             assert_eq!(status_in(&gateway, "1").await?, 404, "{mode:?}");
             assert_eq!(
@@ -213,11 +208,7 @@ async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Res
                 "{mode:?}: but it is known"
             );
         }
-        assert_eq!(
-            responses(&gateway).await?,
-            pairs([("not_found", 1), ("success", 1)]),
-            "{mode:?}"
-        );
+        expect_counts(&gateway, CLASS, [("not_found", 1), ("success", 1)]).await?;
         gateway.stop().await?;
     }
     Ok(())
@@ -241,8 +232,8 @@ async fn an_error_of_the_client_is_not_retried() -> Result<()> {
             );
             assert_eq!(gateway.providers.requests().len(), number + 1, "{mode:?} {status}");
         }
-        assert_eq!(responses(&gateway).await?, pairs([("request_fault", 4)]));
-        assert!(failovers(&gateway).await?.is_empty());
+        expect_counts(&gateway, CLASS, [("request_fault", 4)]).await?;
+        expect_no_failover(&gateway).await?;
         gateway.stop().await?;
     }
     Ok(())
@@ -272,7 +263,7 @@ async fn an_exhausted_pool_names_the_earliest_recovery() -> Result<()> {
                 "{mode:?}: one attempt for each credential"
             );
         }
-        assert_eq!(failovers(&gateway).await?, pairs([("exhausted", 1)]), "{mode:?}");
+        expect_counts(&gateway, FAILOVER, [("exhausted", 1)]).await?;
         gateway.stop().await?;
     }
     Ok(())
@@ -294,7 +285,7 @@ async fn without_a_response_the_client_gets_an_error_in_its_own_dialect() -> Res
             response.text()
         );
         assert_eq!(gateway.providers.requests().len(), 2, "{mode:?}");
-        assert_eq!(failovers(&gateway).await?, pairs([("exhausted", 1)]), "{mode:?}");
+        expect_counts(&gateway, FAILOVER, [("exhausted", 1)]).await?;
         gateway.stop().await?;
     }
     Ok(())
@@ -340,7 +331,7 @@ async fn a_body_that_envoy_does_not_hold_is_sent_once_and_counted() -> Result<()
         );
         assert_eq!(response.header("x-session-affinity-retry"), None, "{mode:?}");
         assert_eq!(attempts(&gateway), pairs([("openai-a", 429)]), "{mode:?}");
-        assert_eq!(failovers(&gateway).await?, pairs([("abandoned", 1)]), "{mode:?}");
+        expect_counts(&gateway, FAILOVER, [("abandoned", 1)]).await?;
         gateway.stop().await?;
     }
     Ok(())

@@ -16,7 +16,7 @@ use hyper::Request;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{decision, outcomes, word};
+use crate::support::{OUTCOME, decision, wait_for_counts, word};
 
 /// Concurrent connections: enough that the kernel gives some to each of four workers.
 pub(crate) const CONNECTIONS: usize = 64;
@@ -135,9 +135,10 @@ fn decided(response: &Response) -> Result<Decided> {
 
 /// Checks that Envoy counted every request, each under the outcome that its client saw.
 pub(crate) async fn check_counters(gateway: &Gateway, tally: &Tally) -> Result<()> {
-    let counted = outcomes(gateway).await?;
-    assert_eq!(counted.into_iter().collect::<BTreeMap<_, _>>(), tally.outcomes());
-    Ok(())
+    let expected: Vec<_> = tally.outcomes().into_iter().collect();
+    wait_for_counts(gateway, OUTCOME, |counted| *counted == expected)
+        .await
+        .with_context(|| format!("expected {expected:?}"))
 }
 
 /// Checks that each of this many workers had a part of the connections.

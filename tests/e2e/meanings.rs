@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use simulated_providers::{Fault, Vendor};
 
 use crate::support::{
-    attempts, body, chat, decision, envoy, failovers, message, modes, pairs, post,
+    attempts, body, chat, decision, envoy, expect_no_failover, message, modes, pairs, post,
     retries_held_responses, send, served, served_in, shipped, start, word,
 };
 
@@ -77,7 +77,7 @@ async fn an_error_after_content_passes_and_nothing_is_asked_for_again() -> Resul
         assert_eq!(served(&response)?.credential, "anthropic-a", "{mode:?}");
         assert!(response.text().contains("overloaded_error"), "{mode:?}: {}", response.text());
         assert_eq!(attempts(&gateway), pairs([("anthropic-a", 200)]), "{mode:?}");
-        assert!(failovers(&gateway).await?.is_empty(), "{mode:?}");
+        expect_no_failover(&gateway).await?;
         gateway.stop().await?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use simulated_providers::{Fault, Vendor};
 
 use crate::support::{
-    attempts, body, envoy, modes, outcomes, retries_held_responses, send, served,
+    OUTCOME, attempts, body, envoy, modes, retries_held_responses, send, served, wait_for_counts,
 };
 
 const THREADS: (&str, &str) = ("anthropic-beta", "message-threads-2026-08-12");
@@ -413,7 +413,10 @@ async fn three_envoys_serve_every_turn_of_a_client_that_is_sprayed_over_them() -
     let asked = gateway.providers.requests();
     assert!(asked.len() <= 2 * turns, "one asks too many: {}", asked.len());
     assert!(asked.len() > turns, "no Envoy knows what another one has seen");
-    assert_eq!(outcomes(&gateway).await?.iter().map(|(_, count)| count).sum::<u64>(), 16);
+    wait_for_counts(&gateway, OUTCOME, |counted| {
+        counted.iter().map(|(_, count)| count).sum::<u64>() == 16
+    })
+    .await?;
     second.stop().await?;
     third.stop().await?;
     gateway.stop().await?;

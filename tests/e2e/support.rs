@@ -1,5 +1,8 @@
 //! What the e2e tests have in common: gateways, requests, decisions and counters.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use envoy_harness::client::{self, Body, Protocol, Response};
@@ -169,35 +172,67 @@ pub(crate) fn decision(response: &Response) -> Result<&str> {
     response.header("x-session-affinity-decision").context("the response has no decision")
 }
 
-/// How often each outcome was counted, without those that were not.
-pub(crate) async fn outcomes(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
-    count_by(gateway, "outcome").await
+/// Labels of the filter's counters, by which tests count.
+pub(crate) const OUTCOME: (&str, &str) = ("requests_total", "outcome");
+pub(crate) const CLASS: (&str, &str) = ("attempts_total", "class");
+pub(crate) const FAILOVER: (&str, &str) = ("failovers_total", "end");
+
+/// Waits until the counters have these values by their label, and no others. A worker hands over
+/// what it has counted once a second.
+pub(crate) async fn expect_counts<const LENGTH: usize>(
+    gateway: &Gateway,
+    label: (&str, &str),
+    expected: [(&str, u64); LENGTH],
+) -> Result<()> {
+    let mut expected = pairs(expected);
+    expected.sort();
+    wait_for_counts(gateway, label, |counted| *counted == expected)
+        .await
+        .with_context(|| format!("expected {expected:?}"))
 }
 
-/// How often each class of responses was counted, without those that were not.
-pub(crate) async fn responses(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
-    count_by(gateway, "answer").await
+/// Waits until the counters satisfy a condition.
+pub(crate) async fn wait_for_counts(
+    gateway: &Gateway,
+    label: (&str, &str),
+    condition: impl Fn(&Vec<(String, u64)>) -> bool,
+) -> Result<()> {
+    let seen = RefCell::new(Vec::new());
+    let waited = gateway.envoy.wait_for_stats("", |stats| {
+        let counted = count_by(stats, label);
+        let is_met = condition(&counted);
+        seen.replace(counted);
+        is_met
+    });
+    waited.await.map(drop).with_context(|| format!("{label:?} counts {:?}", seen.take()))
 }
 
-/// How often each end of a failover was counted, without those that were not.
-pub(crate) async fn failovers(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
-    count_by(gateway, "failover").await
+/// Checks that no credential failed any request so far.
+pub(crate) async fn expect_no_failover(gateway: &Gateway) -> Result<()> {
+    let stats = gateway.envoy.wait_for_stats("", |stats| {
+        // Both are counted by the filter in the listener.
+        let decided: u64 = count_by(stats, OUTCOME).iter().map(|(_, count)| count).sum();
+        stats.get("http.llm.downstream_rq_completed").is_some_and(|ended| decided >= *ended)
+    });
+    assert_eq!(count_by(&stats.await?, FAILOVER), []);
+    Ok(())
 }
 
-/// The counters of the filter with this label. Envoy 1.36 puts those of a VM under
-/// `cluster.<name>.` if the filter of a cluster started it.
-async fn count_by(gateway: &Gateway, label: &str) -> Result<Vec<(String, u64)>> {
-    let prefix = format!("wasmcustom.session_affinity.{label}.");
-    let stats = gateway.envoy.stats("").await?;
-    let mut counted = Vec::new();
-    for (name, count) in stats.into_iter().filter(|(_, count)| *count > 0) {
-        let rest = name.split_once(&prefix).map(|(_, rest)| rest);
-        if let Some((value, _)) = rest.and_then(|rest| rest.split_once('.')) {
-            counted.push((value.to_owned(), count));
+/// The counters of the filter by a label, without those that count nothing. Envoy 1.36 puts those of
+/// a VM under `cluster.<name>.` if the filter of a cluster started it.
+pub(crate) fn count_by(
+    stats: &BTreeMap<String, u64>,
+    (name, label): (&str, &str),
+) -> Vec<(String, u64)> {
+    let (name, label) = (format!("session_affinity_{name}"), format!("{label}=.="));
+    let mut counted = BTreeMap::new();
+    for (series, count) in stats.iter().filter(|(_, count)| **count > 0) {
+        let labels = series.strip_suffix(&name).and_then(|labels| labels.split_once(&label));
+        if let Some((value, _)) = labels.and_then(|(_, rest)| rest.split_once(";.;")) {
+            *counted.entry(value.to_owned()).or_default() += count;
         }
     }
-    counted.sort();
-    Ok(counted)
+    counted.into_iter().collect()
 }
 
 /// Words and numbers, in the order in which they are given.

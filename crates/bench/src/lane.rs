@@ -1,5 +1,6 @@
 //! One contender in one round: its Envoy, and what is measured of it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -148,7 +149,9 @@ impl Lane {
 async fn check(contender: Contender, envoy: &Process) -> Result<()> {
     let served = completed(envoy).await?;
     let found = if contender.is_ours() {
-        count(envoy, "wasmcustom.session_affinity.outcome.hit.requests").await? + 2 * SESSIONS
+        // Counts come once a second.
+        let stats = envoy.wait_for_stats("", |stats| hits(stats) + 2 * SESSIONS >= served).await?;
+        hits(&stats) + 2 * SESSIONS
     } else if contender == Contender::Stock {
         count(envoy, "json_to_metadata.rq.success").await?
     } else {
@@ -156,6 +159,14 @@ async fn check(contender: Contender, envoy: &Process) -> Result<()> {
     };
     ensure!(found >= served, "of {served} requests only {found} were recognized");
     Ok(())
+}
+
+/// How many requests of known sessions the filter has counted.
+fn hits(stats: &BTreeMap<String, u64>) -> u64 {
+    let is_hit = |name: &str| {
+        name.contains("outcome=.=hit;.;") && name.ends_with("session_affinity_requests_total")
+    };
+    stats.iter().filter(|(name, _)| is_hit(name)).map(|(_, count)| count).sum()
 }
 
 async fn completed(envoy: &Process) -> Result<u64> {

@@ -147,6 +147,13 @@ impl Metrics {
         Some(name)
     }
 
+    /// Sets a metric; returns its name, unless there is none.
+    pub(crate) fn set(&mut self, id: u32, value: u64) -> Option<&str> {
+        let (name, old) = self.0.get_mut(id as usize)?;
+        *old = value;
+        Some(name)
+    }
+
     /// The value of a metric; 0 if it was not defined.
     pub(crate) fn get(&self, name: &str) -> u64 {
         self.0.iter().find(|(known, _)| known == name).map_or(0, |(_, value)| *value)

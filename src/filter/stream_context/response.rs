@@ -70,7 +70,7 @@ impl StreamContext {
     /// Counts how failover ended, and adds it to the words of the decision.
     pub(super) fn note_end(&self, plan: &Plan) {
         if let Some(end) = plan.end() {
-            self.running.counters.count_failover(end);
+            self.running.count_failover(plan, end);
             filter_state::extend_decision(&format!(" failover={end}"));
         }
     }

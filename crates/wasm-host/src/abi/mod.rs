@@ -52,6 +52,7 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
     define!(linker, "proxy_add_header_map_value", map::add_header, kind, key, length, data, size);
     define!(linker, "proxy_remove_header_map_value", map::remove_header, kind, key, length);
     define!(linker, "proxy_define_metric", define_metric, kind, name, length, id);
+    define!(linker, "proxy_get_log_level", log_level, level);
     define!(linker, "proxy_continue_stream", continue_stream, kind);
     define!(linker, "proxy_set_effective_context", set_effective_context, id);
     define!(linker, "proxy_call_foreign_function", foreign, name, length, arguments, size, a, b);
@@ -59,6 +60,11 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
         "env",
         "proxy_increment_metric",
         |mut caller: Host<'_>, id: u32, by: i64| increment_metric(&mut caller, id, by),
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_record_metric",
+        |mut caller: Host<'_>, id: u32, value: u64| record_metric(&mut caller, id, value),
     )?;
     linker.func_wrap("env", "proxy_send_local_response", send_local_response)?;
     Ok(())
@@ -191,6 +197,20 @@ fn increment_metric(host: &mut Host<'_>, id: u32, by: i64) -> u32 {
     let name = host.data_mut().metrics.increment(id, by).map(str::to_owned);
     count(host, "increment_metric", name.as_deref().unwrap_or("undefined"));
     if name.is_some() { OK } else { NOT_FOUND }
+}
+
+fn record_metric(host: &mut Host<'_>, id: u32, value: u64) -> u32 {
+    let name = host.data_mut().metrics.set(id, value).map(str::to_owned);
+    count(host, "record_metric", name.as_deref().unwrap_or("undefined"));
+    if name.is_some() { OK } else { NOT_FOUND }
+}
+
+/// As Envoy's by default.
+fn log_level(host: &mut Host<'_>, level: u32) -> Result<u32> {
+    const INFO: u32 = 2;
+    count(host, "get_log_level", "");
+    memory::write_number(host, level, INFO)?;
+    Ok(OK)
 }
 
 fn continue_stream(host: &mut Host<'_>, kind: u32) -> Result<u32> {

@@ -42,7 +42,11 @@ fn workers_know_the_sessions_of_each_other() {
     assert!(first.filter_state(DECISION).contains("outcome=miss"));
     assert!(second.filter_state(DECISION).contains("outcome=hit"));
     assert_eq!(first.clusters(), second.clusters());
-    let hits = "session_affinity.outcome.hit.requests";
+    let hits =
+        "pool=.=anthropic;.;outcome=.=hit;.;source=.=claude;.;session_affinity_requests_total";
+    assert_eq!(other.vm().counter(hits), 0, "counts stay in the VM until the next tick");
+    world.gateway.tick().unwrap();
+    other.tick().unwrap();
     assert_eq!((world.gateway.vm().counter(hits), other.vm().counter(hits)), (0, 1));
 }
 
