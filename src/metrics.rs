@@ -181,6 +181,14 @@ impl Ledger {
         self.change(metric, values, |value| value.saturating_add(by));
     }
 
+    /// Makes a counter known that has counted nothing yet: without it the first count is no increase
+    /// to whoever watches.
+    pub fn declare(&mut self, metric: Metric, values: &[&str]) {
+        if self.find(key(metric, values)).is_err() {
+            self.count(metric, values, 0);
+        }
+    }
+
     /// Sets a gauge.
     pub fn set(&mut self, metric: Metric, values: &[&str], value: u64) {
         self.change(metric, values, |_| value);

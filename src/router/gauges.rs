@@ -4,7 +4,7 @@ use super::Router;
 use crate::config::{Availability, Credential, Pool, Profile};
 use crate::cooldown::Block;
 use crate::metrics::{Ledger, Metric};
-use crate::outcome::CredentialState;
+use crate::outcome::{CredentialState, Failover, Outcome};
 use crate::shared::SharedData;
 use crate::signals::Class;
 use crate::table::Table;
@@ -14,11 +14,14 @@ use crate::time::Timestamp;
 const ROWS: u32 = 512;
 
 impl Router {
-    /// Sets all gauges. Every worker may do so: they all see the same shared data.
+    /// Sets all gauges, and makes the counters known that others depend on. Every worker may do so: they all see the same shared data.
     pub fn set_gauges(&self, ledger: &mut Ledger, shared: &impl SharedData, now: Timestamp) {
         for pool in &self.config.pools {
+            declare_counters_of(pool, ledger);
             self.set_gauges_of(pool, ledger, shared, now);
         }
+        ledger.declare(Metric::ContendedWrites, &[]);
+        ledger.declare(Metric::Pins, &[]);
         // The next rows each time.
         let from = (now.as_millis() / 10_000) as u32;
         let from = from.wrapping_mul(ROWS);
@@ -41,6 +44,8 @@ impl Router {
             for (counted, count) in &mut counts {
                 *count += u64::from(*counted == state);
             }
+            let id = if self.config.observe.by_credential { &credential.id } else { "" };
+            ledger.declare(Metric::Probes, &[&pool.name, id]);
             if self.config.observe.by_credential {
                 set_gauges_of_credential((&pool.name, &credential.id), state, &blocks, ledger);
             }
@@ -77,6 +82,17 @@ impl Router {
     }
 }
 
+/// What should not happen is counted from the beginning.
+fn declare_counters_of(pool: &Pool, ledger: &mut Ledger) {
+    for end in Failover::ALL {
+        ledger.declare(Metric::Failovers, &[&pool.name, end.as_str()]);
+    }
+    for refusal in [Outcome::ModelCooldown, Outcome::AuthUnavailable] {
+        ledger.declare(Metric::Requests, &[&pool.name, refusal.as_str(), ""]);
+    }
+    ledger.declare(Metric::LeftGroup, &[&pool.name]);
+}
+
 fn set_gauges_of_credential(
     (pool, id): (&str, &str),
     state: CredentialState,
@@ -107,6 +123,7 @@ fn count_table<const N: usize>(
 ) {
     ledger.set(Metric::TableEntries, &[name], table.count(shared, ROWS, from, now));
     ledger.set(Metric::TableCapacity, &[name], table.capacity());
+    ledger.declare(Metric::Evictions, &[name]);
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod load;
 mod meanings;
 mod memory;
 mod merge;
+mod metrics;
 mod modes;
 mod oracle;
 mod reading;
