@@ -71,6 +71,7 @@ pub mod signals;
 pub mod table;
 pub mod target;
 pub mod time;
+pub mod usage;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;

@@ -119,3 +119,24 @@ pub(super) const STREAMS: [Family; 13] = [
     (r#"{"error":{"message":""#, r#"\""#, ""),
     (r#"{"error":"#, r#"{"error":"#, ""),
 ];
+
+/// Responses in which the counts are hard to find.
+pub(super) const USAGES: [Family; 17] = [
+    ("{", r#""usage":{},"#, r#""b":2}"#),
+    ("{", r#""usage":{"#, "}"),
+    ("{", r#""usage":"#, "}"),
+    ("{", r#""usage""#, "\""),
+    ("{", r#""usage":{"a":"#, "\""),
+    ("{", r#"\"usage":{"#, "}"),
+    (r#"{"usage":{"#, r#""prompt_tokens":"1","#, r#""b":2}}"#),
+    (r#"{"usage":{"#, r#""prompt_tokens_details":{},"#, r#""b":2}}"#),
+    (r#"{"usage":{"prompt_tokens":"#, "1", "}}"),
+    ("data: {", r#""usage":{},"#, "}\n"),
+    ("", "data: {\"usage\":{}}\n", ""),
+    ("", "data: {\"usage\":{\"prompt_tokens\":1}}\n", ""),
+    ("", "data: \"usage\":{\n", ""),
+    ("data: {}\n", r#""usage":{"#, ""),
+    ("[", r#"{"usageMetadata":{}},"#, "1]"),
+    ("\0", r#""bytes":""#, "    "),
+    ("\0", r#"{"bytes":"AAAA"#, "    "),
+];

@@ -21,7 +21,8 @@ use crate::signals::{Class, Context, Rule, Sign, explain, inflate};
 use crate::steps;
 use crate::target::Target;
 use crate::time::Timestamp;
-use families::{BODIES, BREAKPOINTS, ERRORS, Family, STREAMS};
+use crate::usage::{self, Excerpt};
+use families::{BODIES, BREAKPOINTS, ERRORS, Family, STREAMS, USAGES};
 
 /// Bytes of the smaller input; the larger one has eight times as many.
 const SIZE: usize = 2 << 10;
@@ -214,6 +215,23 @@ fn a_stream_in_the_smallest_pieces_takes_time_in_proportion_to_its_size() {
                 }
             }
         });
+    }
+}
+
+#[test]
+fn counts_are_looked_for_in_time_in_proportion_to_what_is_kept() {
+    for family in USAGES.into_iter().chain(STREAMS).chain(BODIES) {
+        for api in [Api::Anthropic, Api::OpenAi, Api::Gemini, Api::Bedrock] {
+            for size in [1, 4096] {
+                is_linear(family, 60, |body| {
+                    let mut excerpt = Excerpt::default();
+                    for piece in body.as_bytes().chunks(size) {
+                        excerpt.take(piece.len(), |range| piece[range].to_vec());
+                    }
+                    usage::read(api, &excerpt, true);
+                });
+            }
+        }
     }
 }
 

@@ -13,12 +13,14 @@
 pub(crate) mod block;
 #[cfg(test)]
 mod differential;
+mod ends;
 mod scan;
 mod skip;
 mod text;
 
 use std::borrow::Cow;
 
+pub use ends::closed_in;
 use scan::RawMembers;
 pub use scan::{Elements, Members};
 
