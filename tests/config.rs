@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use session_affinity::config::{Availability, Config, HeaderValue, Return, Strategy};
+use session_affinity::config::{Availability, Config, HeaderValue, Return, Strategy, UsageReading};
 
 /// The least that starts.
 fn minimal() -> Value {
@@ -333,4 +333,21 @@ fn keys_come_from_the_environment_and_are_never_printed() {
         assert!(problems.lines().iter().any(|line| line.contains(problem)), "{problems:?}");
         assert!(!format!("{problems:?}").contains("sk"), "{problems:?}");
     }
+}
+
+#[test]
+fn responses_are_read_for_what_they_cost_unless_the_profile_is_the_references() {
+    assert_eq!(parse(&minimal()).observe.usage, UsageReading::Identity);
+    for (word, expected) in [
+        ("off", UsageReading::Off),
+        ("plain", UsageReading::Plain),
+        ("identity", UsageReading::Identity),
+    ] {
+        let config = parse(&with("observe", json!({"usage": word})));
+        assert_eq!(config.observe.usage, expected);
+    }
+    let mut config = with("profile", json!("reference"));
+    assert_eq!(parse(&config).observe.usage, UsageReading::Off);
+    config["observe"] = json!({"usage": "plain"});
+    assert_eq!(problems(&config), ["observe.usage: the profile reference reads no usage"]);
 }

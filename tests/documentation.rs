@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use session_affinity::config::Config;
 use session_affinity::metrics::Metric;
-use session_affinity::outcome::{Failover, Outcome};
+use session_affinity::outcome::{Failover, Outcome, TokenType};
 use session_affinity::pins::KINDS;
 use session_affinity::router::short;
 use session_affinity::session::Sources;
+use session_affinity::usage::Unread;
 
 /// Words that mark translated prose, or a second word for one idea.
 const BANNED: [&str; 14] = [
@@ -316,6 +317,16 @@ fn the_table_of_metrics_is_what_is_counted() {
             labels == expected || (expected.is_empty() && !labels.contains('`')),
             "{name}: {labels}"
         );
+    }
+}
+
+#[test]
+fn the_reasons_for_usage_that_is_not_known_are_documented() {
+    let page = read("docs/usage.md").text;
+    for word in
+        Unread::ALL.map(Unread::as_str).into_iter().chain(TokenType::ALL.map(TokenType::as_str))
+    {
+        assert!(page.contains(&format!("| `{word}` |")), "{word}");
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 pub use credential::{Availability, Credential, CredentialHeader, CredentialId, HeaderValue};
 use fields::Fields;
 pub use fields::{Problem, Problems};
-pub use observe::ObserveConfig;
+pub use observe::{ObserveConfig, UsageReading};
 pub use pins::{PinConfig, WhenBlocked};
 pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;
@@ -296,7 +296,7 @@ impl Config {
         let mut privacy = fields.object("privacy");
         let hides_account_headers = privacy.boolean("hide_account_headers").unwrap_or(false);
         privacy.finish();
-        let observe = observe::Written::read(fields.object("observe"));
+        let observe = observe::Written::read(fields.object("observe"), profile);
         let setting = Setting { profile, strict: session.strict, environment };
         let pools = pool::read_all(&mut fields, &setting);
         fields.finish();

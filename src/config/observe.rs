@@ -1,7 +1,7 @@
 //! The section `observe`: what is shown of what the filter does.
 
-use super::Pool;
 use super::fields::Fields;
+use super::{Pool, Profile};
 
 /// Up to so many credentials are counted one by one, where the configuration does not say.
 const COUNTED_BY_DEFAULT: usize = 64;
@@ -11,23 +11,52 @@ const COUNTED_BY_DEFAULT: usize = 64;
 pub struct ObserveConfig {
     /// Whether metrics say which credential they are of. By default, if there are at most 64.
     pub by_credential: bool,
+    /// Which responses are read for the tokens that they have cost.
+    pub usage: UsageReading,
+}
+
+/// Which responses are read for the tokens that they have cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageReading {
+    /// None.
+    Off,
+    /// Those that are not compressed.
+    Plain,
+    /// All: providers are asked not to compress them.
+    Identity,
+}
+
+impl UsageReading {
+    fn read(fields: &mut Fields<'_>, profile: Profile) -> Self {
+        let words = [("off", Self::Off), ("plain", Self::Plain), ("identity", Self::Identity)];
+        let usage = fields.one_of("usage", &words);
+        if profile == Profile::Recommended {
+            return usage.unwrap_or(Self::Identity);
+        }
+        if usage.is_some_and(|usage| usage != Self::Off) {
+            fields.problem("usage", "the profile reference reads no usage");
+        }
+        Self::Off
+    }
 }
 
 /// What is written in the section, before the pools are known.
 pub(super) struct Written {
     by_credential: Option<bool>,
+    usage: UsageReading,
 }
 
 impl Written {
-    pub(super) fn read(mut fields: Fields<'_>) -> Self {
+    pub(super) fn read(mut fields: Fields<'_>, profile: Profile) -> Self {
         let by_credential = fields.boolean("by_credential");
+        let usage = UsageReading::read(&mut fields, profile);
         fields.finish();
-        Self { by_credential }
+        Self { by_credential, usage }
     }
 
     pub(super) fn settle(self, pools: &[Pool]) -> ObserveConfig {
         let credentials: usize = pools.iter().map(|pool| pool.credentials.len()).sum();
         let by_credential = self.by_credential.unwrap_or(credentials <= COUNTED_BY_DEFAULT);
-        ObserveConfig { by_credential }
+        ObserveConfig { by_credential, usage: self.usage }
     }
 }

@@ -124,9 +124,9 @@ pub(super) fn request_body(start: usize, length: usize) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-/// The beginning of the piece of a response's body that is passing, or of all that is held.
-pub(super) fn response_body(length: usize) -> Vec<u8> {
-    hostcalls::get_buffer(BufferType::HttpResponseBody, 0, length)
+/// A part of the piece of a response's body that is passing, or of all that is held.
+pub(super) fn response_body(start: usize, length: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpResponseBody, start, length)
         .ok()
         .flatten()
         .unwrap_or_default()

@@ -77,16 +77,25 @@ pub(super) fn remove_controls_and_keys(context: &impl HttpContext, headers: &Hea
     }
 }
 
+/// The encodings of responses that a client accepts.
+const ENCODINGS: &str = "accept-encoding";
+
+/// Asks for a response that is not compressed, unless that is what the client asks for.
+pub(super) fn refuse_encodings(context: &impl HttpContext, headers: &Headers) {
+    if headers.all(ENCODINGS).any(|value| value != b"identity") {
+        context.set_http_request_header_bytes(ENCODINGS, Some(b"identity"));
+    }
+}
+
 /// Leaves only those encodings of responses that the filter can read: providers compress errors
 /// too. A client loses nothing but a few percent of compression.
 pub(super) fn narrow_encodings(context: &impl HttpContext, headers: &Headers) {
-    const NAME: &str = "accept-encoding";
-    let all = || headers.all(NAME).flat_map(|value| value.split(|byte| *byte == b','));
+    let all = || headers.all(ENCODINGS).flat_map(|value| value.split(|byte| *byte == b','));
     if !all().all(is_readable) {
         let readable: Vec<_> = all().filter(|it| is_readable(it)).map(<[u8]>::trim_ascii).collect();
         let readable = readable.join(&b", "[..]);
         let value = Some(readable.as_slice()).filter(|value| !value.is_empty());
-        context.set_http_request_header_bytes(NAME, value);
+        context.set_http_request_header_bytes(ENCODINGS, value);
     }
 }
 

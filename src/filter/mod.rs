@@ -12,6 +12,7 @@ mod header_map;
 mod held;
 mod host;
 mod hygiene;
+mod meter;
 mod metrics;
 mod pending;
 mod stream_context;

@@ -24,7 +24,7 @@ impl PendingError {
     /// Reads a piece of the body that passes; returns whether that is enough.
     pub(super) fn read_piece(&mut self, size: usize, end_of_stream: bool) -> bool {
         let wanted = LIMIT.saturating_sub(self.body.len()).min(size);
-        self.body.extend_from_slice(&host::response_body(wanted));
+        self.body.extend_from_slice(&host::response_body(0, wanted));
         end_of_stream || self.body.len() >= LIMIT
     }
 
@@ -32,7 +32,7 @@ impl PendingError {
     pub(super) fn read_held(&mut self, size: usize, end_of_stream: bool) -> bool {
         let is_enough = end_of_stream || size >= LIMIT;
         if is_enough {
-            self.body = host::response_body(size.min(LIMIT));
+            self.body = host::response_body(0, size.min(LIMIT));
         }
         is_enough
     }

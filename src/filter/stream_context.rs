@@ -19,9 +19,11 @@ use proxy_wasm::types::Action;
 use super::attempt_context::RETRY;
 use super::header_map::{self, Map};
 use super::host::{self, Host};
+use super::meter::Meter;
 use super::pending::PendingError;
 use super::watch::Watch;
 use super::{Running, filter_state, hygiene};
+use crate::config::UsageReading;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
 use crate::response::Response;
@@ -44,6 +46,8 @@ pub(super) struct StreamContext {
     stage: Stage,
     /// What watches the part of the body that was not read.
     rest: Option<SecondModel>,
+    /// What reads what the response has cost.
+    meter: Option<Meter>,
     /// Whether the response has come to its end.
     is_complete: bool,
 }
@@ -70,7 +74,7 @@ enum Stage {
 
 impl StreamContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
-        Self { running, stage: Stage::New, rest: None, is_complete: false }
+        Self { running, stage: Stage::New, rest: None, meter: None, is_complete: false }
     }
 
     /// Decides the held request with at most `body_bytes` of its body.
@@ -122,6 +126,7 @@ impl StreamContext {
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
+                self.meter = Meter::of(&running, &plan, route.outcome);
                 self.send_to(&route, &plan, headers);
                 self.stage = Stage::Sent(plan);
                 Action::Continue
@@ -204,10 +209,14 @@ impl StreamContext {
     }
 
     fn send_to(&self, route: &Route<'_>, plan: &Plan, headers: &Headers) {
-        let routing = &self.running.router.config().routing;
+        let config = self.running.router.config();
         self.running.select_cluster(route.credential);
         filter_state::set_plan(plan);
-        hygiene::narrow_encodings(self, headers);
+        if self.meter.is_some() && config.observe.usage == UsageReading::Identity {
+            hygiene::refuse_encodings(self, headers);
+        } else {
+            hygiene::narrow_encodings(self, headers);
+        }
         if route.pool.injects_keys() {
             hygiene::remove_identities(self, headers, route.pool);
         }
@@ -216,7 +225,7 @@ impl StreamContext {
         self.set_http_request_header_bytes(MAX_RETRIES, Some(retries.as_bytes()));
         // A changed header makes Envoy choose the route again, with the filter states above.
         self.set_http_request_header_bytes(
-            &routing.header,
+            &config.routing.header,
             Some(route.credential.cluster.as_bytes()),
         );
     }
@@ -298,6 +307,9 @@ impl HttpContext for StreamContext {
     /// Nothing is held here, so `size` is that of the piece that passes.
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         self.is_complete |= end_of_stream;
+        if let Some(meter) = &mut self.meter {
+            meter.pass(size);
+        }
         if let Stage::PassingError(pending) = &mut self.stage
             && pending.read_piece(size, end_of_stream)
         {
@@ -316,6 +328,9 @@ impl HttpContext for StreamContext {
     /// The end of the stream, also of one that was cut off.
     fn on_log(&mut self) {
         self.observe_error();
+        if let Some(meter) = self.meter.take() {
+            meter.end(&self.running, self.is_complete);
+        }
         if let Stage::Passing(plan) = &self.stage
             && plan.is_pending()
             && let Some(newest) = filter_state::plan()

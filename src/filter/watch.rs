@@ -95,7 +95,7 @@ impl Watch {
     /// Reads a piece that passes.
     pub(super) fn read_piece(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
         if self.is_websocket() {
-            let piece = host::response_body(size);
+            let piece = host::response_body(0, size);
             let wanted = ID_WITHIN.saturating_sub(self.bytes.len());
             self.bytes.extend_from_slice(piece.get(..wanted).unwrap_or(&piece));
             let seen = self.frames.feed(&piece, &origin(&self.headers, plan));
@@ -106,7 +106,7 @@ impl Watch {
             return seen;
         }
         let wanted = LIMIT.saturating_sub(self.bytes.len()).min(size);
-        self.bytes.extend_from_slice(&host::response_body(wanted));
+        self.bytes.extend_from_slice(&host::response_body(0, wanted));
         match self.look(is_end, plan) {
             FirstEvent::More if wanted < size => FirstEvent::Content,
             seen => seen,
@@ -117,14 +117,14 @@ impl Watch {
     pub(super) fn read_held(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
         let is_glanced_at = plan.state.creates.is_none() && !self.is_compressed();
         if self.kind == Kind::Document && size > GLANCE && is_glanced_at {
-            self.bytes = host::response_body(GLANCE);
+            self.bytes = host::response_body(0, GLANCE);
             let mut glance = Opening::default();
             let seen = glance.look(&self.bytes, false, &origin(&self.headers, plan));
             if seen == FirstEvent::Content {
                 return seen;
             }
         }
-        self.bytes = host::response_body(size);
+        self.bytes = host::response_body(0, size);
         self.look(is_end, plan)
     }
 

@@ -2,9 +2,9 @@
 
 use super::Usage;
 use super::places::{Ends, Place, members};
-use super::row::{ROWS, Row};
+use super::row::{Counts, ROWS, Row};
 use crate::api::Api;
-use crate::json::{Kind, Value};
+use crate::json::{Kind, Value, places_of};
 use crate::steps;
 
 /// Where the counts are looked for first: with nearly all providers they are the last KB.
@@ -59,13 +59,8 @@ impl Found {
         let end = end.get(..end.len().saturating_sub(CHECKSUM)).unwrap_or_default();
         self.read(end, Ends::Document, 0);
         let near = end.get(end.len().saturating_sub(NEAR)..).unwrap_or_default();
-        let mut rest = near;
-        while let Some(at) = memchr::memmem::find(rest, BYTES) {
-            steps::count(at + BYTES.len());
-            rest = rest.get(at + BYTES.len()..).unwrap_or_default();
-        }
-        if rest.len() < near.len() {
-            self.read_document(&base64(rest));
+        if let Some(last) = places_of(BYTES, near).last() {
+            self.read_document(&base64(near.get(last + BYTES.len()..).unwrap_or_default()));
         }
     }
 
@@ -90,11 +85,16 @@ impl Found {
 
     fn read_members(&mut self, text: &[u8], member: &str, ends: Ends, around: i32) {
         for Place { object, depth } in members(text, member, ends) {
-            let Some(object) = Value::document(object) else { continue };
+            let depth = depth - around;
             let api = self.api;
             let rows = ROWS.iter().filter(|row| row.apis.contains(&api) && row.member == member);
-            for row in rows.filter(|row| (1..=row.deepest).contains(&(depth - around))) {
-                self.take(object, row);
+            let rows = rows.filter(|row| (1..=row.deepest).contains(&depth));
+            let mut counted: Vec<(&Row, Counts)> = rows.map(|row| (row, [None; 4])).collect();
+            if let Some(object) = Value::document(object).filter(|_| !counted.is_empty()) {
+                count_fields(object, b"", &mut counted);
+            }
+            for (row, counts) in counted {
+                self.take(row, counts);
             }
             if self.is_complete() {
                 return;
@@ -102,32 +102,31 @@ impl Found {
         }
     }
 
-    fn take(&mut self, object: Value<'_>, row: &Row) {
-        let input = sum(object, row.input);
+    fn take(&mut self, row: &Row, [input, cache_read, cache_write, output]: Counts) {
         if self.usage.input.is_none() && input.is_some() {
             self.includes_cached = row.includes_cached;
         }
         let absent = (row.leaves_out_zeros && input.is_some()).then_some(0);
         let usage = &mut self.usage;
         usage.input = usage.input.or(input);
-        usage.cache_read = usage.cache_read.or(sum(object, row.cache_read)).or(absent);
-        usage.cache_write = usage.cache_write.or(sum(object, row.cache_write));
-        usage.output = usage.output.or(sum(object, row.output)).or(absent);
+        usage.cache_read = usage.cache_read.or(cache_read).or(absent);
+        usage.cache_write = usage.cache_write.or(cache_write);
+        usage.output = usage.output.or(output).or(absent);
     }
 }
 
-/// The sum of those fields that are there; `None` if none is.
-fn sum(object: Value<'_>, paths: &[&str]) -> Option<u64> {
-    paths.iter().filter_map(|path| field(object, path)).reduce(|sum, count| sum + count)
-}
-
-#[inline(never)]
-fn field(object: Value<'_>, path: &str) -> Option<u64> {
-    let value = path.split('.').try_fold(object, |value, name| value.get(name))?;
-    if value.kind() != Kind::Number {
-        return None;
+/// Counts the fields of an object, and those of the objects in it, in one pass.
+fn count_fields(object: Value<'_>, name: &[u8], counted: &mut [(&Row, Counts)]) {
+    for (key, value) in object.members() {
+        match value.kind() {
+            Kind::Number => {
+                let Some(count) = count(&value.text()) else { continue };
+                counted.iter_mut().for_each(|(row, counts)| row.add(counts, name, &key, count));
+            }
+            Kind::Object if name.is_empty() => count_fields(value, &key, counted),
+            _ => {}
+        }
     }
-    count(&value.text())
 }
 
 /// A count as it is written; `None` for what cannot be one.

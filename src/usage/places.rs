@@ -1,8 +1,8 @@
 //! Where members of a name are in a part of a response, and how deep.
 
-use memchr::{memchr, memmem, memrchr};
+use memchr::{memchr, memrchr};
 
-use crate::json::closed_in;
+use crate::json::{closed_in, places_of};
 use crate::steps;
 
 /// A member that holds an object.
@@ -35,7 +35,7 @@ pub(super) fn members<'a>(text: &'a [u8], name: &str, ends: Ends) -> Vec<Place<'
     // The place that was found last, the end of its document, and its depth there; none if that
     // ends within a text, and with it all that is before.
     let mut behind: Option<(usize, usize, Option<i32>)> = None;
-    for at in found(text, name.as_bytes()).into_iter().rev() {
+    for at in places_of(name.as_bytes(), text).into_iter().rev() {
         let part = |end: usize| text.get(at..end).unwrap_or_default();
         let (end, depth) = match behind {
             // In the same document only what is between them has to be looked at.
@@ -59,21 +59,6 @@ pub(super) fn has_line(text: &[u8], beginning: &[u8]) -> bool {
     steps::count(text.len());
     memchr::memchr_iter(b'\n', text)
         .any(|at| text.get(at + 1..).is_some_and(|line| line.starts_with(beginning)))
-}
-
-/// The places of a name, none of them behind a backslash.
-fn found(text: &[u8], name: &[u8]) -> Vec<usize> {
-    let (mut places, mut from) = (Vec::new(), 0);
-    while let Some(at) = text.get(from..).and_then(|rest| memmem::find(rest, name)) {
-        let at = from + at;
-        steps::count(at - from + name.len());
-        if at == 0 || text.get(at - 1) != Some(&b'\\') {
-            places.push(at);
-        }
-        from = at + name.len();
-    }
-    steps::count(text.len() - from.min(text.len()));
-    places
 }
 
 fn last_break(text: &[u8]) -> usize {

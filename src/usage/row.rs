@@ -28,6 +28,33 @@ pub struct Row {
     pub leaves_out_zeros: bool,
 }
 
+/// What is counted, in the order of the fields of a row.
+pub(super) type Counts = [Option<u64>; 4];
+
+impl Row {
+    /// Adds to the counts that of a field: its name, and that of the object that it is in, if it is
+    /// a further one.
+    pub(super) fn add(&self, counts: &mut Counts, object: &[u8], name: &[u8], count: u64) {
+        let fields = [self.input, self.cache_read, self.cache_write, self.output];
+        for (sum, paths) in counts.iter_mut().zip(fields) {
+            if paths.iter().any(|path| is_path(path.as_bytes(), object, name)) {
+                *sum = Some(sum.unwrap_or(0) + count);
+            }
+        }
+    }
+}
+
+/// Whether a path is `object.name`, or only the name.
+fn is_path(path: &[u8], object: &[u8], name: &[u8]) -> bool {
+    if object.is_empty() {
+        return path == name;
+    }
+    path.len() == object.len() + 1 + name.len()
+        && path.starts_with(object)
+        && path.get(object.len()) == Some(&b'.')
+        && path.ends_with(name)
+}
+
 const OPENAI: &[Api] = &[Api::OpenAi, Api::Azure];
 
 /// A row of an API of OpenAI, or of one that imitates it.

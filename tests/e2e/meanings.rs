@@ -173,7 +173,9 @@ async fn the_time_to_the_first_token_is_measured_with_and_without_holding() -> R
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_limit_in_a_body_is_read_compressed_or_not() -> Result<()> {
-    for (mode, gateway) in modes(Ok).await? {
+    // Else no response would be compressed.
+    let plain = |filter: &mut Value| filter["observe"] = json!({"usage": "plain"});
+    for (mode, gateway) in modes(|fixture| fixture.edit_filter(plain)).await? {
         for (account, name, encoding) in [
             ("openai-a", "gzip-without-header", "identity"),
             ("openai-b", "codex-usage-limit", "gzip, deflate, br, zstd"),

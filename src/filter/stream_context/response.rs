@@ -30,6 +30,7 @@ impl StreamContext {
     pub(super) fn end(&mut self, mut plan: Plan) -> Action {
         let running = Rc::clone(&self.running);
         if plan.result == Some(AttemptResult::Served) && plan.next.is_none() {
+            self.measure(None);
             self.note_end(&plan);
             self.stage = Stage::Passing(plan);
             return Action::Continue;
@@ -62,9 +63,25 @@ impl StreamContext {
             let changes = running.router.abandon(&mut plan, &Host, host::now());
             running.log_changes(&changes, &plan);
         }
-        let action = self.finish(&plan, failure, host::response_status());
+        let status = host::response_status();
+        if failure.is_none() && plan.is_pending() && status < 400 {
+            // The filter on the cluster has not seen enough of it.
+            self.measure(None);
+        }
+        let action = self.finish(&plan, failure, status);
         self.stage = Stage::Passing(plan);
         action
+    }
+
+    /// Reads what a response has cost that a credential serves. Its headers are only fetched where
+    /// they tell.
+    fn measure(&mut self, headers: Option<&Headers>) {
+        let Some(meter) = &mut self.meter else { return };
+        match headers {
+            Some(headers) => meter.begin(headers),
+            None if meter.needs_headers() => meter.begin(&header_map::headers(Map::Response)),
+            None => meter.begin(&Headers::default()),
+        }
     }
 
     /// Counts how failover ended, and adds it to the words of the decision.
@@ -91,6 +108,7 @@ impl StreamContext {
         match origin {
             Origin::Upstream => {
                 if status < 400 {
+                    self.measure(Some(&headers));
                     self.observe_success(plan, status, headers, end_of_stream);
                     return Action::Continue;
                 }

@@ -20,7 +20,7 @@ mod text;
 
 use std::borrow::Cow;
 
-pub use ends::closed_in;
+pub use ends::{closed_in, places_of};
 use scan::RawMembers;
 pub use scan::{Elements, Members};
 

@@ -134,17 +134,20 @@ pub(crate) fn message() -> Response {
     let body = concat!(
         r#"{"id":"msg_01","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","#,
         r#""content":[{"type":"text","text":"A line end is missing."}],"stop_reason":"end_turn","#,
-        r#""usage":{"input_tokens":12,"cache_read_input_tokens":2048,"output_tokens":9}}"#,
+        r#""usage":{"input_tokens":12,"cache_creation_input_tokens":0,"#,
+        r#""cache_read_input_tokens":2048,"output_tokens":9,"service_tier":"standard"}}"#,
     );
     answer(200, "application/json", body.as_bytes())
 }
 
-/// A message as a stream of so many events after the first.
+/// A message as a stream of so many events after the first; the last two end it.
 pub(crate) fn stream(events: usize) -> Response {
     let start = concat!(
         "event: message_start\n",
         r#"data: {"type":"message_start","message":{"id":"msg_01","type":"message","role":"assistant","#,
-        r#""content":[],"model":"claude-sonnet-4-5-20250929"}}"#,
+        r#""content":[],"model":"claude-sonnet-4-5-20250929","#,
+        r#""usage":{"input_tokens":12,"cache_creation_input_tokens":0,"#,
+        r#""cache_read_input_tokens":2048,"output_tokens":1,"service_tier":"standard"}}}"#,
         "\n\n",
     );
     let word = concat!(
@@ -154,7 +157,16 @@ pub(crate) fn stream(events: usize) -> Response {
     );
     let mut response = answer(200, "text/event-stream; charset=utf-8", b"");
     response.events.push(Event::Piece(start.into()));
-    response.events.extend((0..events).map(|_| Event::Piece(word.into())));
+    let delta = concat!(
+        "event: message_delta\n",
+        r#"data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"#,
+        r#""usage":{"input_tokens":12,"cache_creation_input_tokens":0,"#,
+        r#""cache_read_input_tokens":2048,"output_tokens":9}}"#,
+        "\n\n",
+    );
+    let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    response.events.extend((2..events).map(|_| Event::Piece(word.into())));
+    response.events.extend([delta, stop].map(|event| Event::Piece(event.into())));
     response
 }
 

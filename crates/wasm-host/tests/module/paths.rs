@@ -21,7 +21,7 @@ pub(crate) struct Path {
 }
 
 /// All paths, in the order of the table.
-pub(crate) const ALL: [Path; 14] = [
+pub(crate) const ALL: [Path; 16] = [
     Path { name: "header, 2 KB", play: || known(false, &claude_by_header(SESSION, SMALL)) },
     Path {
         name: "header, 2 KB, filter on the cluster",
@@ -53,7 +53,18 @@ pub(crate) const ALL: [Path; 14] = [
     Path { name: "body, 2 KB, failover 429 to 200", play: failover },
     Path { name: "body, 2 KB, local reply 429", play: refused },
     Path { name: "GET of a pinned response, filter on the cluster", play: pinned },
-    Path { name: "body, 2 KB, stream of 31 events, filter on the cluster", play: streamed },
+    Path {
+        name: "body, 2 KB, stream of 31 events, filter on the cluster",
+        play: || streamed(World::new(true, |_| {})),
+    },
+    Path {
+        name: "body, 2 KB, filter on the cluster, usage off",
+        play: || known_in(World::new(true, without_usage), &claude(SESSION, SMALL)),
+    },
+    Path {
+        name: "body, 2 KB, stream of 31 events, filter on the cluster, usage off",
+        play: || streamed(World::new(true, without_usage)),
+    },
 ];
 
 fn serve(_: &Attempt) -> Answer {
@@ -131,8 +142,11 @@ fn pinned() -> Played {
     played
 }
 
-fn streamed() -> Played {
-    let mut world = World::new(true, |_| {});
+fn without_usage(configuration: &mut Value) {
+    configuration["observe"] = json!({"usage": "off"});
+}
+
+fn streamed(mut world: World) -> Played {
     let request = claude(SESSION, SMALL);
     for _ in 0..2 {
         world.serve(&request, &stream(30));
