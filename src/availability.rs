@@ -35,6 +35,7 @@ impl<'c> Candidates<'c> {
         let list: Vec<_> = (pool.credentials.iter())
             .filter(|credential| takes_new_sessions(credential))
             .map(|credential| (credential, block(credential)))
+            .filter(|(_, block)| !matches!(block, Some(Block::Disabled | Block::Draining)))
             .collect();
         let has_unavailable = list.len() < pool.credentials.len();
         Self { list, has_unavailable }

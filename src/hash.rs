@@ -67,6 +67,19 @@ impl Seed {
         }
     }
 
+    /// What a session is bound under.
+    pub fn session(
+        &self,
+        pool: &str,
+        tenant: Option<KeyHash>,
+        provider: &str,
+        id: &[u8],
+        model: &str,
+    ) -> KeyHash {
+        let tenant = tenant.map_or([0; 16], |tenant| tenant.0.to_le_bytes());
+        self.hash(&[pool.as_bytes(), &tenant, provider.as_bytes(), id, model.as_bytes()])
+    }
+
     /// The hash of a key made of parts. Their lengths count, so `("ab", "c")` and `("a", "bc")`
     /// differ.
     pub fn hash(&self, parts: &[&[u8]]) -> KeyHash {

@@ -22,12 +22,12 @@ mod reference;
 
 use std::time::Duration;
 
-pub use record::{Basis, COOLDOWNS, Cooldown, Record, WHOLE};
+pub use record::{Basis, COOLDOWNS, Cooldown, LONGEST_OVERRIDE, Override, Record, WHOLE};
 pub use reference::{
     Observation, ReferenceCooldowns, ReferenceState, ReferenceStates, depends_on_message,
 };
 
-use crate::config::{CooldownConfig, Credential};
+use crate::config::{Availability, CooldownConfig, Credential};
 use crate::hash::{KeyHash, Seed};
 use crate::operation::Operation;
 use crate::response::Failure;
@@ -100,8 +100,10 @@ pub enum Block {
     },
     /// It failed: it is used only if there is no better credential.
     Failing { class: Class, until: Timestamp },
-    /// The configuration, or an operator, says so.
+    /// An operator says so; in the profile `reference` also what is stored of a model.
     Disabled,
+    /// An operator says that it takes no new session.
+    Draining,
 }
 
 impl Block {
@@ -117,7 +119,7 @@ impl Block {
     pub fn until(self) -> Option<Timestamp> {
         match self {
             Self::RateLimited { until, .. } | Self::Failing { until, .. } => Some(until),
-            Self::Disabled => None,
+            Self::Disabled | Self::Draining => None,
         }
     }
 
@@ -126,7 +128,7 @@ impl Block {
         match self {
             Self::RateLimited { retry_at, .. } => Some(retry_at),
             Self::Failing { until, .. } => Some(until),
-            Self::Disabled => None,
+            Self::Disabled | Self::Draining => None,
         }
     }
 
@@ -135,7 +137,7 @@ impl Block {
         match self {
             Self::RateLimited { .. } => true,
             Self::Failing { class, .. } => class == Class::RateLimit,
-            Self::Disabled => false,
+            Self::Disabled | Self::Draining => false,
         }
     }
 
@@ -159,6 +161,15 @@ pub struct Change {
     pub length: Option<Duration>,
 }
 
+/// What an operator wants of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Another state for a time; `None` lets the configuration count again.
+    Override(Option<Override>),
+    /// No cooldown whose key has these digits; `None`: none at all.
+    Clear(Option<u32>),
+}
+
 /// The cooldowns of all credentials in the profile `recommended`.
 #[derive(Clone, Copy)]
 pub struct Cooldowns<'c> {
@@ -168,7 +179,8 @@ pub struct Cooldowns<'c> {
 }
 
 impl Cooldowns<'_> {
-    /// Why a credential may not be used for a subject now; `None` if it may.
+    /// Why a credential may not be used for a subject now, by a session that is bound to it; `None`
+    /// if it may.
     pub fn block(
         &self,
         shared: &impl SharedData,
@@ -176,11 +188,42 @@ impl Cooldowns<'_> {
         subject: Subject<'_>,
         now: Timestamp,
     ) -> Option<Block> {
-        let value = shared.get(&credential.cooldown_key).value;
-        if value.is_empty() {
-            return None;
+        let record = self.record(shared, credential)?;
+        match record.override_at(now).map(|it| it.availability) {
+            Some(Availability::Disabled) => Some(Block::Disabled),
+            _ => self.block_in(&record, credential, subject, now),
         }
-        let record = Record::decode(&value, credential.entry);
+    }
+
+    /// As [`Self::block`], by a session that is not bound to it.
+    pub fn block_for_new(
+        &self,
+        shared: &impl SharedData,
+        credential: &Credential,
+        subject: Subject<'_>,
+        now: Timestamp,
+    ) -> Option<Block> {
+        let record = self.record(shared, credential)?;
+        match record.override_at(now).map(|it| it.availability) {
+            Some(Availability::Disabled) => Some(Block::Disabled),
+            Some(_) => Some(Block::Draining),
+            None => self.block_in(&record, credential, subject, now),
+        }
+    }
+
+    /// All that is known of a credential; `None` if nothing is.
+    pub fn record(&self, shared: &impl SharedData, credential: &Credential) -> Option<Record> {
+        let value = shared.get(&credential.cooldown_key).value;
+        (!value.is_empty()).then(|| Record::decode(&value, credential.entry))
+    }
+
+    fn block_in(
+        &self,
+        record: &Record,
+        credential: &Credential,
+        subject: Subject<'_>,
+        now: Timestamp,
+    ) -> Option<Block> {
         let keys = self.keys(subject);
         record
             .iter()
@@ -247,7 +290,7 @@ impl Cooldowns<'_> {
         let keys = self.keys(subject);
         shared::update(shared, &credential.cooldown_key, |value| {
             let mut record = Record::decode(value, credential.entry);
-            let over = record.remove(|cooldown| {
+            let over = record.remove(&|cooldown| {
                 keys.contains(&Some(cooldown.key))
                     && (cooldown.basis == Basis::Guessed || cooldown.began <= sent)
             });
@@ -260,6 +303,41 @@ impl Cooldowns<'_> {
             let changes = was_open.map(Change::of_end).collect();
             (Some(record.encode(credential.entry)), changes)
         })
+    }
+
+    /// Does what an operator wants. Returns how many things changed, and whether that was written.
+    pub fn operate(
+        &self,
+        shared: &impl SharedData,
+        credential: &Credential,
+        wish: Wish,
+        now: Timestamp,
+    ) -> Updated<u64> {
+        shared::update(shared, &credential.cooldown_key, |value| {
+            let mut record = Record::decode(value, credential.entry);
+            let changed = match wish {
+                Wish::Override(overridden) => {
+                    let changed = record.override_at(now) != overridden;
+                    record.overridden = overridden;
+                    changed.into()
+                }
+                Wish::Clear(tag) => self.clear(&mut record, credential, tag, now),
+            };
+            ((changed > 0).then(|| record.encode(credential.entry)), changed)
+        })
+    }
+
+    /// Removes the cooldowns whose key has these digits, or all. Returns how many were open.
+    fn clear(
+        &self,
+        record: &mut Record,
+        credential: &Credential,
+        tag: Option<u32>,
+        now: Timestamp,
+    ) -> u64 {
+        let over = record.remove(&|it| tag.is_none_or(|tag| it.key.tag() == tag));
+        let open = over.iter().filter(|it| self.block_of(it, credential, now).is_some());
+        open.count() as u64
     }
 
     /// Claims the right to send a request in spite of a block. Of requests that come together one
@@ -309,7 +387,8 @@ impl Cooldowns<'_> {
         [Some(WHOLE), Some(self.model_key(subject)), family]
     }
 
-    fn block_of(
+    /// What a cooldown means now; `None` if nothing.
+    pub fn block_of(
         &self,
         cooldown: &Cooldown,
         credential: &Credential,

@@ -7,11 +7,14 @@
 //! provider announced goes last. Losing a cooldown costs one request that fails and finds it again.
 //!
 //! The value is a version byte, a hash of the credential's entry in the configuration (4 bytes),
-//! the time at which the credential last served (8), and records of [`Cooldown::BYTES`] bytes. A
-//! value of another layout, or of another entry, is empty: a changed entry starts without
-//! cooldowns.
+//! the time at which the credential last served (8), what an operator wants of it (1) and until
+//! when (8), and records of [`Cooldown::BYTES`] bytes. A value of another layout, or of another
+//! entry, is empty: a changed entry starts without cooldowns.
+
+use std::time::Duration;
 
 use crate::codec::{Reader, Writer};
+use crate::config::Availability;
 use crate::hash::KeyHash;
 use crate::signals::Class;
 use crate::time::Timestamp;
@@ -22,8 +25,28 @@ pub const COOLDOWNS: usize = 49;
 /// The key of cooldowns of the credential as a whole.
 pub const WHOLE: KeyHash = KeyHash(0);
 
-const VERSION: u8 = 3;
-const HEADER_BYTES: usize = 13;
+const VERSION: u8 = 4;
+const HEADER_BYTES: usize = 22;
+
+/// The longest time for which an operator can override the state of a credential.
+pub const LONGEST_OVERRIDE: Duration = Duration::from_hours(24);
+
+/// What an operator wants of a credential for a time, in place of its configured state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// `Drain` or `Disabled`: an override takes away and never adds.
+    pub availability: Availability,
+    pub until: Timestamp,
+}
+
+impl Override {
+    /// What counts: nothing that is over, and nothing from before the clock was set back.
+    fn in_force(self, now: Timestamp) -> Option<Self> {
+        let latest = now + LONGEST_OVERRIDE + super::CLOCK_TOLERANCE;
+        let counts = self.availability != Availability::Active;
+        (counts && now < self.until && self.until <= latest).then_some(self)
+    }
+}
 
 /// How a cooldown is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +132,14 @@ fn position<T: PartialEq>(all: &[T], one: T) -> u8 {
 pub struct Record {
     /// When the credential last served a request; rounded.
     pub served: Timestamp,
+    /// What an operator wants, also if that is over.
+    pub overridden: Option<Override>,
     cooldowns: Vec<Cooldown>,
 }
+
+/// The states in the order of their bytes.
+const STATES: [Availability; 3] =
+    [Availability::Active, Availability::Drain, Availability::Disabled];
 
 impl Record {
     /// Reads a value of shared data; `entry` is the hash of the credential's entry now.
@@ -122,11 +151,15 @@ impl Record {
         let mut header = Reader::new(bytes);
         let is_ours = header.byte()? == VERSION && header.word()? == entry;
         let served = header.time()?;
+        let availability = *STATES.get(usize::from(header.byte()?))?;
+        let until = header.time()?;
+        let overridden = Override { availability, until };
+        let overridden = (availability != Availability::Active).then_some(overridden);
         let records = header.rest().chunks_exact(Cooldown::BYTES);
         if !is_ours || records.len() > COOLDOWNS || !records.remainder().is_empty() {
             return None;
         }
-        Some(Self { served, cooldowns: records.filter_map(Cooldown::decode).collect() })
+        Some(Self { served, overridden, cooldowns: records.filter_map(Cooldown::decode).collect() })
     }
 
     /// The value for shared data.
@@ -136,8 +169,19 @@ impl Record {
         value.byte(VERSION);
         value.word(entry);
         value.time(self.served);
+        let (state, until) = match self.overridden {
+            Some(it) => (position(&STATES, it.availability), it.until),
+            None => (0, Timestamp::EPOCH),
+        };
+        value.byte(state);
+        value.time(until);
         self.cooldowns.iter().for_each(|cooldown| cooldown.encode(&mut value));
         value.finish()
+    }
+
+    /// What an operator wants now.
+    pub fn override_at(&self, now: Timestamp) -> Option<Override> {
+        self.overridden?.in_force(now)
     }
 
     /// The cooldown with this key.
@@ -168,7 +212,7 @@ impl Record {
     }
 
     /// Removes and returns the cooldowns for which this holds.
-    pub fn remove(&mut self, is_over: impl Fn(&Cooldown) -> bool) -> Vec<Cooldown> {
+    pub fn remove(&mut self, is_over: &dyn Fn(&Cooldown) -> bool) -> Vec<Cooldown> {
         let (over, kept) = self.cooldowns.iter().partition(|cooldown| is_over(cooldown));
         self.cooldowns = kept;
         over
@@ -207,6 +251,24 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         let record = record([cooldown(1, Basis::Announced, 9), cooldown(0, Basis::Guessed, 1)]);
         assert_eq!(Record::decode(&record.encode(5), 5), record);
+    }
+
+    #[test]
+    fn an_override_is_kept_and_counts_until_its_end() {
+        let until = NOW + Duration::from_mins(5);
+        for availability in [Availability::Drain, Availability::Disabled] {
+            let overridden = Some(Override { availability, until });
+            let record = Record { overridden, ..record([cooldown(1, Basis::Guessed, 9)]) };
+            assert_eq!(Record::decode(&record.encode(5), 5), record);
+            assert_eq!(record.override_at(NOW), overridden);
+            assert_eq!(record.override_at(until), None, "it is over");
+            let earlier = Timestamp::from_millis(1);
+            let long_before = Record {
+                overridden: Some(Override { availability, until: Timestamp::MAX }),
+                ..record
+            };
+            assert_eq!(long_before.override_at(earlier), None, "the clock was set back");
+        }
     }
 
     #[test]

@@ -155,6 +155,7 @@ fn write_blocked(
                 write!(formatter, ":{}:{}", class.as_str(), short(until.since(now)))?;
             }
             Block::Disabled => formatter.write_str(":disabled")?,
+            Block::Draining => formatter.write_str(":drain")?,
         }
     }
     Ok(())

@@ -101,7 +101,7 @@ impl Router {
             let Some(credential) = pool.credential(*id) else {
                 continue;
             };
-            match self.cooldowns().block(shared, credential, plan.subject(), now) {
+            match self.cooldowns().block_for_new(shared, credential, plan.subject(), now) {
                 None => {
                     chosen = Some(credential);
                     break;
@@ -163,7 +163,7 @@ impl Router {
         let unready = match self.cooldowns().block(shared, home, plan.subject(), now)? {
             Block::RateLimited { retry_at, .. } => Unready::RateLimited(retry_at),
             Block::Failing { until, .. } => Unready::Unavailable(Some(until)),
-            Block::Disabled => return None,
+            Block::Disabled | Block::Draining => return None,
         };
         Some(reply::no_credential(&plan.target(pool), unready, now))
     }
@@ -198,7 +198,9 @@ impl Router {
         let others = pool.credentials.iter().filter(|it| takes_new_sessions(it));
         let first = others
             .filter(|other| other.fingerprint != current.fingerprint)
-            .map(|other| match self.cooldowns().block(shared, other, plan.subject(), now) {
+            .map(|other| self.cooldowns().block_for_new(shared, other, plan.subject(), now))
+            .filter(|block| !matches!(block, Some(Block::Disabled | Block::Draining)))
+            .map(|block| match block {
                 Some(Block::RateLimited { until, .. }) => Some(until.since(now)),
                 _ => None,
             })

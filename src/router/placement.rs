@@ -54,6 +54,8 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         };
         let home = availability::bound(self.target.pool, binding.home.credential);
         let block = home.and_then(|home| self.block(home));
+        // What an operator has released is as good as removed.
+        let home = home.filter(|_| block != Some(Block::Disabled));
         let has_served = binding.home.served.is_some();
         if let Some(home) = home.filter(|_| self.target.pool.strict && has_served) {
             return Placed::strictly_at(home, block, inherited);
@@ -75,7 +77,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             Some(_) | None => HomeStatus::Gone,
         };
         // Without a better credential a session stays at a home that is only suspected to fail.
-        let may_stay = !matches!(block, Some(Block::RateLimited { .. } | Block::Disabled));
+        let may_stay = !matches!(block, Some(Block::RateLimited { .. }));
         let last_resort = home.filter(|_| may_stay && has_served);
         self.place_bound(session, binding, inherited, status, last_resort)
     }

@@ -338,18 +338,24 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     }
 
     pub(super) fn candidates(&mut self) -> Candidates<'c> {
-        Candidates::of(self.target.pool, |credential| self.block(credential))
+        Candidates::of(self.target.pool, |credential| self.block_of(credential, true))
+    }
+
+    /// Why a credential may not serve a session that is bound to it.
+    pub(super) fn block(&mut self, credential: &'c Credential) -> Option<Block> {
+        self.block_of(credential, false)
     }
 
     /// Why a credential may not be used now. An announced limit that is due for a probe is no
     /// reason.
-    pub(super) fn block(&mut self, credential: &'c Credential) -> Option<Block> {
+    fn block_of(&mut self, credential: &'c Credential, is_new: bool) -> Option<Block> {
         let Target { model, .. } = &self.target;
-        let (shared, now) = (self.shared, self.now);
+        let (shared, now, subject) = (self.shared, self.now, self.target.subject());
         let block = match self.router.config.profile {
-            Profile::Recommended => {
-                self.router.cooldowns().block(shared, credential, self.target.subject(), now)
+            Profile::Recommended if is_new => {
+                self.router.cooldowns().block_for_new(shared, credential, subject, now)
             }
+            Profile::Recommended => self.router.cooldowns().block(shared, credential, subject, now),
             Profile::Reference => {
                 self.router.reference_cooldowns().block(shared, credential, model, now)
             }
@@ -379,17 +385,16 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
     /// The key that a session is bound under.
     pub(super) fn binding_key(&self, session_id: &[u8]) -> KeyHash {
         let Target { pool, provider, model, .. } = &self.target;
-        let scope = self.tenant_scope.map_or([0; 16], |scope| scope.0.to_le_bytes());
         let seed = self.router.seed;
         match self.router.config.profile {
             Profile::Recommended => {
-                let key = seed.hash(&[
-                    pool.name.as_bytes(),
-                    &scope,
-                    provider.as_bytes(),
+                let key = seed.session(
+                    &pool.name,
+                    self.tenant_scope,
+                    provider,
                     session_id,
-                    self.bound_model().as_bytes(),
-                ]);
+                    self.bound_model(),
+                );
                 self.tenant_scope
                     .map_or(key, |tenant| key.within(seed.hash(&[&tenant.0.to_le_bytes()])))
             }
@@ -397,7 +402,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             // that, too, is recorded.
             Profile::Reference => {
                 let id = [provider.as_bytes(), session_id, model.as_bytes()].join(&b"::"[..]);
-                seed.hash(&[pool.name.as_bytes(), &scope, &id, b"", b""])
+                seed.session(&pool.name, self.tenant_scope, "", &id, "")
             }
         }
     }

@@ -208,8 +208,10 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         let Some(owner) = availability::bound(self.target.pool, pin.credential) else {
             return Ok(None);
         };
-        let Some(block) = self.block(owner) else {
-            return Ok(Some(Followed { credential: owner, outcome: Outcome::Pinned }));
+        let block = match self.block(owner) {
+            None => return Ok(Some(Followed { credential: owner, outcome: Outcome::Pinned })),
+            Some(Block::Disabled) => return Ok(None),
+            Some(block) => block,
         };
         if let Some(sibling) = self.ready_sibling(owner) {
             return Ok(Some(Followed { credential: sibling, outcome: Outcome::Substitute }));
