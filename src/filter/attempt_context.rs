@@ -26,7 +26,7 @@ use crate::response::Response;
 use crate::router::{NextStep, Plan, Verdict, short};
 use crate::signals::stream::FirstEvent;
 
-/// The response header that makes the router try again: `retriable_headers` of the route names it.
+/// The response header that makes the router try again: the request names it, and perhaps the route.
 pub(super) const RETRY: &str = "x-session-affinity-retry";
 
 /// With this header on a 429 Envoy's router does not retry, whatever the route says.

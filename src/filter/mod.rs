@@ -73,6 +73,8 @@ static ALLOCATOR: rlsf::SmallGlobalTlsf = rlsf::SmallGlobalTlsf::new();
 thread_local! {
     /// What this VM has warned of.
     static WARNINGS: RefCell<Warnings> = RefCell::default();
+    /// Whether filters on clusters observe attempts: then the router may make more than one.
+    static ARE_ATTEMPTS_OBSERVED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What all streams of one configuration share.
@@ -297,7 +299,10 @@ impl RootContext for Root {
         }
         let role = match host::root_id().as_slice() {
             b"" | LISTENER_ROOT_ID => Role::Listener,
-            UPSTREAM_ROOT_ID => Role::Cluster,
+            UPSTREAM_ROOT_ID => {
+                ARE_ATTEMPTS_OBSERVED.set(true);
+                Role::Cluster
+            }
             other => {
                 log::error!(
                     "unknown root_id {:?}: expected session_affinity in a listener, \

@@ -22,7 +22,7 @@ use super::host::{self, Host};
 use super::meter::Meter;
 use super::pending::PendingError;
 use super::watch::Watch;
-use super::{Running, filter_state, hygiene};
+use super::{ARE_ATTEMPTS_OBSERVED, Running, filter_state, hygiene};
 use crate::config::UsageReading;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
@@ -33,6 +33,12 @@ use crate::second_model::SecondModel;
 /// How often the router may try again: Envoy's own header, which outranks `num_retries` and goes no
 /// further.
 const MAX_RETRIES: &str = "x-envoy-max-retries";
+
+/// When the router tries again, in addition to what the route says. Envoy removes both headers.
+const RETRY_ON: [(&str, &str); 2] = [
+    ("x-envoy-retry-on", "connect-failure,reset,refused-stream,retriable-headers"),
+    ("x-envoy-retriable-header-names", RETRY),
+];
 
 /// Bytes of a body that are read where only its beginning is needed. Clients whose headers settle
 /// the session name the model within them.
@@ -223,6 +229,11 @@ impl StreamContext {
         // One more for a connection that turns out to be stale.
         let retries = plan.max_attempts.to_string();
         self.set_http_request_header_bytes(MAX_RETRIES, Some(retries.as_bytes()));
+        if ARE_ATTEMPTS_OBSERVED.get() {
+            for (name, value) in RETRY_ON {
+                self.set_http_request_header_bytes(name, Some(value.as_bytes()));
+            }
+        }
         // A changed header makes Envoy choose the route again, with the filter states above.
         self.set_http_request_header_bytes(
             &config.routing.header,
@@ -292,6 +303,8 @@ impl HttpContext for StreamContext {
         };
         // Where a filter on the cluster has observed the response, it has changed its headers too.
         if let Some(newest) = filter_state::plan().filter(|newest| newest.attempts > 0) {
+            // Also by a module in another VM.
+            ARE_ATTEMPTS_OBSERVED.set(true);
             return self.end(newest);
         }
         let headers = header_map::headers(Map::Response);

@@ -26,6 +26,7 @@ mod reading;
 mod recognition;
 mod relay;
 mod replicas;
+mod retries;
 mod sdk;
 mod secrets;
 mod state;

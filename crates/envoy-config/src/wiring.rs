@@ -47,8 +47,6 @@ pub(super) struct Wiring {
     routing: Routing,
     buffers: Buffers,
     limits: Limits,
-    /// The retries of a request, if the filter does not set them.
-    retries: usize,
     /// Whether clients see the decision.
     show_decision: bool,
     removed: RemovedHeaders,
@@ -127,7 +125,6 @@ impl Wiring {
                 heap: input.max_heap_bytes.get(),
             },
             show_decision: input.show_decision,
-            retries: config.failover.max_attempts.saturating_sub(1),
             removed: RemovedHeaders::of(&input.pools, mode),
             named_upstreams: clusters.iter().any(Cluster::is_named),
             variables: variables(&clusters),

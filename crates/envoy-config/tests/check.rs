@@ -233,20 +233,18 @@ fn every_attempt_goes_to_the_cluster_that_the_filter_names() {
 #[test]
 fn failures_are_retried_as_the_filter_asks() {
     let policy = format!("{ROUTES}/0/route/retry_policy");
-    for (conditions, words) in [
-        ("connect-failure,reset", "`retriable-headers` is missing"),
-        ("connect-failure,retriable-headers", "`reset` is missing"),
-        ("reset,retriable-headers", "`connect-failure` is missing"),
-        ("connect-failure,reset,retriable-headers,5xx", "`5xx` retries"),
-    ] {
-        one_problem(Mode::Clusters, "retry_on", words, |document| {
-            set(document, &policy, "retry_on", json!(conditions));
-        });
-    }
-    one_problem(Mode::Keys, "retriable_headers", "request for another attempt", |document| {
-        let headers = json!([{"name": "x-retry", "present_match": true}]);
-        set(document, &policy, "retriable_headers", headers);
+    one_problem(Mode::Clusters, "retry_on", "`5xx` retries", |document| {
+        set(document, &policy, "retry_on", json!("connect-failure,5xx"));
     });
+    one_problem(Mode::Keys, "http_filters", "does not have the filter", |document| {
+        at(document, ON_CLUSTER).as_array_mut().unwrap().remove(0);
+    });
+    for mode in [Mode::Keys, Mode::Replicas] {
+        let mut document = shipped(mode);
+        remove(&mut document, &format!("{ROUTES}/0/route"), "retry_policy");
+        let findings = check(&[("merged.json", &document.to_string())]).unwrap();
+        assert_eq!(problems(&findings), [""; 0], "{mode:?}");
+    }
     let cluster = "/static_resources/clusters/2";
     one_problem(Mode::Clusters, "circuit_breakers.thresholds", "max_retries", |document| {
         remove(document, cluster, "circuit_breakers");

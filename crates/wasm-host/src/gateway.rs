@@ -1,5 +1,5 @@
 //! A gateway with one worker: the plugin in the listener, the plugin on every cluster, both in one
-//! VM, and a router between them that retries as the shipped configurations let Envoy's.
+//! VM, and a router between them that retries only what the filter makes it retry.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -25,9 +25,12 @@ pub struct Wiring {
     pub is_on_clusters: bool,
 }
 
-/// The response header that asks for another attempt: `retriable_headers` of the shipped routes.
-const RETRY: &str = "x-session-affinity-retry";
 const MAX_RETRIES: &str = "x-envoy-max-retries";
+const RETRY_ON: &str = "x-envoy-retry-on";
+const RETRIABLE_HEADERS: &str = "x-envoy-retriable-header-names";
+
+/// What lets Envoy retry an attempt without a response, whatever it failed from.
+const ON_FAILURE: [&str; 3] = ["connect-failure", "reset", "refused-stream"];
 
 /// The action of a callback that lets pass; any other holds.
 pub(crate) const CONTINUE: i32 = 0;
@@ -41,6 +44,13 @@ pub struct Gateway {
     pub(crate) clock: Clock,
     /// Clusters to which a connection was kept.
     pub(crate) connected: BTreeSet<String>,
+}
+
+/// What the filter lets the router retry. There is no policy of the route.
+struct Retries {
+    left: u32,
+    on_failure: bool,
+    on_headers: Vec<String>,
 }
 
 /// What an attempt gives to the router.
@@ -146,13 +156,14 @@ impl Gateway {
         inbound: &mut Inbound<'_>,
         upstream: &mut dyn FnMut(&Attempt) -> Answer,
     ) -> Result<Flow> {
-        let retries = inbound.exchange.borrow().request.text(MAX_RETRIES);
-        let mut left: u32 = retries.parse().unwrap_or(0);
+        let mut retries = Retries::take(inbound);
         loop {
-            match self.attempt(inbound, upstream, left > 0)? {
+            match self.attempt(inbound, upstream, &retries)? {
                 Outcome::Passes(flow) => return Ok(flow),
-                Outcome::Failed(details) if left == 0 => return Ok(Flow::of_failure(details)),
-                Outcome::Retry | Outcome::Failed(_) => left -= 1,
+                Outcome::Failed(details) if retries.left == 0 || !retries.on_failure => {
+                    return Ok(Flow::of_failure(details));
+                }
+                Outcome::Retry | Outcome::Failed(_) => retries.left -= 1,
             }
         }
     }
@@ -161,7 +172,7 @@ impl Gateway {
         &mut self,
         inbound: &mut Inbound<'_>,
         upstream: &mut dyn FnMut(&Attempt) -> Answer,
-        may_retry: bool,
+        retries: &Retries,
     ) -> Result<Outcome> {
         let cluster = inbound.filter_state(&self.cluster_state);
         let context = self.open_attempt(inbound, &cluster)?;
@@ -182,7 +193,7 @@ impl Gateway {
             }
             Answer::Response(response) => {
                 self.connected.insert(attempt.cluster);
-                self.judge(context, response, may_retry)
+                self.judge(context, response, retries)
             }
         }
     }
@@ -202,13 +213,13 @@ impl Gateway {
         &mut self,
         context: Option<u32>,
         response: Response,
-        may_retry: bool,
+        retries: &Retries,
     ) -> Result<Outcome> {
         let mut flow = Flow::of_upstream(response, context);
         if let Some(id) = context {
             self.hold_response(id, &mut flow)?;
         }
-        if may_retry && flow.headers.get(RETRY).is_some() {
+        if retries.ask_for(&flow) {
             if let Some(id) = context {
                 self.close_attempt(id)?;
             }
@@ -220,5 +231,30 @@ impl Gateway {
     pub(crate) fn close_attempt(&mut self, id: u32) -> Result<()> {
         let plugin = self.cluster.as_ref().context("there is no filter on the cluster")?;
         self.vm.close(plugin, id, false)
+    }
+}
+
+impl Retries {
+    /// Takes what the filter says out of the request, as Envoy does.
+    fn take(inbound: &Inbound<'_>) -> Self {
+        let request = &mut inbound.exchange.borrow_mut().request;
+        let words = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let conditions = words(&request.text(RETRY_ON));
+        let has = |condition: &str| conditions.iter().any(|it| it == condition);
+        let names = request.text(RETRIABLE_HEADERS);
+        let retries = Self {
+            left: request.text(MAX_RETRIES).parse().unwrap_or(0),
+            on_failure: ON_FAILURE.into_iter().all(has),
+            on_headers: if has("retriable-headers") { words(&names) } else { Vec::new() },
+        };
+        for name in [MAX_RETRIES, RETRY_ON, RETRIABLE_HEADERS] {
+            request.remove(name);
+        }
+        retries
+    }
+
+    /// Whether a response is retried.
+    fn ask_for(&self, flow: &Flow) -> bool {
+        self.left > 0 && self.on_headers.iter().any(|name| flow.headers.get(name).is_some())
     }
 }

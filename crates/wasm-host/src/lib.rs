@@ -16,8 +16,8 @@
 //! - A stream: headers, body and trailers of both directions through the listener, a context on the
 //!   cluster for every attempt, the body held or passing as the filter decides, its own responses,
 //!   and the end of each context in Envoy's order.
-//! - The retries of the shipped configurations: by the filter's response header, and of failures
-//!   without a response, bounded by `x-envoy-max-retries`. The cluster is that which the filter
+//! - The retries that the filter asks for by `x-envoy-retry-on` and `x-envoy-retriable-header-names`,
+//!   bounded by `x-envoy-max-retries`; the route has no policy. The cluster is that which the filter
 //!   state names.
 //! - HTTP/1 on both sides: a body ends with an empty piece, and a connection on which a response came
 //!   is kept for the next attempt.

@@ -87,6 +87,13 @@ impl<'d> Setup<'d> {
         clusters
     }
 
+    /// Whether only the filter on the clusters puts the credential into an attempt.
+    pub(super) fn needs_filter_on_clusters(&self) -> bool {
+        self.config.pools.iter().any(|pool| {
+            pool.injects_keys() || pool.credentials.iter().any(|it| it.endpoint.is_some())
+        })
+    }
+
     /// Whether credentials of one pool have clusters of their own.
     pub(super) fn spreads_pools(&self) -> bool {
         self.config.pools.iter().any(|pool| {

@@ -114,7 +114,9 @@ fn examine_setup(
         .iter()
         .flat_map(|manager| route::configurations(manager, resources, findings))
         .collect();
-    let fails_over = !on_clusters.is_empty() || routes.iter().any(|it| it.fails_over(setup));
+    let fails_over = !on_clusters.is_empty()
+        || setup.needs_filter_on_clusters()
+        || routes.iter().any(|it| it.fails_over(setup));
     let keys = log::key_headers(setup, resources);
     for manager in own {
         listener::check(manager, setup, fails_over, findings);

@@ -12,16 +12,6 @@ use crate::wiring::{CLIENT_KEY_HEADERS, LONGEST_REQUEST, ONE_READ};
 /// What Envoy buffers of a connection, and of a request, if nothing is written.
 pub(super) const DEFAULT_LIMIT: f64 = 1_048_576.0;
 
-/// The response header by which the filter asks for another attempt.
-const RETRY: &str = "x-session-affinity-retry";
-
-/// Conditions of retries without which an attempt that fails is the last, and why.
-const CONDITIONS: [(&str, &str); 3] = [
-    ("connect-failure", "a connection that fails would be the client's failure"),
-    ("reset", "a connection that breaks would be the client's failure"),
-    ("retriable-headers", "no response would be retried on another credential"),
-];
-
 /// Conditions that retry what the filter has not asked for.
 const TOO_MUCH: [&str; 4] = ["5xx", "gateway-error", "retriable-4xx", "retriable-status-codes"];
 
@@ -374,31 +364,15 @@ fn conditions<'d>(policy: &Cursor<'d>) -> Vec<&'d str> {
     policy.get("retry_on").text().unwrap_or_default().split(',').map(str::trim).collect()
 }
 
+/// The filter itself says what is retried: a policy can only add to that.
 fn check_retries(host: &Cursor<'_>, route: &Chosen<'_>, findings: &mut Findings) {
     let policy = retry_policy(route, host);
-    let (retry_on, conditions) = (policy.get("retry_on"), conditions(&policy));
-    for (condition, why) in CONDITIONS {
-        if !conditions.contains(&condition) {
-            findings.problem(
-                &retry_on,
-                format!("`{condition}` is missing: {why}"),
-                "retry_on: connect-failure,reset,refused-stream,retriable-headers",
-            );
-        }
-    }
+    let conditions = conditions(&policy);
     for condition in TOO_MUCH.iter().filter(|condition| conditions.contains(condition)) {
         findings.problem(
-            &retry_on,
+            &policy.get("retry_on"),
             format!("`{condition}` retries responses that no other credential improves on"),
-            "retry_on: connect-failure,reset,refused-stream,retriable-headers",
-        );
-    }
-    let headers = policy.get("retriable_headers");
-    if !headers.elements().any(|header| header.get("name").is(RETRY)) {
-        findings.problem(
-            &headers,
-            "the filter's request for another attempt is not among them",
-            &format!("retriable_headers: [{{name: {RETRY}, present_match: true}}]"),
+            "remove it: the filter says for each request what is retried",
         );
     }
 }
