@@ -111,7 +111,7 @@ impl Block {
     pub fn class(self) -> Option<Class> {
         match self {
             Self::RateLimited { class, .. } | Self::Failing { class, .. } => Some(class),
-            Self::Disabled => None,
+            Self::Disabled | Self::Draining => None,
         }
     }
 
@@ -235,11 +235,10 @@ impl Cooldowns<'_> {
     /// Every block of a credential, and whether it covers all of it.
     pub fn blocks(
         &self,
-        shared: &impl SharedData,
+        record: &Record,
         credential: &Credential,
         now: Timestamp,
     ) -> Vec<(Block, bool)> {
-        let record = Record::decode(&shared.get(&credential.cooldown_key).value, credential.entry);
         let blocks = record.iter().filter_map(|cooldown| {
             Some((self.block_of(cooldown, credential, now)?, cooldown.key == WHOLE))
         });

@@ -14,7 +14,8 @@ use crate::time::Timestamp;
 const ROWS: u32 = 512;
 
 impl Router {
-    /// Sets all gauges, and makes the counters known that others depend on. Every worker may do so: they all see the same shared data.
+    /// Sets all gauges, and makes the counters known that others depend on. Every worker may do so:
+    /// they all see the same shared data.
     pub fn set_gauges(&self, ledger: &mut Ledger, shared: &impl SharedData, now: Timestamp) {
         for pool in &self.config.pools {
             declare_counters_of(pool, ledger);
@@ -62,14 +63,22 @@ impl Router {
         shared: &impl SharedData,
         now: Timestamp,
     ) -> (CredentialState, Vec<(Block, bool)>) {
+        let mut availability = credential.availability;
         let blocks = match self.config.profile {
-            Profile::Recommended => self.cooldowns().blocks(shared, credential, now),
+            Profile::Recommended => {
+                let record = self.cooldowns().record(shared, credential).unwrap_or_default();
+                let overridden = record.override_at(now).map(|it| it.availability);
+                if availability != Availability::Disabled {
+                    availability = overridden.unwrap_or(availability);
+                }
+                self.cooldowns().blocks(&record, credential, now)
+            }
             Profile::Reference => {
                 let block = self.reference_cooldowns().block(shared, credential, "", now);
                 block.map(|block| (block, true)).into_iter().collect()
             }
         };
-        let state = match credential.availability {
+        let state = match availability {
             Availability::Disabled => CredentialState::Disabled,
             Availability::Drain => CredentialState::Draining,
             Availability::Active if blocks.iter().any(|(_, is_whole)| *is_whole) => {

@@ -6,7 +6,7 @@ use envoy_harness::Mode;
 use serde_json::{Value, json};
 use simulated_providers::Fault;
 
-use crate::support::{envoy, failovers, pairs, send_in, served_in, start};
+use crate::support::{FAILOVER, envoy, expect_counts, send_in, served_in, start};
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
@@ -67,7 +67,7 @@ async fn a_route_without_a_policy_for_retries_fails_over() -> Result<()> {
             // One more where the connection to b was kept, and looked stale.
             assert!(matches!(requests.len(), 3 | 4), "{mode:?} {name}");
             assert!(names.all(|it| !it.as_str().contains("retr")), "{mode:?} {name}");
-            assert_eq!(failovers(&gateway).await?, pairs([("served", 1)]), "{mode:?} {name}");
+            expect_counts(&gateway, FAILOVER, [("served", 1)]).await?;
             gateway.stop().await?;
         }
     }

@@ -10,10 +10,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use wasmparser::{Export, ExternalKind, Import, Parser, Payload};
 
-/// The largest module we ship. Regular expressions, which operators may write into
-/// `session.sources`, are 210 KB of it; the tables of what providers respond, and the readers of
-/// streams and compressed errors, 80 KB.
-pub(crate) const MAX_SIZE: u64 = 900 * 1024;
+/// The largest module we ship: it fits into a ConfigMap of Kubernetes, which holds 1,048,576 bytes.
+/// Regular expressions, which operators may write into `session.sources`, are 210 KB of it; the
+/// tables of what providers respond, and the readers of streams and compressed errors, 80 KB.
+pub(crate) const MAX_SIZE: u64 = 1_000_000;
 
 /// Checks the size of a module, its imports and the version of the ABI it is made for. All that is
 /// wrong is in one error.
