@@ -5,6 +5,7 @@ mod compose;
 mod dist;
 mod licences;
 mod prepare;
+mod release;
 mod run;
 mod verify;
 
@@ -52,6 +53,19 @@ enum Command {
     EnvoyConfig(envoy_config::command::Arguments),
     /// Builds the module that Envoy loads, dist/session_affinity.wasm, and checks it
     Dist,
+    /// Makes what a release consists of, in dist/release: the module, its image, manifests, the bill of
+    /// materials and licences
+    Release {
+        /// Another directory, which must be empty
+        #[arg(long, value_name = "DIRECTORY", conflicts_with = "check")]
+        out: Option<PathBuf>,
+        /// Check instead that a build elsewhere gives the same bytes, and that umoci, skopeo and a
+        /// registry take the image
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        compose: ComposeChoice,
+    },
     /// Serves the simulated providers alone until Ctrl-C
     Providers {
         /// The address of this machine to listen on
@@ -147,6 +161,8 @@ fn execute(command: Command) -> Result<()> {
             arguments.run("cargo xtask envoy-config", prepare::envoy, module)
         }
         Command::Dist => verify::module(),
+        Command::Release { check: true, compose, .. } => release::check(compose.provision),
+        Command::Release { out, .. } => release::make(out),
         Command::Providers { host } => block_on(provider::serve(Addresses::on(host))),
         Command::Test { envoy } => verify::test(&envoy),
         Command::Cost { update } => verify::cost(update),

@@ -9,7 +9,7 @@ use envoy_harness::{
     Envoy, FLOOR, PINNED, TARGET, ensure_target, find, module as built, project_root,
 };
 
-use crate::{compose, dist, licences};
+use crate::{compose, dist, licences, release};
 
 /// Builds and checks the module, runs all tests, and then the e2e tests on these versions of Envoy;
 /// if there are none, on the Envoy that [`find`] finds.
@@ -77,6 +77,10 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
     let versions = [PINNED.to_string(), FLOOR.to_string()];
     step("prerequisites", || {
         crate::block_on(compose::ensure_engine(provision))?;
+        ensure!(
+            release::are_installed() || provision,
+            "umoci, skopeo and docker-registry are missing: install them, or add --provision"
+        );
         envoys(&versions).map(drop)
     })?;
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
@@ -106,6 +110,7 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
         )
     })?;
     test(&versions)?;
+    step("release", || release::check(provision))?;
     step("a million sessions", || million_sessions(&find(Some(&PINNED.to_string()))?))?;
     step("docker-compose", || crate::block_on(compose::test(provision)))
 }

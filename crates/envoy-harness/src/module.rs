@@ -36,6 +36,23 @@ pub fn build() -> Result<Module> {
     put(&project_root().join("dist"), FILE, &output.stdout)
 }
 
+/// Builds the filter for release from a copy of this project, into the copy's own `target/`.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn build_in(copy: &Path) -> Result<Module> {
+    let output = cargo_in(copy, PACKAGE)
+        .env("CARGO_TARGET_DIR", copy.join("target"))
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "the filter cannot be built:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    put(&copy.join("dist"), FILE, &output.stdout)
+}
+
 /// Builds the module of another package of this workspace, in the same way, into this directory
 /// below `target/`.
 pub fn build_package(package: &str, directory: &str) -> Result<Module> {
@@ -106,22 +123,26 @@ fn put(directory: &Path, file: &str, messages: &[u8]) -> Result<Module> {
 /// where the module ends up. The paths of this machine do not get into the module: it would differ
 /// from machine to machine, and carry names of users.
 fn cargo(package: &str) -> Command {
+    cargo_in(project_root(), package)
+}
+
+fn cargo_in(project: &Path, package: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .current_dir(project_root())
+        .current_dir(project)
         .args(["build", "--release", "--locked", "--package", package, "--lib", "--target", TARGET])
         .arg("--message-format=json-render-diagnostics")
         .arg("--config")
-        .arg(format!("target.{TARGET}.rustflags={}", json!(remapped_paths())))
+        .arg(format!("target.{TARGET}.rustflags={}", json!(remapped_paths(project))))
         .stdout(Stdio::piped());
     command
 }
 
-fn remapped_paths() -> Vec<String> {
+fn remapped_paths(project: &Path) -> Vec<String> {
     let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
     let registry = cargo_home.map(|home| (home.join("registry/src"), "/registry"));
-    let project = (project_root().to_owned(), "/session-affinity");
+    let project = (project.to_owned(), "/session-affinity");
     let paths = registry.into_iter().chain([project]);
     paths.map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())).collect()
 }

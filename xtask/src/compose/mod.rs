@@ -51,6 +51,19 @@ pub(crate) async fn ensure_engine(provision: bool) -> Result<()> {
     engine::ensure_possible(provision).await
 }
 
+/// Whether a program is on the PATH.
+pub(crate) fn is_installed(program: &str) -> bool {
+    engine::is_installed(program)
+}
+
+/// Installs packages of Debian, given in one string.
+///
+/// # Errors
+/// If this is no Debian machine, or not as root.
+pub(crate) async fn install(packages: &str) -> Result<()> {
+    engine::install(packages).await
+}
+
 async fn with_engine(
     root: &Path,
     work: &Path,
