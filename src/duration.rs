@@ -35,6 +35,17 @@ fn nanoseconds_in(unit: &str) -> Option<f64> {
     })
 }
 
+/// A duration in its largest whole unit, rounded up: `12s`, `29m`, `3h`, `6d`.
+pub fn short(duration: Duration) -> String {
+    let seconds = duration.as_millis().div_ceil(1000);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds.div_ceil(60)),
+        7_200..172_800 => format!("{}h", seconds.div_ceil(3_600)),
+        _ => format!("{}d", seconds.div_ceil(86_400)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +71,15 @@ mod tests {
         ] {
             assert_eq!(parse(text), expected.map(Duration::from_millis), "{text:?}");
         }
+    }
+
+    #[test]
+    fn durations_are_short() {
+        for (seconds, expected) in
+            [(0, "0s"), (12, "12s"), (119, "119s"), (1_740, "29m"), (7_300, "3h"), (604_800, "7d")]
+        {
+            assert_eq!(short(Duration::from_secs(seconds)), expected);
+        }
+        assert_eq!(short(Duration::from_millis(1)), "1s");
     }
 }

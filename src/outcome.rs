@@ -116,6 +116,33 @@ impl fmt::Display for Failover {
     }
 }
 
+/// Why the home of a session does not serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// It is in a cooldown, because of responses of this class; `None` where the configuration
+    /// disables it.
+    Blocked(Option<Class>),
+    /// It has just failed this session.
+    Failed,
+    /// It is not configured any more, or takes no sessions, or has never served this one.
+    Gone,
+    /// The prompt is no longer cached there.
+    Cold,
+}
+
+impl Absence {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blocked(Some(class)) => class.as_str(),
+            Self::Blocked(None) => "disabled",
+            Self::Failed => "failed",
+            Self::Gone => "gone",
+            Self::Cold => "cold",
+        }
+    }
+}
+
 /// What a credential can do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialState {

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use session_affinity::config::{Availability, Config, HeaderValue, Return, Strategy, UsageReading};
+use session_affinity::config::{
+    Availability, Config, HeaderValue, Return, Strategy, UsageReading, Words,
+};
 
 /// The least that starts.
 fn minimal() -> Value {
@@ -51,6 +53,22 @@ fn defaults_are_as_documented() {
     assert_eq!((config.failover.max_attempts, config.failover.returns), (3, Return::WhileWarm));
     assert_eq!((config.pools[0].strict, config.pools[0].cache_lifetime), (false, None));
     assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn what_is_shown_depends_on_the_section_observe() {
+    let shown = |value| parse(&with("observe", value)).observe;
+    assert_eq!((shown(json!({})).decision, shown(json!({})).by_credential), (Words::Always, true));
+    assert_eq!(shown(json!({"decision": "on_change"})).decision, Words::OnChange);
+    assert_eq!(shown(json!({"decision": "off"})).decision, Words::Off);
+    let credentials: Vec<_> =
+        (0..65).map(|at| json!({"id": format!("c{at}"), "cluster": "c"})).collect();
+    let mut many = with("pools", json!([{"name": "p", "credentials": credentials}]));
+    assert!(!parse(&many).observe.by_credential, "too many to count one by one");
+    many["observe"] = json!({"by_credential": true});
+    assert!(parse(&many).observe.by_credential);
+    let problems = problems(&with("observe", json!({"decision": "sometimes", "colour": 1})));
+    assert_eq!(problems.len(), 2, "{problems:?}");
 }
 
 #[test]

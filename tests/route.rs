@@ -332,7 +332,8 @@ fn the_decisions_words_name_no_session_id() {
     let world = World::of(&three());
     let decision = world.decide(&[("x-session-id", "secret-id")], &json!({})).to_string();
     assert!(
-        decision.starts_with("outcome=miss source=header pool=p credential=a session="),
+        decision
+            .starts_with("outcome=miss source=header pool=p credential=a gen_ai.conversation.id="),
         "{decision}"
     );
     assert!(!decision.contains("secret-id"));

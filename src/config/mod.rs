@@ -21,7 +21,7 @@ use serde_json::Value;
 pub use credential::{Availability, Credential, CredentialHeader, CredentialId, HeaderValue};
 use fields::Fields;
 pub use fields::{Problem, Problems};
-pub use observe::{ObserveConfig, UsageReading};
+pub use observe::{ObserveConfig, UsageReading, Words};
 pub use pins::{PinConfig, WhenBlocked};
 pub use pool::{Match, Pattern, Pool, PoolId};
 pub use secret::Secret;

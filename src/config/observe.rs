@@ -13,6 +13,8 @@ pub struct ObserveConfig {
     pub by_credential: bool,
     /// Which responses are read for the tokens that they have cost.
     pub usage: UsageReading,
+    /// Which decisions are put into words.
+    pub decision: Words,
 }
 
 /// Which responses are read for the tokens that they have cost.
@@ -40,23 +42,40 @@ impl UsageReading {
     }
 }
 
+/// Which decisions are put into words, for access logs and the like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Every one.
+    Always,
+    /// Those that are more than a session at its home, or a request without one, and those whose
+    /// credential failed.
+    OnChange,
+    /// None.
+    Off,
+}
+
 /// What is written in the section, before the pools are known.
 pub(super) struct Written {
     by_credential: Option<bool>,
     usage: UsageReading,
+    decision: Words,
 }
 
 impl Written {
     pub(super) fn read(mut fields: Fields<'_>, profile: Profile) -> Self {
         let by_credential = fields.boolean("by_credential");
         let usage = UsageReading::read(&mut fields, profile);
+        let words =
+            [("always", Words::Always), ("on_change", Words::OnChange), ("off", Words::Off)];
+        let decision = fields.one_of("decision", &words).unwrap_or(Words::Always);
         fields.finish();
-        Self { by_credential, usage }
+        Self { by_credential, usage, decision }
     }
 
     pub(super) fn settle(self, pools: &[Pool]) -> ObserveConfig {
         let credentials: usize = pools.iter().map(|pool| pool.credentials.len()).sum();
         let by_credential = self.by_credential.unwrap_or(credentials <= COUNTED_BY_DEFAULT);
-        ObserveConfig { by_credential, usage: self.usage }
+        let Self { usage, decision, .. } = self;
+        ObserveConfig { by_credential, usage, decision }
     }
 }

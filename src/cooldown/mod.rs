@@ -20,6 +20,7 @@
 mod record;
 mod reference;
 
+use std::fmt;
 use std::time::Duration;
 
 pub use record::{Basis, COOLDOWNS, Cooldown, LONGEST_OVERRIDE, Override, Record, WHOLE};
@@ -28,6 +29,7 @@ pub use reference::{
 };
 
 use crate::config::{Availability, CooldownConfig, Credential};
+use crate::duration::short;
 use crate::hash::{KeyHash, Seed};
 use crate::operation::Operation;
 use crate::response::Failure;
@@ -86,6 +88,21 @@ pub struct Fault {
     pub long: bool,
     /// The provider's code, for logs.
     pub code: String,
+}
+
+/// What a failure was, as logs show it: `429,rate_limit,20s`; the code of an attempt without a
+/// response in place of the status.
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            0 | 200 => {
+                formatter.write_str(if self.code.is_empty() { "event" } else { &self.code })?
+            }
+            status => write!(formatter, "{status}")?,
+        }
+        write!(formatter, ",{}", self.class.as_str())?;
+        self.wait.map_or(Ok(()), |wait| write!(formatter, ",{}", short(wait)))
+    }
 }
 
 /// Why a credential may not be used now.

@@ -156,10 +156,11 @@ impl AttemptContext {
             Response::ErrorEvent(reading) => reading.code.to_owned(),
             Response::Failed(failure) => failure.as_str().to_owned(),
         };
-        let wait = plan.failures.last().and_then(|failed| failed.fault.wait);
+        let failed = plan.failures.last().filter(|failed| Some(failed.credential) == plan.current);
+        let wait = failed.and_then(|failed| failed.fault.wait);
         let wait = wait.map(|wait| format!(",{}", short(wait))).unwrap_or_default();
         let class = verdict.observed.as_str();
-        filter_state::extend_decision(&format!(" then={}({why},{class}{wait})", next.id));
+        self.running.extend_decision(plan, &format!(" then={}({why},{class}{wait})", next.id));
     }
 
     /// Records an error with as much of its body as was read.

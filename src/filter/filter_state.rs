@@ -18,19 +18,18 @@ const FIRST_RESPONSE: &str = "session_affinity.first_response";
 /// Bytes of an error's body that are kept. A longer one was not read to its end.
 const LONGEST_BODY: usize = (8 << 10) - 1;
 
-pub(super) fn set_decision(words: &str) {
-    host::set_filter_state(DECISION, words.as_bytes());
+pub(super) fn set_decision(words: &[u8]) {
+    host::set_filter_state(DECISION, words);
 }
 
-/// Adds to the words of the decision what came of it.
-pub(super) fn extend_decision(words: &str) {
-    let decision = host::filter_state(DECISION);
-    host::set_filter_state(DECISION, &[&decision, words.as_bytes()].concat());
+/// The words of the decision, and of what came of it so far.
+pub(super) fn decision() -> Vec<u8> {
+    host::filter_state(DECISION)
 }
 
 /// Whether a filter in a listener has decided the stream.
 pub(super) fn is_decided() -> bool {
-    !host::filter_state(DECISION).is_empty()
+    !decision().is_empty()
 }
 
 /// The current plan; `None` for a stream that has none.

@@ -7,6 +7,7 @@
 //! the response.
 
 mod attempt_context;
+mod changes;
 mod filter_state;
 mod header_map;
 mod held;
@@ -27,19 +28,20 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::config::{Config, Credential, Profile};
+use crate::config::{Config, Credential, Profile, Words};
 use crate::cooldown::Change;
 use crate::hash::Seed;
 use crate::metrics::Metric;
 
 use crate::mistakes::{Mistake, ScopeWatch, Warnings};
-use crate::outcome::Failover;
+use crate::outcome::{Failover, Outcome};
 use crate::request::Headers;
 use crate::request::Request;
-use crate::router::{Decision, Plan, Router, Verdict, short};
+use crate::router::{Decision, Plan, Router, Verdict};
 use crate::time::Timestamp;
 
 use attempt_context::AttemptContext;
+use changes::Changes;
 use held::{Held, HeldStreams};
 use host::Host;
 use metrics::Metrics;
@@ -81,6 +83,7 @@ thread_local! {
 struct Running {
     router: Router,
     metrics: Metrics,
+    changes: Changes,
     role: Role,
     version: Version,
     held: HeldStreams,
@@ -165,6 +168,57 @@ impl Running {
         }
     }
 
+    /// The words of a decision; `None` if it is not worth any.
+    fn words_of(&self, decision: &Decision<'_>) -> Option<String> {
+        let is_usual = match decision {
+            Decision::Route(route) => {
+                matches!(route.outcome, Outcome::Hit | Outcome::Pinned | Outcome::None)
+            }
+            // A filter on a cluster knows by them that the request was seen.
+            Decision::Reply(_) | Decision::Pass => false,
+        };
+        let is_shown = match self.router.config().observe.decision {
+            Words::Always => true,
+            Words::OnChange => !is_usual,
+            Words::Off => matches!(decision, Decision::Pass),
+        };
+        (is_shown || log::log_enabled!(log::Level::Debug)).then(|| decision.to_string())
+    }
+
+    /// What a failure adds to the words of the decision.
+    fn extend_decision(&self, plan: &Plan, words: &str) {
+        if self.router.config().observe.decision == Words::Off {
+            return;
+        }
+        let mut decision = filter_state::decision();
+        if decision.is_empty() {
+            // It was nothing to speak of until now.
+            decision = self.usual_words(plan).into_bytes();
+        }
+        decision.extend_from_slice(words.as_bytes());
+        filter_state::set_decision(&decision);
+    }
+
+    /// The words of a decision that had none, as far as the plan knows them.
+    fn usual_words(&self, plan: &Plan) -> String {
+        let outcome = match plan.binding {
+            _ if plan.state.is_pinned => Outcome::Pinned,
+            Some(_) => Outcome::Hit,
+            None => Outcome::None,
+        };
+        let mut words = format!("outcome={}", outcome.as_str());
+        if let Some(pool) = self.router.pool_of(plan) {
+            let first = plan.failures.first().map(|failed| failed.credential).or(plan.current);
+            let first = first.and_then(|first| pool.credential(first));
+            let id = first.map_or("-", |first| first.id.as_str());
+            words = [&words, " pool=", &pool.name, " credential=", id].concat();
+        }
+        if plan.binding.is_some() {
+            words.push_str(&format!(" gen_ai.conversation.id={:08x}", plan.session()));
+        }
+        words
+    }
+
     /// Counts a request as it was decided.
     fn count_decision(&self, decision: &Decision<'_>) {
         let outcome = decision.outcome().as_str();
@@ -174,6 +228,7 @@ impl Running {
                 if route.is_probe {
                     self.count_probe(pool, route.credential);
                 }
+                self.changes.decision(route);
                 (pool, route.session.map_or("", |(source, _)| source))
             }
             Decision::Reply(refusal) => (refusal.pool.name.as_str(), ""),
@@ -206,9 +261,12 @@ impl Running {
         let pool = pool.map_or("", |pool| pool.name.as_str());
         let class = verdict.observed.as_str();
         self.metrics.count(Metric::Attempts, &[pool, self.label_of(credential), class], 1);
+        if let Some(credential) = credential {
+            self.changes.suspicion(pool, credential, plan);
+        }
         if verdict.has_left_group {
             self.metrics.count(Metric::LeftGroup, &[pool], 1);
-            filter_state::extend_decision(" ciphertext=left_group");
+            self.extend_decision(plan, " ciphertext=left_group");
         }
         self.log_changes(&verdict.changes, plan);
     }
@@ -216,25 +274,13 @@ impl Running {
     fn log_changes(&self, changes: &[(&Credential, Change)], plan: &Plan) {
         let pool = self.router.pool_of(plan).map_or("", |pool| pool.name.as_str());
         for (credential, change) in changes {
-            let scope = if change.is_whole { "credential" } else { "model" };
-            let (id, class) = (&credential.id, change.class.as_str());
-            match change.length {
-                Some(length) => log::info!(
-                    "cooldown begins: pool={pool} credential={id} class={class} scope={scope} \
-                     status={} code={} length={}",
-                    change.status,
-                    change.code,
-                    short(length)
-                ),
-                None => log::info!(
-                    "cooldown ends: pool={pool} credential={id} class={class} scope={scope}"
-                ),
-            }
+            self.changes.cooldown(pool, credential, change);
         }
     }
 
     /// A second has passed: counts go to Envoy. In every tenth it is looked how things are.
     fn pass_second(&self) {
+        self.changes.pass_second();
         if self.metrics.pass_second() {
             host::adopt_log_level();
             if self.role == Role::Listener {
@@ -317,10 +363,11 @@ impl RootContext for Root {
         let is_watch = role == Role::Cluster && version.may_retry_held;
         self.set_tick_period(if is_watch { TICK } else { SECOND });
         self.ticks_of_a_second = if is_watch { TICKS_OF_A_SECOND } else { 1 };
-        let (metrics, held) = (Metrics::default(), HeldStreams::default());
+        let (metrics, changes) = (Metrics::default(), Changes::default());
+        let held = HeldStreams::default();
         let bodies = Cell::new(Bodies::Unknown);
         let scope = RefCell::default();
-        let running = Running { router, metrics, role, version, held, bodies, scope };
+        let running = Running { router, metrics, changes, role, version, held, bodies, scope };
         self.running = Some(Rc::new(running));
         true
     }

@@ -125,10 +125,11 @@ impl StreamContext {
             running.watch_scope(&request);
         }
 
-        let words = decision.to_string();
-        log::debug!("{words}");
+        if let Some(words) = running.words_of(&decision) {
+            log::debug!("{words}");
+            filter_state::set_decision(words.as_bytes());
+        }
         running.count_decision(&decision);
-        filter_state::set_decision(&words);
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
@@ -195,8 +196,8 @@ impl StreamContext {
         let Some(reply) = self.running.router.two_models(plan) else {
             return Action::Continue;
         };
+        self.running.extend_decision(plan, " refused=second_model");
         self.stage = Stage::Done;
-        filter_state::extend_decision(" refused=second_model");
         filter_state::remove_plan();
         host::respond(&reply);
         Action::Pause

@@ -1,16 +1,16 @@
 //! What the decisions of the router come to, as plain data.
 
 use std::fmt;
-use std::time::Duration;
 
 use super::StateUse;
 use crate::api::Api;
 use crate::availability::Unready;
 use crate::config::{Credential, Pool};
 use crate::cooldown::{Block, Change};
+use crate::duration::short;
 use crate::hash::KeyHash;
 use crate::operation::Operation;
-use crate::outcome::{Observed, Outcome};
+use crate::outcome::{Absence, Observed, Outcome};
 use crate::reply::{self, LocalReply};
 use crate::target::Target;
 use crate::time::Timestamp;
@@ -47,6 +47,11 @@ pub struct Route<'c> {
     pub session: Option<(&'c str, KeyHash)>,
     /// What the request has to do with state that a provider keeps.
     pub state: StateUse,
+    /// When its session was last used before; `None` for a new one.
+    pub used: Option<Timestamp>,
+    /// The credential that would serve it if it could, and why it does not. It has no name if it is
+    /// not configured.
+    pub absent: Option<(Option<&'c Credential>, Absence)>,
     /// Whether it is sent in spite of a cooldown, to see whether that still holds.
     pub is_probe: bool,
     /// The credentials that were found blocked.
@@ -62,6 +67,8 @@ pub struct Refusal<'c> {
     pub unready: Unready,
     /// The pool that would serve it.
     pub pool: &'c Pool,
+    /// Where the session was found, and the hash it is bound under.
+    pub session: Option<(&'c str, KeyHash)>,
     /// The response.
     pub reply: LocalReply,
     /// The credentials that were found blocked.
@@ -90,6 +97,7 @@ impl<'c> Refusal<'c> {
         Self {
             unready: Unready::NotFound,
             pool: target.pool,
+            session: None,
             reply: reply::unauthorized(target),
             blocked: Vec::new(),
             decided: now,
@@ -113,19 +121,23 @@ impl Decision<'_> {
 }
 
 /// What access logs and the debug log show: `outcome=substitute source=header pool=openai
-/// credential=openai-b session=1f9c03b7 out=openai-a:rate_limit:12s`. A session is shown by a few
-/// digits of its hash only.
+/// credential=openai-b gen_ai.conversation.id=1f9c03b7 idle=40s home=openai-a why=rate_limit
+/// out=openai-a:rate_limit:12s`. A session is shown by a few digits of its hash only, under the name
+/// that OpenTelemetry has for it.
 impl fmt::Display for Decision<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "outcome={}", self.outcome().as_str())?;
         match self {
             Self::Route(route) => {
-                if let Some((source, _)) = route.session {
-                    write!(formatter, " source={source}")?;
-                }
+                write_source(formatter, route.session)?;
                 write!(formatter, " pool={} credential={}", route.pool.name, route.credential.id)?;
-                if let Some((_, key)) = route.session {
-                    write!(formatter, " session={:08x}", key.tag())?;
+                write_session(formatter, route.session)?;
+                if let Some(used) = route.used {
+                    write!(formatter, " idle={}", short(route.decided.since(used)))?;
+                }
+                if let Some((home, why)) = route.absent {
+                    let home = home.map_or("-", |home| home.id.as_str());
+                    write!(formatter, " home={home} why={}", why.as_str())?;
                 }
                 let state = route.state.references.first().and_then(|it| it.kind.kind());
                 if let Some(kind) = state {
@@ -134,12 +146,32 @@ impl fmt::Display for Decision<'_> {
                 write_blocked(formatter, &route.blocked, route.decided)
             }
             Self::Reply(refusal) => {
+                write_source(formatter, refusal.session)?;
                 write!(formatter, " pool={}", refusal.pool.name)?;
+                write_session(formatter, refusal.session)?;
+                if let Some(seconds) = refusal.reply.retry_after {
+                    write!(formatter, " retry_after={seconds}s")?;
+                }
                 write_blocked(formatter, &refusal.blocked, refusal.decided)
             }
             Self::Pass => Ok(()),
         }
     }
+}
+
+fn write_source(
+    formatter: &mut fmt::Formatter<'_>,
+    session: Option<(&str, KeyHash)>,
+) -> fmt::Result {
+    session.map_or(Ok(()), |(source, _)| write!(formatter, " source={source}"))
+}
+
+fn write_session(
+    formatter: &mut fmt::Formatter<'_>,
+    session: Option<(&str, KeyHash)>,
+) -> fmt::Result {
+    session
+        .map_or(Ok(()), |(_, key)| write!(formatter, " gen_ai.conversation.id={:08x}", key.tag()))
 }
 
 fn write_blocked(
@@ -159,30 +191,4 @@ fn write_blocked(
         }
     }
     Ok(())
-}
-
-/// A duration in its largest whole unit, rounded up: `12s`, `29m`, `3h`, `6d`.
-pub fn short(duration: Duration) -> String {
-    let seconds = duration.as_millis().div_ceil(1000);
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", seconds.div_ceil(60)),
-        7_200..172_800 => format!("{}h", seconds.div_ceil(3_600)),
-        _ => format!("{}d", seconds.div_ceil(86_400)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        for (seconds, expected) in
-            [(0, "0s"), (12, "12s"), (119, "119s"), (1_740, "29m"), (7_300, "3h"), (604_800, "7d")]
-        {
-            assert_eq!(short(Duration::from_secs(seconds)), expected);
-        }
-        assert_eq!(short(Duration::from_millis(1)), "1s");
-    }
 }

@@ -14,10 +14,12 @@ mod reference;
 mod selection;
 mod state;
 
-pub use decision::{Decision, Refusal, Route, Verdict, short};
+pub use decision::{Decision, Refusal, Route, Verdict};
 pub use failover::NextStep;
 pub use plan::{AttemptResult, FailedAttempt, Plan};
 pub use state::StateUse;
+
+pub use crate::duration::short;
 
 use crate::api::{Api, model_in_path};
 use crate::balance::{self, Cursors};

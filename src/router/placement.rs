@@ -12,7 +12,7 @@ use crate::config::{Ciphertext, Credential, CredentialId, carries_ciphertext};
 use crate::cooldown::Block;
 use crate::home::{Circumstances, Destination, HomeStatus};
 use crate::operation::Operation;
-use crate::outcome::Outcome;
+use crate::outcome::{Absence, Outcome};
 use crate::prompt_cache::Lifetime;
 use crate::session::Session;
 use crate::shared::SharedData;
@@ -57,6 +57,13 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         // What an operator has released is as good as removed.
         let home = home.filter(|_| block != Some(Block::Disabled));
         let has_served = binding.home.served.is_some();
+        let why = match (home, block) {
+            (Some(_), Some(block)) if has_served => Absence::Blocked(block.class()),
+            (Some(_), None) if binding.avoids_home(self.now) => Absence::Failed,
+            (Some(_), None) => Absence::Cold,
+            _ => Absence::Gone,
+        };
+        (self.used, self.home) = (Some(binding.used), Some((home, why)));
         if let Some(home) = home.filter(|_| self.target.pool.strict && has_served) {
             return Placed::strictly_at(home, block, inherited);
         }

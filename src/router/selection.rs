@@ -12,7 +12,7 @@ use crate::config::{Ciphertext, Credential, CredentialId, Profile, Strategy, Whe
 use crate::cooldown::Block;
 use crate::group;
 use crate::hash::{KeyHash, Seed};
-use crate::outcome::Outcome;
+use crate::outcome::{Absence, Outcome};
 use crate::pins::Pin;
 use crate::reply::{self, LocalReply};
 use crate::request::Request;
@@ -36,6 +36,10 @@ pub(super) struct Selection<'a, 'c, S> {
     pub(super) state: StateUse,
     /// The blocks that were met on the way, for the words of the decision.
     blocked: Vec<(&'c Credential, Block)>,
+    /// When the session was last used.
+    pub(super) used: Option<Timestamp>,
+    /// The credential that should serve it, and why it would not.
+    pub(super) home: Option<(Option<&'c Credential>, Absence)>,
     /// Credentials whose announced limit is due for a probe.
     due: Vec<CredentialId>,
     /// Whether something could not be written, because other workers wrote it in every try.
@@ -69,6 +73,8 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             now,
             chosen: None,
             blocked: Vec::new(),
+            used: None,
+            home: None,
             due: Vec::new(),
             contended: false,
         }
@@ -81,10 +87,10 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             Some(pin) => self.follow(pin),
             None => Ok(None),
         };
-        let route = match (followed, session) {
+        let route = match (followed, &session) {
             (Err(unready), _) => Err(unready),
             (Ok(Some(followed)), session) => Ok(self.route_to_state(followed, session.as_ref())),
-            (Ok(None), Some(session)) => self.settle(&session),
+            (Ok(None), Some(session)) => self.settle(session),
             (Ok(None), None) => self.choose(None, None).map(|Choice { credential, is_probe }| {
                 let others = self.others(credential, None, None);
                 let outcome = if is_probe { Outcome::Probe } else { Outcome::None };
@@ -96,6 +102,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             Err(unready) => Decision::Reply(Refusal {
                 unready,
                 pool: self.target.pool,
+                session: session.map(|it| (it.source, self.binding_key(&it.primary))),
                 reply: self.reply(unready),
                 blocked: self.blocked,
                 decided: self.now,
@@ -423,6 +430,10 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         let is_probe = is_due || outcome == Outcome::Probe;
         let outcome = if self.contended { Outcome::Contended } else { outcome };
         let Target { pool, api, operation, model, .. } = &self.target;
+        let absent = self
+            .home
+            .take()
+            .filter(|(home, _)| home.is_none_or(|home| home.fingerprint != credential.fingerprint));
         Route {
             pool,
             credential,
@@ -433,6 +444,8 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             outcome,
             session,
             state: std::mem::take(&mut self.state),
+            used: self.used,
+            absent,
             is_probe,
             blocked: std::mem::take(&mut self.blocked),
             decided: self.now,

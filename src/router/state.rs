@@ -9,7 +9,7 @@ use crate::cooldown::Block;
 use crate::group::{self, GroupId};
 use crate::hash::KeyHash;
 use crate::operation::Operation;
-use crate::outcome::Outcome;
+use crate::outcome::{Absence, Outcome};
 use crate::pins::{self, KindId, Pin, Pins, Reference};
 use crate::request::Request;
 use crate::shared::SharedData;
@@ -213,6 +213,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             Some(Block::Disabled) => return Ok(None),
             Some(block) => block,
         };
+        self.home = Some((Some(owner), Absence::Blocked(block.class())));
         if let Some(sibling) = self.ready_sibling(owner) {
             return Ok(Some(Followed { credential: sibling, outcome: Outcome::Substitute }));
         }

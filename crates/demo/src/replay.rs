@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn the_credential_of_the_last_attempt_has_served() {
-        let words = "outcome=hit source=header pool=p credential=p-a session=670d8883";
+        let words =
+            "outcome=hit source=header pool=p credential=p-a gen_ai.conversation.id=670d8883";
         check("p-a", words, &["p-a"]);
         check("p-b", &format!("{words} then=p-b"), &["p-a", "p-b"]);
         check(

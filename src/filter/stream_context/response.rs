@@ -21,7 +21,7 @@ use crate::mistakes::Mistake;
 use crate::reply;
 use crate::request::Headers;
 use crate::response::{Failure, Response};
-use crate::router::{AttemptResult, Plan};
+use crate::router::{AttemptResult, Plan, Router};
 use crate::signals::Reading;
 use crate::signals::stream::FirstEvent;
 
@@ -88,7 +88,8 @@ impl StreamContext {
     pub(super) fn note_end(&self, plan: &Plan) {
         if let Some(end) = plan.end() {
             self.running.count_failover(plan, end);
-            filter_state::extend_decision(&format!(" failover={end}"));
+            let last = last_failure(plan, &self.running.router).unwrap_or_default();
+            self.running.extend_decision(plan, &format!("{last} failover={end}"));
         }
     }
 
@@ -236,4 +237,12 @@ impl StreamContext {
         }
         self.stage = Stage::Passing(plan);
     }
+}
+
+/// What the last credential said, where it failed the request too.
+fn last_failure(plan: &Plan, router: &Router) -> Option<String> {
+    let failed = plan.failures.last().filter(|_| plan.has_failed())?;
+    let credential = router.pool_of(plan)?.credential(failed.credential)?;
+    let is_last = plan.current == Some(failed.credential);
+    is_last.then(|| format!(" failed={}({})", credential.id, failed.fault))
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cost;
+mod explain;
 mod many;
 mod messages;
 mod paths;
