@@ -43,6 +43,10 @@ pub enum Metric {
     Evictions,
     /// Writes that were given up, because other workers wrote in every try.
     ContendedWrites,
+    /// Watched requests, by how they would have been decided and what became of them.
+    ShadowRequests,
+    /// Watched requests, by the credential that would have been chosen.
+    ShadowChoices,
     /// Tokens that providers say they have processed.
     Tokens,
     /// Responses of which that is not known.
@@ -61,7 +65,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Requests,
         Self::Attempts,
         Self::Failovers,
@@ -70,6 +74,8 @@ impl Metric {
         Self::Pins,
         Self::Evictions,
         Self::ContendedWrites,
+        Self::ShadowRequests,
+        Self::ShadowChoices,
         Self::Tokens,
         Self::UsageUnread,
         Self::Credentials,
@@ -90,6 +96,8 @@ impl Metric {
             Self::Pins => ("pins_total", &[]),
             Self::Evictions => ("evictions_total", &["table"]),
             Self::ContendedWrites => ("contended_writes_total", &[]),
+            Self::ShadowRequests => ("shadow_requests_total", &["pool", "outcome", "actual"]),
+            Self::ShadowChoices => ("shadow_choices_total", &["pool", "credential"]),
             Self::Tokens => ("tokens_total", &["pool", "outcome", "type"]),
             Self::UsageUnread => ("usage_unread_total", &["reason"]),
             Self::Credentials => ("credentials", &["pool", "state"]),

@@ -143,6 +143,34 @@ impl Absence {
     }
 }
 
+/// What really became of a request that was only watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actual {
+    /// The credential served it that had served its session before.
+    Same,
+    /// Another one did.
+    Moved,
+    /// Its session was not served before.
+    New,
+    /// It got an error.
+    Failed,
+    /// It has no session, or was not seen at the cluster of one credential.
+    Unknown,
+}
+
+impl Actual {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Moved => "moved",
+            Self::New => "new",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What a credential can do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialState {

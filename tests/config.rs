@@ -72,6 +72,20 @@ fn what_is_shown_depends_on_the_section_observe() {
 }
 
 #[test]
+fn a_shadow_needs_a_cluster_for_each_credential() {
+    assert!(!parse(&minimal()).is_shadow);
+    let mut shadow = with("mode", json!("shadow"));
+    assert!(parse(&shadow).is_shadow);
+    shadow["pools"][0]["credentials"] =
+        json!([{"id": "a", "cluster": "one"}, {"id": "b", "cluster": "one"}]);
+    let found = problems(&shadow);
+    assert!(found[0].contains("several of pool p have one"), "{found:?}");
+    shadow["mode"] = json!("route");
+    assert!(!parse(&shadow).is_shadow);
+    assert_eq!(problems(&with("mode", json!("dark"))).len(), 1);
+}
+
+#[test]
 fn kebab_case_is_the_same_key() {
     let config =
         parse(&with("routing", json!({"session-affinity": false, "session-affinity-ttl": "90s"})));

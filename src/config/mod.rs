@@ -90,6 +90,8 @@ fn is_reserved(header: &str) -> bool {
 pub struct Config {
     /// Whose rules are followed.
     pub profile: Profile,
+    /// Whether requests go where they went without the filter, and are only watched.
+    pub is_shadow: bool,
     /// How credentials are chosen, and how Envoy learns the choice.
     pub routing: Routing,
     /// How sessions are recognized and kept.
@@ -286,6 +288,8 @@ impl Config {
         );
         let profile = profile.unwrap_or(Profile::Recommended);
         let routing = Routing::read(fields.object("routing"), profile, &mut warnings);
+        let modes = [("route", false), ("shadow", true)];
+        let is_shadow = fields.one_of("mode", &modes).unwrap_or(false);
         let mut paths = Paths::default();
         let session = SessionConfig::read(fields.object("session"), profile, &mut paths);
         let pins = PinConfig::read(fields.object("pins"), profile, &mut paths);
@@ -299,10 +303,14 @@ impl Config {
         let observe = observe::Written::read(fields.object("observe"), profile);
         let setting = Setting { profile, strict: session.strict, environment };
         let pools = pool::read_all(&mut fields, &setting);
+        if is_shadow && let Some(shared) = shared_cluster(&pools) {
+            fields.problem("mode", shared);
+        }
         fields.finish();
         let observe = observe.settle(&pools);
         Self {
             profile,
+            is_shadow,
             routing,
             session,
             body,
@@ -315,6 +323,18 @@ impl Config {
             warnings,
         }
     }
+}
+
+/// In the mode `shadow` it is seen by the cluster who served a request.
+fn shared_cluster(pools: &[Pool]) -> Option<String> {
+    pools.iter().find_map(|pool| {
+        let shared = |it: &&Credential| pool.only_credential_of(&it.cluster).is_none();
+        let credential = pool.credentials.iter().find(shared)?;
+        Some(format!(
+            "the mode shadow needs a cluster for each credential: several of pool {} have {}",
+            pool.name, credential.cluster
+        ))
+    })
 }
 
 /// What the rest of the configuration says to pools and credentials.

@@ -273,6 +273,9 @@ impl Context for AttemptContext {
 
 impl HttpContext for AttemptContext {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        if self.running.router.config().is_shadow {
+            return Action::Continue;
+        }
         let plan = filter_state::plan();
         let cluster = host::cluster_name();
         self.warn_of_mistakes(plan.as_ref(), &cluster);

@@ -16,6 +16,7 @@ mod hygiene;
 mod meter;
 mod metrics;
 mod pending;
+mod shadow;
 mod stream_context;
 #[cfg(feature = "trap")]
 mod trap;

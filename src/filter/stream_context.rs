@@ -24,6 +24,7 @@ use super::pending::PendingError;
 use super::watch::Watch;
 use super::{ARE_ATTEMPTS_OBSERVED, Running, filter_state, hygiene};
 use crate::config::UsageReading;
+use crate::outcome::Outcome;
 use crate::reply::LocalReply;
 use crate::request::{Headers, Request};
 use crate::response::Response;
@@ -54,6 +55,8 @@ pub(super) struct StreamContext {
     rest: Option<SecondModel>,
     /// What reads what the response has cost.
     meter: Option<Meter>,
+    /// How a request that is only watched would have been decided.
+    watched: Outcome,
     /// Whether the response has come to its end.
     is_complete: bool,
 }
@@ -80,7 +83,8 @@ enum Stage {
 
 impl StreamContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
-        Self { running, stage: Stage::New, rest: None, meter: None, is_complete: false }
+        let (meter, watched) = (None, Outcome::Unmatched);
+        Self { running, stage: Stage::New, rest: None, meter, watched, is_complete: false }
     }
 
     /// Decides the held request with at most `body_bytes` of its body.
@@ -130,6 +134,13 @@ impl StreamContext {
             filter_state::set_decision(words.as_bytes());
         }
         running.count_decision(&decision);
+        if router.config().is_shadow {
+            if let Decision::Route(route) = decision {
+                self.watched = route.outcome;
+                self.stage = Stage::Sent(running.watch(&route, now));
+            }
+            return Action::Continue;
+        }
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
@@ -155,7 +166,9 @@ impl StreamContext {
     }
 
     fn watches_rest(&self, headers: &Headers) -> bool {
-        matches!(&self.stage, Stage::Sent(plan) if self.running.router.watches_rest(headers, plan))
+        let router = &self.running.router;
+        !router.config().is_shadow
+            && matches!(&self.stage, Stage::Sent(plan) if router.watches_rest(headers, plan))
     }
 
     /// Watches all that is held, which goes on now.
@@ -250,12 +263,14 @@ impl HttpContext for StreamContext {
         let headers = header_map::headers(Map::Request);
         #[cfg(feature = "trap")]
         super::trap::trap_on_demand(&headers);
-        let routing_header = &self.running.router.config().routing.header;
-        if headers.first(routing_header).is_some() {
-            // A client must not choose its cluster, on no path.
-            self.set_http_request_header_bytes(routing_header, None);
+        if !self.running.router.config().is_shadow {
+            let routing_header = &self.running.router.config().routing.header;
+            if headers.first(routing_header).is_some() {
+                // A client must not choose its cluster, on no path.
+                self.set_http_request_header_bytes(routing_header, None);
+            }
+            hygiene::remove_controls_and_keys(self, &headers);
         }
-        hygiene::remove_controls_and_keys(self, &headers);
         match self.running.router.needs_body(&headers, end_of_stream, &Host) {
             BodyNeed::None => self.decide(&headers, b"", BodyNeed::None, end_of_stream),
             need => {
@@ -302,6 +317,9 @@ impl HttpContext for StreamContext {
                 return Action::Continue;
             }
         };
+        if self.running.router.config().is_shadow {
+            return self.witness(sent, end_of_stream);
+        }
         // Where a filter on the cluster has observed the response, it has changed its headers too.
         if let Some(newest) = filter_state::plan().filter(|newest| newest.attempts > 0) {
             // Also by a module in another VM.

@@ -12,6 +12,7 @@ mod placement;
 mod plan;
 mod reference;
 mod selection;
+mod shadow;
 mod state;
 
 pub use decision::{Decision, Refusal, Route, Verdict};

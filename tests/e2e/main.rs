@@ -29,6 +29,7 @@ mod replicas;
 mod retries;
 mod sdk;
 mod secrets;
+mod shadow;
 mod state;
 mod support;
 mod trap;

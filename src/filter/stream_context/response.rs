@@ -93,6 +93,19 @@ impl StreamContext {
         }
     }
 
+    /// What became of a request that was only watched.
+    pub(super) fn witness(&mut self, mut plan: Plan, end_of_stream: bool) -> Action {
+        let running = Rc::clone(&self.running);
+        let headers = header_map::headers(Map::Response);
+        let status = host::status_of(&headers);
+        let is_served = (200..400).contains(&status);
+        running.witness(&mut plan, self.watched, &host::cluster_name(), is_served);
+        if plan.current.is_none() {
+            return Action::Continue;
+        }
+        self.observe_headers(plan, headers, end_of_stream)
+    }
+
     /// Observes the headers of a response where no filter on the cluster does, or finds that its
     /// body must be read.
     pub(super) fn observe_headers(
@@ -132,7 +145,8 @@ impl StreamContext {
     /// Warns of a mistake that the response shows. Returns whether it is from another cluster than
     /// the one that was chosen: nothing follows from it for the credential.
     fn finds_mistake(&self, plan: &Plan, origin: &Origin) -> bool {
-        if matches!(origin, Origin::Envoy | Origin::Failed(Failure::NoHost)) {
+        let is_shadow = self.running.router.config().is_shadow;
+        if is_shadow || matches!(origin, Origin::Envoy | Origin::Failed(Failure::NoHost)) {
             return false;
         }
         let router = &self.running.router;
@@ -166,6 +180,9 @@ impl StreamContext {
     /// it says.
     fn finish(&self, plan: &Plan, failure: Option<Failure>, status: u16) -> Action {
         let router = &self.running.router;
+        if router.config().is_shadow {
+            return Action::Continue;
+        }
         if let Some(reply) = router.wait_for_home(plan, &Host, host::now()) {
             host::respond(&reply);
             return Action::Pause;
