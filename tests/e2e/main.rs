@@ -20,6 +20,8 @@ mod meanings;
 mod memory;
 mod merge;
 mod metrics;
+#[path = "../mixed/mod.rs"]
+mod mixed;
 mod modes;
 mod oracle;
 mod reading;
@@ -34,4 +36,5 @@ mod state;
 mod support;
 mod trap;
 mod updates;
+mod usage;
 mod workers;

@@ -116,7 +116,10 @@ impl Connection {
 }
 
 async fn handshake(address: SocketAddr, protocol: Protocol) -> Result<Sender> {
-    let stream = TokioIo::new(TcpStream::connect(address).await?);
+    let stream = TcpStream::connect(address).await?;
+    // Else a body would wait for the acknowledgement of its headers.
+    stream.set_nodelay(true)?;
+    let stream = TokioIo::new(stream);
     // The task ends when the sender is dropped and the last response is read; what goes wrong on
     // the connection is an error of the request that it affects.
     Ok(match protocol {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::anthropic_output::{self, Extras};
 use super::api::{self, Api};
@@ -21,7 +21,10 @@ use super::shared::Shared;
 use super::stream::{Framing, Payload};
 use super::turn::{Call, Turn};
 use super::vendor::{Account, Vendor};
-use super::{anthropic, ciphertext, collection, gemini, openai_chat, references, threads};
+use super::{
+    anthropic, bedrock, ciphertext, collection, gemini, openai_chat, openai_output, references,
+    threads,
+};
 
 /// An [`Account`] with what it remembers.
 #[derive(Debug)]
@@ -81,6 +84,9 @@ impl AccountState {
                 let framing = if *sse { Framing::GoogleEvents } else { Framing::GoogleArray };
                 gemini_content(model, body, Some(framing), place)
             }
+            Api::CodeAssist { stream } => code_assist(body, *stream, place),
+            Api::Bedrock(method) if method.is_converse => converse(method, &body, place),
+            Api::Bedrock(method) => invoke(method, body, place),
             Api::GeminiCountTokens => gemini::count_tokens(&body).map(Reply::plain),
             Api::Models | Api::State { .. } | Api::OpenAiSocket => {
                 Err(ApiError::new(405, "This path takes no request with a body."))
@@ -159,7 +165,8 @@ fn openai_chat(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
 
 fn openai_response(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
     let call = openai_responses::parse(body, place)?;
-    let turn = turn(&call.call, place);
+    let mut turn = turn(&call.call, place);
+    openai_output::account_for_writes(&mut turn);
     let payload = match (call.call.stream, call.background) {
         (true, _) => Payload::Events(Framing::NamedEvents, call.events(&turn)),
         (false, true) => Payload::Json(call.queued(&turn)),
@@ -172,7 +179,8 @@ fn openai_response(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
 
 fn openai_compaction(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
     let call = openai_responses::parse(body, place)?;
-    let turn = turn(&call.call, place);
+    let mut turn = turn(&call.call, place);
+    openai_output::account_for_writes(&mut turn);
     let payload = Payload::Json(openai_responses::compaction(&call, &turn, place));
     Ok(Reply::of(&turn, call.call.prefixes, payload))
 }
@@ -194,6 +202,49 @@ fn gemini_content(
         None => Payload::Json(gemini::response(&turn)),
     };
     Ok(Reply::of(&turn, call.prefixes, payload))
+}
+
+/// Gemini's API as Code Assist wraps it, in both directions.
+fn code_assist(mut body: Value, is_stream: bool, place: &Place<'_>) -> Result<Reply, ApiError> {
+    let model = body["model"].as_str().unwrap_or_default().to_owned();
+    let framing = is_stream.then_some(Framing::GoogleEvents);
+    let mut reply = gemini_content(&model, body["request"].take(), framing, place)?;
+    let wrap = |inner: Value| json!({"response": inner, "traceId": "0"});
+    reply.payload = match reply.payload {
+        Payload::Json(inner) => Payload::Json(wrap(inner)),
+        Payload::Events(framing, events) => {
+            Payload::Events(framing, events.into_iter().map(wrap).collect())
+        }
+        other => other,
+    };
+    Ok(reply)
+}
+
+fn converse(method: &bedrock::Method, body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {
+    let call = bedrock::parse(method, body)?;
+    let mut turn = turn(&call, place);
+    anthropic::account_for_writes(&mut turn, &call.prefixes);
+    let payload = match call.stream {
+        true => Payload::Events(Framing::AwsFrames, bedrock::events(&turn)),
+        false => Payload::Json(bedrock::response(&turn)),
+    };
+    Ok(Reply::of(&turn, call.prefixes, payload))
+}
+
+fn invoke(method: &bedrock::Method, mut body: Value, place: &Place<'_>) -> Result<Reply, ApiError> {
+    body["model"] = json!(method.model);
+    let removed = ciphertext::open_messages(&mut body, place)?;
+    let call = anthropic::parse(&body)?;
+    let mut turn = turn(&call, place);
+    anthropic::account_for_writes(&mut turn, &call.prefixes);
+    let extras = Extras::of(&body, &call.prompt, removed, place);
+    if method.is_stream {
+        let events = bedrock::chunks(&turn, anthropic_output::events(&turn, &extras));
+        return Ok(Reply::of(&turn, call.prefixes, Payload::Events(Framing::AwsFrames, events)));
+    }
+    let headers = bedrock::headers(&turn.usage);
+    let payload = Payload::Json(anthropic_output::message(&turn, &extras));
+    Ok(Reply { headers, ..Reply::of(&turn, call.prefixes, payload) })
 }
 
 fn interaction(body: &Value, place: &Place<'_>) -> Result<Reply, ApiError> {

@@ -3,6 +3,7 @@
 use axum::http::{Method, Uri};
 use serde_json::{Value, json};
 
+use super::bedrock;
 use super::error::ApiError;
 use super::objects::Kind;
 use super::route::{self, Action};
@@ -33,6 +34,11 @@ pub(super) enum Api {
         sse: bool,
     },
     GeminiCountTokens,
+    /// Gemini's API in a wrapper, with the model in the body.
+    CodeAssist {
+        stream: bool,
+    },
+    Bedrock(bedrock::Method),
 }
 
 impl Api {
@@ -58,6 +64,16 @@ impl Api {
             }
             (Vendor::OpenAi, "/v1/responses") => (Method::POST, Self::OpenAiResponses),
             (Vendor::OpenAi, "/v1/responses/compact") => (Method::POST, Self::OpenAiCompact),
+            (Vendor::Anthropic, path) if path.starts_with("/model/") => {
+                let method = bedrock::Method::of(path).ok_or_else(|| unknown(uri))?;
+                (Method::POST, Self::Bedrock(method))
+            }
+            (Vendor::Gemini, "/v1internal:generateContent") => {
+                (Method::POST, Self::CodeAssist { stream: false })
+            }
+            (Vendor::Gemini, "/v1internal:streamGenerateContent") => {
+                (Method::POST, Self::CodeAssist { stream: true })
+            }
             (Vendor::Gemini, path) => {
                 (Method::POST, gemini(path, uri).ok_or_else(|| unknown(uri))?)
             }
@@ -78,9 +94,11 @@ impl Api {
         match self {
             Self::OpenAiChat => Framing::DataUntilDone,
             Self::GeminiStream { sse: false, .. } => Framing::GoogleArray,
-            Self::GeminiGenerate { .. } | Self::GeminiStream { .. } | Self::GeminiCountTokens => {
-                Framing::GoogleEvents
-            }
+            Self::Bedrock(_) => Framing::AwsFrames,
+            Self::GeminiGenerate { .. }
+            | Self::GeminiStream { .. }
+            | Self::GeminiCountTokens
+            | Self::CodeAssist { .. } => Framing::GoogleEvents,
             _ => Framing::NamedEvents,
         }
     }
@@ -89,6 +107,7 @@ impl Api {
     pub(super) fn model(&self) -> Option<&str> {
         match self {
             Self::GeminiGenerate { model } | Self::GeminiStream { model, .. } => Some(model),
+            Self::Bedrock(method) => Some(&method.model),
             _ => None,
         }
     }

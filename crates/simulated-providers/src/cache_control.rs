@@ -8,7 +8,8 @@ use super::error::ApiError;
 use super::prompt::Prompt;
 
 const MAX_BREAKPOINTS: usize = 4;
-const FIVE_MINUTES: Duration = Duration::from_secs(5 * 60);
+/// The usual lifetime.
+pub(super) const FIVE_MINUTES: Duration = Duration::from_secs(5 * 60);
 /// The longer lifetime, which is billed separately.
 pub(super) const ONE_HOUR: Duration = Duration::from_secs(60 * 60);
 

@@ -10,6 +10,7 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use futures_util::{StreamExt, stream};
 
+use super::stream::Framing;
 use super::vendor::Vendor;
 
 /// The encodings that are simulated, best first. Real providers know `br` and `zstd` as well.
@@ -21,9 +22,11 @@ pub(super) fn compress(
     accepted: Option<&HeaderValue>,
     response: Response<Body>,
 ) -> Response<Body> {
-    let is_stream = text(response.headers().get(header::CONTENT_TYPE)).starts_with("text/event-");
+    let kind = text(response.headers().get(header::CONTENT_TYPE));
+    let is_stream = kind.starts_with("text/event-");
     let is_unsuitable = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || response.headers().contains_key(header::CONTENT_ENCODING)
+        || kind == Framing::AwsFrames.content_type()
         || (is_stream && vendor != Vendor::Anthropic);
     match ENCODINGS.into_iter().find(|name| accepts(text(accepted), name)) {
         Some(encoding) if !is_unsuitable => with_encoding(response, encoding, true),

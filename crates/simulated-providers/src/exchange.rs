@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::error::ApiError;
 use super::fault::{self, FAULT_HEADER, Fault, Stop, Subject, delay};
 use super::record::RecordId;
+use super::told::Told;
 use super::turn::{self, Usage};
 use super::vendor_server::VendorServer;
 use super::{catalog, compress, respond, websocket};
@@ -38,8 +39,13 @@ pub(super) async fn handle(
     let request_id = turn::request_id();
     let exchange = Exchange { server: &server, record, connection: &connection, is_kept };
     let outcome = exchange.respond(account.clone(), &mut parts, body, &request_id).await;
-    let (mut response, usage) = outcome
+    let (response, usage) = outcome
         .unwrap_or_else(|error| (respond::error(server.vendor, &parts, &error, &request_id), None));
+    let accepted = parts.headers.get(header::ACCEPT_ENCODING);
+    let mut response = compress::compress(server.vendor, accepted, response);
+    if response.headers().contains_key(header::CONTENT_ENCODING) {
+        server.shared.log.compressed(record);
+    }
     server.shared.log.responded(record, name, response.status().as_u16(), usage);
     if let Some(account) = &account {
         respond::add(response.headers_mut(), &account.group().headers());
@@ -50,8 +56,6 @@ pub(super) async fn handle(
         &request_id,
         response.headers_mut(),
     );
-    let accepted = parts.headers.get(header::ACCEPT_ENCODING);
-    let response = compress::compress(server.vendor, accepted, response);
     // The request is under way until the last byte of its response is.
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
@@ -124,7 +128,9 @@ impl Exchange<'_> {
         if fault == Some(Fault::Lost) {
             match self.connection.abort().await {}
         }
-        let mut response = respond::reply(reply.payload, Stop::of(&fault));
+        let stop = Stop::of(&fault);
+        server.shared.log.told(self.record, Told::of(&reply, stop));
+        let mut response = respond::reply(reply.payload, stop);
         respond::add(response.headers_mut(), &reply.headers);
         Ok((response, reply.usage))
     }

@@ -8,8 +8,9 @@
 //!
 //! **Simulated**, in the forms that the SDKs of the vendors read:
 //! - the APIs: Anthropic Messages and count_tokens; OpenAI Chat Completions, Responses (also
-//!   compact, and over a WebSocket); Gemini generateContent, streamGenerateContent and countTokens;
-//!   lists of models. Plain JSON and streams with the events of the vendor, errors in its JSON,
+//!   compact, and over a WebSocket); Gemini generateContent, streamGenerateContent and countTokens,
+//!   also as Code Assist wraps them; Bedrock's Converse and InvokeModel, where Anthropic's accounts
+//!   are; lists of models. Plain JSON and streams with the events of the vendor, errors in its JSON,
 //!   over HTTP/1.1 and HTTP/2 without TLS;
 //! - groups of accounts: what one organization and workspace shares (`group.rs`). By default every
 //!   account is a group of its own. Responses name the group by the ids that real ones have in
@@ -22,6 +23,7 @@
 //!   of one that sends everything again;
 //! - ciphertext that binds to an organization: encrypted reasoning, compacted items, signed
 //!   thinking (`ciphertext.rs`). [`Providers::set_foreign`] says what becomes of it elsewhere;
+//! - a ledger of the token counts that each response tells, as far as it is sent (`told.rs`);
 //! - faults that a test requests, or a header `x-simulate: account=anthropic-a; status=429;
 //!   retry-after=7` (`fault.rs` lists them all), and a record of what arrived;
 //! - the errors of real providers by name, with their headers, bodies and events
@@ -78,6 +80,8 @@ mod account;
 mod anthropic;
 mod anthropic_output;
 mod api;
+mod aws_frame;
+mod bedrock;
 mod cache;
 mod cache_control;
 mod catalog;
@@ -113,6 +117,7 @@ mod shared;
 mod shutdown;
 mod stream;
 mod threads;
+mod told;
 mod turn;
 mod upload;
 mod vendor;
@@ -138,6 +143,7 @@ pub use self::fault::{FAULT_HEADER, Fault};
 pub use self::record::{LOG_CAPACITY, RequestRecord, Totals};
 pub use self::respond::ACCOUNT_HEADER;
 pub use self::shutdown::Shutdown;
+pub use self::told::Told;
 pub use self::turn::Usage;
 pub use self::vendor::{Account, Addresses, Replica, Vendor};
 

@@ -45,16 +45,21 @@ pub(super) fn events(turn: &Turn, extras: &Extras) -> Vec<Value> {
     events
 }
 
-/// The count of tokens. What is written is what is there now, in whole steps.
+/// Adds to `turn.usage` what is written: what is there now, in whole steps.
+pub(super) fn account_for_writes(turn: &mut Turn) {
+    let cacheable = turn.usage.prompt_tokens / 128 * 128;
+    let cacheable = if cacheable < 1024 { 0 } else { cacheable };
+    turn.usage.written_30m_tokens = cacheable.saturating_sub(turn.usage.cached_tokens);
+}
+
+/// The count of tokens.
 pub(super) fn usage(turn: &Turn) -> Value {
     let usage = turn.usage;
-    let cacheable = usage.prompt_tokens / 128 * 128;
-    let cacheable = if cacheable < 1024 { 0 } else { cacheable };
     json!({
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {
             "cached_tokens": usage.cached_tokens,
-            "cache_write_tokens": cacheable.saturating_sub(usage.cached_tokens),
+            "cache_write_tokens": usage.written_30m_tokens,
         },
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},

@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 
 use super::lock::locked;
+use super::told::Told;
 use super::turn::Usage;
 use super::vendor::Vendor;
 
@@ -36,6 +37,8 @@ pub struct RequestRecord {
     pub is_faulty: bool,
     /// Of responses with a reply of a model.
     pub usage: Option<Usage>,
+    /// What of it the response tells.
+    pub told: Told,
     /// The ids of the state that it created, even if the response was lost.
     pub created: Vec<String>,
 }
@@ -86,6 +89,7 @@ impl RequestLog {
             status: None,
             is_faulty: false,
             usage: None,
+            told: Told::default(),
             created: Vec::new(),
         })
     }
@@ -115,6 +119,16 @@ impl RequestLog {
     /// Records what a request has created.
     pub(super) fn created(&self, id: RecordId, created: &[String]) {
         locked(&self.0).update(id, |record| created.clone_into(&mut record.created));
+    }
+
+    /// Records what a response tells.
+    pub(super) fn told(&self, id: RecordId, told: Told) {
+        locked(&self.0).update(id, |record| record.told = told);
+    }
+
+    /// The response is compressed.
+    pub(super) fn compressed(&self, id: RecordId) {
+        locked(&self.0).update(id, |record| record.told.is_compressed = true);
     }
 
     /// Records a response before its first byte leaves, so that a client that has the response
@@ -175,6 +189,7 @@ mod tests {
             status: None,
             is_faulty: false,
             usage: None,
+            told: Told::default(),
             created: Vec::new(),
         }
     }

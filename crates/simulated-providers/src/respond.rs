@@ -1,6 +1,6 @@
 //! HTTP responses from replies and errors.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
@@ -119,9 +119,10 @@ fn json_response(status: StatusCode, value: &Value, stop: Option<Stop>) -> Respo
     let length = HeaderValue::from(text.len());
     let body = match (text.split_at_checked(text.len() / 2), stop) {
         (Some((first, rest)), Some(Stop::Cut(_) | Stop::End(_))) => {
-            stream::body(vec![first.to_owned(), rest.to_owned()], Some(Stop::Cut(1)))
+            let halves = [first, rest].map(|half| Bytes::from(half.to_owned()));
+            stream::body(halves.into(), Some(Stop::Cut(1)))
         }
-        (_, Some(Stop::Silence(_))) => stream::body(vec![text], Some(Stop::Silence(0))),
+        (_, Some(Stop::Silence(_))) => stream::body(vec![text.into()], Some(Stop::Silence(0))),
         _ => Body::from(text),
     };
     let mut response = Response::new(body);

@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
+use super::aws_frame;
 use super::fault::Stop;
 
 /// The content of a response.
@@ -28,6 +29,8 @@ pub(super) enum Framing {
     GoogleEvents,
     /// One JSON array that grows.
     GoogleArray,
+    /// Frames of AWS.
+    AwsFrames,
 }
 
 impl Framing {
@@ -36,22 +39,35 @@ impl Framing {
             Self::NamedEvents | Self::DataUntilDone => "text/event-stream; charset=utf-8",
             Self::GoogleEvents => "text/event-stream",
             Self::GoogleArray => "application/json; charset=UTF-8",
+            Self::AwsFrames => "application/vnd.amazon.eventstream",
         }
     }
 
     /// The pieces of the body, one per event and one for what closes the stream.
-    pub(super) fn frames(self, events: &[Value]) -> Vec<String> {
-        let end = match self {
-            Self::NamedEvents | Self::GoogleEvents => None,
-            Self::DataUntilDone => Some("data: [DONE]\n\n".to_owned()),
-            Self::GoogleArray => Some("]".to_owned()),
-        };
-        let frames = events.iter().enumerate().map(|(index, event)| self.frame(index, event));
-        frames.chain(end).collect()
+    pub(super) fn frames(self, events: &[Value]) -> Vec<Bytes> {
+        let frames = events.iter().enumerate().map(|(index, event)| match self {
+            Self::AwsFrames => aws_frame::of(event).into(),
+            _ => self.frame(index, event).into(),
+        });
+        frames.chain(self.end().map(Bytes::from)).collect()
+    }
+
+    /// How many pieces a body with these events has.
+    pub(super) fn count(self, events: &[Value]) -> usize {
+        events.len() + usize::from(self.end().is_some())
+    }
+
+    fn end(self) -> Option<&'static str> {
+        match self {
+            Self::NamedEvents | Self::GoogleEvents | Self::AwsFrames => None,
+            Self::DataUntilDone => Some("data: [DONE]\n\n"),
+            Self::GoogleArray => Some("]"),
+        }
     }
 
     fn frame(self, index: usize, event: &Value) -> String {
         match self {
+            Self::AwsFrames => String::new(),
             Self::NamedEvents => {
                 let name = event["type"].as_str().or(event["event_type"].as_str());
                 format!("event: {}\ndata: {event}\n\n", name.unwrap_or_default())
@@ -65,10 +81,10 @@ impl Framing {
 }
 
 /// A body of these frames, which stops before its end if a fault says so.
-pub(super) fn body(frames: Vec<String>, stop: Option<Stop>) -> Body {
+pub(super) fn body(frames: Vec<Bytes>, stop: Option<Stop>) -> Body {
     let stop = stop.filter(|stop| stop.after() < frames.len());
     let frames = frames.into_iter().take(stop.map_or(usize::MAX, Stop::after));
-    let frames = stream::iter(frames.map(|frame| Ok(Bytes::from(frame))));
+    let frames = stream::iter(frames.map(Ok));
     match stop {
         None | Some(Stop::End(_)) => Body::from_stream(frames),
         // An error ends the connection at once, with what has not been flushed: hyper flushes when
@@ -88,10 +104,8 @@ mod tests {
     use super::*;
 
     fn check(framing: Framing, expected: &str) {
-        assert_eq!(
-            framing.frames(&[json!({"type": "a"}), json!({"type": "b"})]).concat(),
-            expected
-        );
+        let frames = framing.frames(&[json!({"type": "a"}), json!({"type": "b"})]);
+        assert_eq!(frames.concat(), expected.as_bytes());
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Usage {
     pub written_5m_tokens: u64,
     /// Anthropic only: written to the cache for an hour.
     pub written_1h_tokens: u64,
+    /// OpenAI's Responses only: written to the cache for half an hour.
+    pub written_30m_tokens: u64,
     /// The reply.
     pub output_tokens: u64,
 }

@@ -22,6 +22,7 @@ use super::objects::ObjectStore;
 use super::record::{RecordId, RequestRecord};
 use super::reply::Reply;
 use super::stream::Payload;
+use super::told::Told;
 use super::vendor_server::VendorServer;
 
 /// Serves an open socket until the client or the server ends it.
@@ -178,6 +179,7 @@ impl Session {
             status: None,
             is_faulty: false,
             usage: None,
+            told: Told::default(),
             created: vec![],
         })
     }

@@ -234,3 +234,43 @@ async fn a_body_may_have_64_mib_and_no_more() {
     assert_eq!(statuses, [Some(200), Some(413)]);
     world.providers.stop().await;
 }
+
+#[tokio::test]
+async fn bedrock_gives_what_messages_give_in_its_own_forms() {
+    let world = World::start().await;
+    let system = "word ".repeat(2000);
+    let text = json!([{"role": "user", "content": [{"text": "hello"}]}]);
+    let converse = json!({"messages": text, "inferenceConfig": {"maxTokens": 64},
+        "system": [{"text": system}, {"cachePoint": {"type": "default"}}]});
+    let first = world.post("anthropic-a", "/model/m/converse", &converse).await.json();
+    let again = world.post("anthropic-a", "/model/m/converse", &converse).await.json();
+    assert!(first["usage"]["cacheWriteInputTokens"].as_u64() > Some(2000));
+    assert_eq!(again["usage"]["cacheReadInputTokens"], first["usage"]["cacheWriteInputTokens"]);
+    let invoke = anthropic(json!([{"role": "user", "content": "hello"}]));
+    let message = world.post("anthropic-a", "/model/m/invoke", &invoke).await;
+    let usage = message.json()["usage"].clone();
+    for (name, count) in [
+        ("x-amzn-bedrock-input-token-count", "input_tokens"),
+        ("x-amzn-bedrock-output-token-count", "output_tokens"),
+        ("x-amzn-bedrock-cache-read-input-token-count", "cache_read_input_tokens"),
+        ("x-amzn-bedrock-cache-write-input-token-count", "cache_creation_input_tokens"),
+    ] {
+        assert_eq!(message.header(name), Some(usage[count].to_string().as_str()), "{name}");
+    }
+    world.providers.stop().await;
+}
+
+#[tokio::test]
+async fn code_assist_wraps_what_gemini_gives() {
+    let world = World::start().await;
+    let body = gemini(json!([{"role": "user", "parts": [{"text": "hello"}]}]));
+    let plain = world.post("gemini-a", GENERATE, &body).await.json();
+    let wrapped = json!({"model": "gemini-3.1-pro", "request": body});
+    let reply = world.post("gemini-a", "/v1internal:generateContent", &wrapped).await.json();
+    assert_eq!(reply["response"]["candidates"], plain["candidates"]);
+    let path = "/v1internal:streamGenerateContent?alt=sse";
+    let stream = world.post("gemini-a", path, &wrapped).await;
+    let text = concat(&stream.data(), "/response/candidates/0/content/parts/0/text");
+    assert_eq!(text, plain["candidates"][0]["content"]["parts"][0]["text"].as_str().unwrap());
+    world.providers.stop().await;
+}

@@ -1,0 +1,157 @@
+//! What is counted of responses is what the providers have told, to the token.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use envoy_harness::client::{self, Connection, Protocol};
+use envoy_harness::gateway::Gateway;
+use hyper::Request;
+use serde_json::{Value, json};
+use simulated_providers::{RequestRecord, Vendor};
+use tokio::task::JoinSet;
+
+use crate::mixed::{Asked, Counted, KINDS, TAG, asked};
+use crate::support::{gateway, word};
+
+/// Requests under way at once.
+const TASKS: u64 = 8;
+
+/// What a client has seen: the status, and the words of the decision.
+type Seen = BTreeMap<u64, (u16, String)>;
+
+/// Counts by the labels `pool`, `outcome` and `type`, or by `reason`.
+type Sums = BTreeMap<String, u64>;
+
+/// The shipped pools, which also serve Bedrock's and Code Assist's paths, and Interactions.
+fn serve_all(filter: &mut Value) {
+    for pool in filter["pools"].as_array_mut().unwrap() {
+        let prefix = match pool["name"].as_str() {
+            Some("anthropic") => "/model/",
+            Some("gemini") => "/v1internal:",
+            _ => continue,
+        };
+        let matches = pool["match"].as_array_mut();
+        matches.unwrap().push(json!({"path_prefixes": [prefix], "methods": ["POST"]}));
+    }
+}
+
+async fn ask(connection: &mut Connection, asked: &Asked) -> Result<(u16, String)> {
+    let mut request = Request::post(&asked.path);
+    for (name, value) in &asked.headers {
+        request = request.header(*name, value);
+    }
+    let request = request.body(client::whole(asked.body.to_string()))?;
+    let response = connection.stream(request).await?;
+    let decision = response.headers.get("x-session-affinity-decision");
+    let decision = decision.and_then(|words| words.to_str().ok()).unwrap_or_default().to_owned();
+    let status = response.status.as_u16();
+    let rest = response.rest().await;
+    assert!(rest.is_ok() || !asked.is_sound, "{} {:?}", asked.path, asked.headers);
+    Ok((status, decision))
+}
+
+/// Sends the requests of these numbers, several at once.
+async fn ask_all(gateway: &Gateway, count: u64) -> Result<Seen> {
+    let mut tasks = JoinSet::new();
+    for first in 0..TASKS {
+        let address = gateway.envoy.address();
+        tasks.spawn(async move {
+            // Over HTTP/2 a response that breaks off takes no other with it.
+            let mut connection = Connection::open(address, Protocol::Http2).await?;
+            let mut seen = Seen::new();
+            for number in (first..count).step_by(TASKS as usize) {
+                let asked = asked(number);
+                let answer = ask(&mut connection, &asked).await;
+                seen.insert(number, answer.with_context(|| format!("{number} {}", asked.path))?);
+            }
+            anyhow::Ok(seen)
+        });
+    }
+    let mut seen = Seen::new();
+    while let Some(part) = tasks.join_next().await {
+        seen.extend(part??);
+    }
+    Ok(seen)
+}
+
+/// What is to be counted, by the ledger of the providers and the decisions that clients saw.
+fn expected(records: &[RequestRecord], seen: &Seen) -> Result<(Sums, Sums)> {
+    let (mut tokens, mut unread) = (Sums::new(), Sums::new());
+    let mut last: BTreeMap<u64, &RequestRecord> = BTreeMap::new();
+    for record in records {
+        // Attempts that failed come before the one that the client has got.
+        last.insert(record.headers[TAG].to_str()?.parse()?, record);
+    }
+    for (number, record) in last {
+        let (status, decision) = &seen[&number];
+        if *status != 200 || record.status != Some(200) {
+            continue;
+        }
+        let pool = record.vendor.as_str();
+        let outcome = word(decision, "outcome=").context("no outcome")?;
+        let counted = Counted::of(record.told);
+        for (kind, count) in counted.tokens {
+            let labels = format!("pool=.={pool};.;outcome=.={outcome};.;type=.={kind};.;");
+            *tokens.entry(labels).or_default() += count;
+        }
+        if let Some(reason) = counted.unread {
+            *unread.entry(format!("reason=.={reason};.;")).or_default() += 1;
+        }
+    }
+    Ok((tokens, unread))
+}
+
+/// The counters of this name, by their labels. Envoy 1.36 puts them under a cluster.
+fn counted(stats: &BTreeMap<String, u64>, name: &str) -> Sums {
+    let mut sums = Sums::new();
+    for (series, count) in stats.iter().filter(|(_, count)| **count > 0) {
+        if let Some(labels) = series.strip_suffix(name) {
+            let begin = ["pool=.=", "reason=.="].iter().find_map(|first| labels.find(first));
+            let labels = labels.get(begin.unwrap_or(0)..).unwrap_or_default();
+            *sums.entry(labels.to_owned()).or_default() += count;
+        }
+    }
+    sums
+}
+
+async fn tokens_are_counted(count: u64, usage: &str) -> Result<(Sums, Sums)> {
+    let gateway = gateway(2, |filter| {
+        serve_all(filter);
+        filter["observe"] = json!({"usage": usage});
+    })
+    .await?;
+    let seen = ask_all(&gateway, count).await?;
+    let served = seen.values().filter(|(status, _)| *status == 200).count() as u64;
+    assert!(served > count * 9 / 10, "{served} of {count} were served");
+    let records = gateway.providers.requests();
+    let (tokens, unread) = expected(&records, &seen)?;
+    let waited = gateway.envoy.wait_for_stats("", |stats| {
+        counted(stats, "session_affinity_tokens_total") == tokens
+            && counted(stats, "session_affinity_usage_unread_total") == unread
+    });
+    if let Err(error) = waited.await {
+        let stats = gateway.envoy.wait_for_stats("", |_| true).await?;
+        let tokens_counted = counted(&stats, "session_affinity_tokens_total");
+        assert_eq!(tokens_counted, tokens, "{error}");
+        assert_eq!(counted(&stats, "session_affinity_usage_unread_total"), unread, "{error}");
+    }
+    gateway.stop().await?;
+    Ok((tokens, unread))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn measured_tokens_are_those_that_providers_have_served() -> Result<()> {
+    let (tokens, unread) = tokens_are_counted(40 * KINDS, "plain").await?;
+    for vendor in Vendor::ALL {
+        let hits = format!("pool=.={vendor};.;outcome=.=hit;.;type=.=cache_read;.;");
+        assert!(tokens.get(&hits).is_some_and(|count| *count > 10_000), "{tokens:?}");
+    }
+    for reason in ["compressed", "cut", "absent"] {
+        assert!(unread[&format!("reason=.={reason};.;")] > 10, "{unread:?}");
+    }
+    // Where clients accept compression, and providers are asked not to compress.
+    let (_, unread) = tokens_are_counted(10 * KINDS, "identity").await?;
+    assert_eq!(unread.get("reason=.=compressed;.;"), None);
+    Ok(())
+}
