@@ -50,6 +50,7 @@ mod codec;
 pub mod config;
 pub mod cooldown;
 pub mod duration;
+pub mod frames;
 pub mod group;
 pub mod hash;
 pub mod home;

@@ -9,7 +9,7 @@ use session_affinity::Headers;
 use session_affinity::api::Api;
 use session_affinity::outcome::TokenType;
 use session_affinity::usage::{
-    Excerpt, HEAD, Reading, TAIL, Unread, Usage, read, read_headers, rows,
+    Excerpt, HEAD, Reading, TAIL, Turns, Unread, Usage, read, read_headers, rows,
 };
 
 /// A response in pieces of this size.
@@ -324,6 +324,60 @@ fn the_events_of_aws_tell_in_their_last_frame() {
     }
     let reading = read(Api::Bedrock, &excerpt(&delta.repeat(3), 100), false);
     assert_eq!(reading, Reading::nothing(Unread::Cut));
+}
+
+/// The frames of a message, in parts of this size.
+fn frames_of(message: &str, size: usize) -> Vec<u8> {
+    let parts: Vec<_> = message.as_bytes().chunks(size).collect();
+    let mut frames = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        let is_last = u8::from(at + 1 == parts.len());
+        frames.push(is_last << 7 | u8::from(at == 0));
+        match part.len() {
+            length @ 0..=125 => frames.push(length as u8),
+            length => frames.extend([&[126][..], &(length as u16).to_be_bytes()].concat()),
+        }
+        frames.extend_from_slice(part);
+    }
+    frames
+}
+
+/// What the turns of a WebSocket tell, and why not everything is known at its end.
+fn turns(messages: &[String], part: usize, size: usize) -> (Vec<Reading>, Option<Unread>) {
+    let (mut turns, mut told) = (Turns::default(), Vec::new());
+    let frames: Vec<u8> = messages.iter().flat_map(|message| frames_of(message, part)).collect();
+    for piece in frames.chunks(size) {
+        turns.feed(piece, Api::OpenAi, &mut |reading| told.push(reading));
+    }
+    (told, turns.end())
+}
+
+#[test]
+fn every_turn_of_a_websocket_tells_at_its_end() {
+    let event = |kind: &str, rest: &str| format!(r#"{{"type":"response.{kind}",{rest}}}"#);
+    let created = event("created", r#""response":{"usage":null}"#);
+    let delta = event("output_text.delta", r#""delta":"\"usage\":{}""#);
+    let end = |kind: &str, text: usize| {
+        let output = "x".repeat(text);
+        event(kind, &format!(r#""response":{{"output":["{output}"],"usage":{RESPONSES}}}"#))
+    };
+    let failed = event("failed", r#""response":{"usage":null}"#);
+    let expected = Reading { usage: counts(328, 256, 10, 52), unread: None };
+    for (part, size) in [(60_000, 1 << 20), (100, 1), (60_000, 7), (1_000, 4_000)] {
+        let completed = end("completed", 50_000);
+        let mut messages = vec![created.clone(), delta.clone(), completed, created.clone()];
+        assert_eq!(turns(&messages, part, size), (vec![expected], Some(Unread::Cut)));
+        messages.push(end("incomplete", 10));
+        assert_eq!(turns(&messages, part, size), (vec![expected; 2], None));
+        messages.extend([created.clone(), failed.clone()]);
+        assert_eq!(turns(&messages, part, size), (vec![expected; 2], None));
+    }
+    let mut compressed = Turns::default();
+    compressed.feed(&[0xc1, 1, 0], Api::OpenAi, &mut |_| panic!("nothing is read"));
+    assert_eq!(compressed.end(), Some(Unread::Compressed));
+    let mut other = Turns::default();
+    other.feed(&[0x81, 0x85, 1, 2, 3], Api::OpenAi, &mut |_| panic!("nothing is read"));
+    assert_eq!(other.end(), Some(Unread::NotRead));
 }
 
 fn base64(text: &str) -> String {

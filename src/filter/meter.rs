@@ -10,13 +10,14 @@ use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::request::Headers;
 use crate::router::Plan;
-use crate::usage::{Excerpt, Reading, read, read_headers};
+use crate::usage::{Excerpt, Reading, Turns, Unread, read, read_headers};
 
 /// The meter of a request that asks a model for something.
 pub(super) struct Meter {
     pool: PoolId,
     api: Api,
     outcome: Outcome,
+    is_upgrade: bool,
     /// The response; `None` as long as none was served.
     response: Option<Response>,
 }
@@ -26,14 +27,22 @@ enum Response {
     Told(Reading),
     /// Its body tells.
     Passing(Excerpt),
+    /// It is a WebSocket, on which every turn tells.
+    Turns(Turns),
 }
 
 impl Meter {
-    /// The meter of a request, if its response is read.
-    pub(super) fn of(running: &Running, plan: &Plan, outcome: Outcome) -> Option<Self> {
+    /// The meter of a request with these headers, if its response is read.
+    pub(super) fn of(
+        running: &Running,
+        plan: &Plan,
+        outcome: Outcome,
+        headers: &Headers,
+    ) -> Option<Self> {
         let is_read = running.router.config().observe.usage != UsageReading::Off
             && plan.operation == Operation::Generate;
-        is_read.then_some(Self { pool: plan.pool, api: plan.api, outcome, response: None })
+        let (pool, api, is_upgrade) = (plan.pool, plan.api, headers.ask_for_websocket());
+        is_read.then_some(Self { pool, api, outcome, is_upgrade, response: None })
     }
 
     /// Whether headers of the response may tell, so that they are needed.
@@ -47,24 +56,44 @@ impl Meter {
         let is_compressed = !matches!(headers.text("content-encoding"), "" | "identity");
         self.response = Some(match read_headers(self.api, headers) {
             Some(reading) => Response::Told(reading),
+            None if self.is_upgrade => Response::Turns(Turns::default()),
             None if is_compressed => Response::Passing(Excerpt::of_compressed()),
             None => Response::Passing(Excerpt::default()),
         });
     }
 
     /// A piece of the response passes.
-    pub(super) fn pass(&mut self, size: usize) {
-        if let Some(Response::Passing(excerpt)) = &mut self.response {
-            excerpt.take(size, |Range { start, end }| host::response_body(start, end - start));
+    pub(super) fn pass(&mut self, size: usize, running: &Running) {
+        let Self { api, response, .. } = self;
+        let mut told = Vec::new();
+        match response {
+            Some(Response::Passing(excerpt)) => {
+                excerpt.take(size, |Range { start, end }| host::response_body(start, end - start));
+            }
+            Some(Response::Turns(turns)) => {
+                let piece = host::response_body(0, size);
+                turns.feed(&piece, *api, &mut |reading| told.push(reading));
+            }
+            Some(Response::Told(_)) | None => {}
         }
+        told.iter().for_each(|reading| self.count(running, reading));
     }
 
-    /// The stream is over: counts what its response has told.
+    /// The stream is over: counts what its response has told. Of a WebSocket there is no sum.
     pub(super) fn end(&self, running: &Running, is_complete: bool) -> Option<Reading> {
         let reading = match self.response.as_ref()? {
             Response::Told(reading) => *reading,
             Response::Passing(excerpt) => read(self.api, excerpt, is_complete),
+            Response::Turns(turns) => {
+                self.count_unread(running, turns.end());
+                return None;
+            }
         };
+        self.count(running, &reading);
+        Some(reading)
+    }
+
+    fn count(&self, running: &Running, reading: &Reading) {
         let pools = &running.router.config().pools;
         let pool = pools.iter().find(|pool| pool.fingerprint == self.pool);
         let pool = pool.map_or("", |pool| pool.name.as_str());
@@ -72,9 +101,12 @@ impl Meter {
             let labels = [pool, self.outcome.as_str(), kind.as_str()];
             running.metrics.count(Metric::Tokens, &labels, tokens);
         }
-        if let Some(reason) = reading.unread {
+        self.count_unread(running, reading.unread);
+    }
+
+    fn count_unread(&self, running: &Running, unread: Option<Unread>) {
+        if let Some(reason) = unread {
             running.metrics.count(Metric::UsageUnread, &[reason.as_str()], 1);
         }
-        Some(reading)
     }
 }

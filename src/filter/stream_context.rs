@@ -144,7 +144,7 @@ impl StreamContext {
         match decision {
             Decision::Route(route) => {
                 let plan = router.plan(&route, now);
-                self.meter = Meter::of(&running, &plan, route.outcome);
+                self.meter = Meter::of(&running, &plan, route.outcome, headers);
                 self.send_to(&route, &plan, headers);
                 self.stage = Stage::Sent(plan);
                 Action::Continue
@@ -340,7 +340,7 @@ impl HttpContext for StreamContext {
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         self.is_complete |= end_of_stream;
         if let Some(meter) = &mut self.meter {
-            meter.pass(size);
+            meter.pass(size, &self.running);
         }
         if let Stage::PassingError(pending) = &mut self.stage
             && pending.read_piece(size, end_of_stream)

@@ -21,7 +21,7 @@ use crate::signals::{Class, Context, Rule, Sign, explain, inflate};
 use crate::steps;
 use crate::target::Target;
 use crate::time::Timestamp;
-use crate::usage::{self, Excerpt};
+use crate::usage::{self, Excerpt, Turns};
 use families::{BODIES, BREAKPOINTS, ERRORS, Family, STREAMS, USAGES};
 
 /// Bytes of the smaller input; the larger one has eight times as many.
@@ -229,6 +229,13 @@ fn counts_are_looked_for_in_time_in_proportion_to_what_is_kept() {
                         excerpt.take(piece.len(), |range| piece[range].to_vec());
                     }
                     usage::read(api, &excerpt, true);
+                });
+                is_linear(family, 60, |body| {
+                    let mut turns = Turns::default();
+                    for piece in body.as_bytes().chunks(size.min(100)) {
+                        turns.feed(&[0x81, piece.len() as u8], api, &mut |_| ());
+                        turns.feed(piece, api, &mut |_| ());
+                    }
                 });
             }
         }

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use super::report::{Report, member};
 use super::{Context, Reading, judge};
+use crate::frames::{self, Part};
 use crate::json::{Kind, Value};
 use crate::request::Headers;
 use crate::steps;
@@ -258,19 +259,14 @@ pub fn ending(tail: &[u8], origin: &Origin<'_>) -> Option<Reading> {
     }
 }
 
-/// The reader of the frames that a server sends over a WebSocket, in pieces of any size.
+/// The reader of the messages that a server sends over a WebSocket, in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// The header of the frame that arrives, as far as it is there.
-    header: Vec<u8>,
-    /// What is left of its payload.
-    left: u64,
+    frames: frames::Frames,
     /// The message that arrives, as far as it is kept.
     message: Vec<u8>,
     /// Whether the message is text that can be read.
     is_text: bool,
-    /// Whether this is no WebSocket, or has gone out of step.
-    is_broken: bool,
 }
 
 /// As much of a message as is kept. Errors are small, and stand at the beginning.
@@ -281,89 +277,29 @@ impl Frames {
     /// nothing. `origin` has the headers of the response that opened the WebSocket.
     pub fn feed(&mut self, piece: &[u8], origin: &Origin<'_>) -> FirstEvent {
         let mut seen = FirstEvent::More;
-        let mut rest = piece;
-        while !self.is_broken && (!rest.is_empty() || self.is_complete()) {
-            if !self.has_header() {
-                let Some((&byte, tail)) = rest.split_first() else { break };
-                self.header.push(byte);
-                rest = tail;
-                if self.has_header() {
-                    self.begin();
-                }
-                continue;
+        let Self { frames, message, is_text } = self;
+        frames.feed(piece, &mut |part| match part {
+            Part::Begin { is_text: is_readable, .. } => {
+                *is_text = is_readable;
+                message.clear();
             }
-            let length = usize::try_from(self.left).map_or(rest.len(), |left| left.min(rest.len()));
-            let (payload, tail) = rest.split_at(length);
-            steps::count(length + 1);
-            if !self.is_control() {
-                let free = MESSAGE_BYTES.saturating_sub(self.message.len());
-                self.message.extend_from_slice(payload.get(..free).unwrap_or(payload));
+            Part::Payload(payload) => {
+                let free = MESSAGE_BYTES.saturating_sub(message.len());
+                message.extend_from_slice(payload.get(..free).unwrap_or(payload));
             }
-            self.left -= payload.len() as u64;
-            rest = tail;
-            if self.left == 0 {
-                let said = self.end(origin);
+            Part::End => {
+                let message = std::mem::take(message);
+                let said = match *is_text {
+                    true => read_event(b"", &message, origin),
+                    false => FirstEvent::Content,
+                };
                 seen = match (seen, said) {
                     (FirstEvent::Error(_), _) | (_, FirstEvent::More) => seen,
                     _ => said,
                 };
             }
-        }
-        if self.is_broken { FirstEvent::Content } else { seen }
-    }
-
-    fn first(&self) -> u8 {
-        self.header.first().copied().unwrap_or_default()
-    }
-
-    fn is_control(&self) -> bool {
-        self.first() & 0x08 != 0
-    }
-
-    fn has_header(&self) -> bool {
-        let length = match self.header.get(1).map(|byte| byte & 0x7f) {
-            None => return false,
-            Some(126) => 4,
-            Some(127) => 10,
-            Some(_) => 2,
-        };
-        self.header.len() >= length
-    }
-
-    fn is_complete(&self) -> bool {
-        self.has_header() && self.left == 0
-    }
-
-    fn begin(&mut self) {
-        self.left = match self.header.as_slice() {
-            // Servers do not mask.
-            [_, second, ..] if second & 0x80 != 0 => {
-                self.is_broken = true;
-                0
-            }
-            [_, 126 | 127, length @ ..] => {
-                length.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
-            }
-            [_, length, ..] => u64::from(*length),
-            _ => 0,
-        };
-        let opcode = self.first() & 0x0f;
-        if !self.is_control() && opcode != 0 {
-            // A reserved bit means a compressed message.
-            self.is_text = opcode == 1 && self.first() & 0x70 == 0;
-            self.message.clear();
-        }
-    }
-
-    /// Ends the frame, and with the last one of a message the message.
-    fn end(&mut self, origin: &Origin<'_>) -> FirstEvent {
-        let is_last = self.first() & 0x80 != 0 && !self.is_control();
-        self.header.clear();
-        if !is_last {
-            return FirstEvent::More;
-        }
-        let message = std::mem::take(&mut self.message);
-        if self.is_text { read_event(b"", &message, origin) } else { FirstEvent::Content }
+        });
+        if self.frames.is_broken() { FirstEvent::Content } else { seen }
     }
 }
 

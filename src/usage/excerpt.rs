@@ -97,6 +97,16 @@ impl Excerpt {
         self.keep(&read(size - of_tail..size));
     }
 
+    /// Takes from a piece that is at hand what is to be kept.
+    pub(super) fn keep_all(&mut self, piece: &[u8]) {
+        self.take(piece.len(), |range| piece.get(range).unwrap_or_default().to_vec());
+    }
+
+    /// What is kept of the beginning.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
     fn begin(&mut self, piece: &[u8]) {
         self.head.extend_from_slice(piece);
         if self.format.is_none() {

@@ -14,6 +14,7 @@ mod excerpt;
 mod found;
 mod places;
 mod row;
+mod turns;
 
 use crate::api::Api;
 use crate::outcome::TokenType;
@@ -23,6 +24,7 @@ use found::Found;
 
 pub use excerpt::{Excerpt, HEAD, TAIL};
 pub use row::Row;
+pub use turns::Turns;
 
 /// The counts of one response. What its provider does not tell is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub enum Unread {
     TooLarge,
     /// The prompt is counted, but not what of it was cached.
     NoCacheCount,
-    /// It is nothing that is read: a WebSocket, a page, audio.
+    /// It is nothing that is read: a page, audio.
     NotRead,
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use envoy_harness::client::{self, Connection, Protocol};
+use envoy_harness::client::{self, Connection, Protocol, WebSocket};
 use envoy_harness::gateway::Gateway;
 use hyper::Request;
+use hyper::header::HeaderMap;
 use serde_json::{Value, json};
-use simulated_providers::{RequestRecord, Vendor};
+use simulated_providers::{FAULT_HEADER, RequestRecord, Vendor};
 use tokio::task::JoinSet;
 
 use crate::mixed::{Asked, Counted, KINDS, TAG, asked};
@@ -74,6 +75,57 @@ async fn ask_all(gateway: &Gateway, count: u64) -> Result<Seen> {
     Ok(seen)
 }
 
+/// Has turns on WebSockets, the last of which may break off, and returns what is to be counted.
+async fn talk(gateway: &Gateway, sockets: usize) -> Result<(Sums, Sums)> {
+    let (mut tokens, mut unread) = (Sums::new(), Sums::new());
+    for number in 0..sockets {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-session-id", format!("socket-{}", number % 3).parse()?);
+        if number % 2 == 1 {
+            headers.insert(FAULT_HEADER, "cut=5".parse()?);
+        }
+        let address = gateway.envoy.address();
+        let mut socket = WebSocket::open(address, "/v1/responses", headers).await?;
+        let decision = socket.headers["x-session-affinity-decision"].to_str()?.to_owned();
+        let outcome = word(&decision, "outcome=").context("no outcome")?;
+        let before = turns(gateway).len();
+        for turn in 0..3 {
+            let input = format!("{} turn {turn}", "word ".repeat(1_500));
+            let create = json!({"type": "response.create", "model": "gpt-5.6", "input": input});
+            if socket.send(&create.to_string()).await.is_err() {
+                break;
+            }
+            while let Ok(Some(event)) = socket.next().await {
+                if event.starts_with(r#"{"type":"response.completed""#) {
+                    break;
+                }
+            }
+        }
+        drop(socket);
+        for record in turns(gateway).split_off(before) {
+            add(Counted::of(record.told), "openai", &outcome, &mut tokens, &mut unread);
+        }
+    }
+    Ok((tokens, unread))
+}
+
+/// The turns on WebSockets so far.
+fn turns(gateway: &Gateway) -> Vec<RequestRecord> {
+    let records = gateway.providers.requests().into_iter();
+    records.filter(|record| record.method == "WS").collect()
+}
+
+/// Adds what is to be counted of a response.
+fn add(counted: Counted, pool: &str, outcome: &str, tokens: &mut Sums, unread: &mut Sums) {
+    for (kind, count) in counted.tokens {
+        let labels = format!("pool=.={pool};.;outcome=.={outcome};.;type=.={kind};.;");
+        *tokens.entry(labels).or_default() += count;
+    }
+    if let Some(reason) = counted.unread {
+        *unread.entry(format!("reason=.={reason};.;")).or_default() += 1;
+    }
+}
+
 /// What is to be counted, by the ledger of the providers and the decisions that clients saw.
 fn expected(records: &[RequestRecord], seen: &Seen) -> Result<(Sums, Sums)> {
     let (mut tokens, mut unread) = (Sums::new(), Sums::new());
@@ -89,14 +141,7 @@ fn expected(records: &[RequestRecord], seen: &Seen) -> Result<(Sums, Sums)> {
         }
         let pool = record.vendor.as_str();
         let outcome = word(decision, "outcome=").context("no outcome")?;
-        let counted = Counted::of(record.told);
-        for (kind, count) in counted.tokens {
-            let labels = format!("pool=.={pool};.;outcome=.={outcome};.;type=.={kind};.;");
-            *tokens.entry(labels).or_default() += count;
-        }
-        if let Some(reason) = counted.unread {
-            *unread.entry(format!("reason=.={reason};.;")).or_default() += 1;
-        }
+        add(Counted::of(record.told), pool, &outcome, &mut tokens, &mut unread);
     }
     Ok((tokens, unread))
 }
@@ -124,7 +169,16 @@ async fn tokens_are_counted(count: u64, usage: &str) -> Result<(Sums, Sums)> {
     let served = seen.values().filter(|(status, _)| *status == 200).count() as u64;
     assert!(served > count * 9 / 10, "{served} of {count} were served");
     let records = gateway.providers.requests();
-    let (tokens, unread) = expected(&records, &seen)?;
+    let (mut tokens, mut unread) = expected(&records, &seen)?;
+    let on_sockets = talk(&gateway, 4).await?;
+    on_sockets
+        .0
+        .into_iter()
+        .for_each(|(labels, count)| *tokens.entry(labels).or_default() += count);
+    on_sockets
+        .1
+        .into_iter()
+        .for_each(|(labels, count)| *unread.entry(labels).or_default() += count);
     let waited = gateway.envoy.wait_for_stats("", |stats| {
         counted(stats, "session_affinity_tokens_total") == tokens
             && counted(stats, "session_affinity_usage_unread_total") == unread

@@ -65,5 +65,6 @@ async fn handshake(
         format!("ws://{address}{path}").into_client_request().context("not a path")?;
     request.headers_mut().extend(headers);
     let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
     Ok(tokio_tungstenite::client_async(request, stream).await?)
 }

@@ -97,6 +97,8 @@ impl Session {
         if matches!(fault, Some(Fault::Lost)) {
             return Err(Ended);
         }
+        let stop = stop.or(Stop::of(&fault));
+        self.server.shared.log.told(record, Told::of(&reply, stop));
         self.server.shared.log.responded(
             record,
             Some(&self.account.account.name),
@@ -106,7 +108,7 @@ impl Session {
         let Payload::Events(_, events) = reply.payload else {
             return Err(Ended);
         };
-        let stop = stop.or(Stop::of(&fault)).filter(|stop| stop.after() < events.len());
+        let stop = stop.filter(|stop| stop.after() < events.len());
         for event in events.iter().take(stop.map_or(events.len(), Stop::after)) {
             self.send(event).await?;
         }
