@@ -186,6 +186,10 @@ fn every_shipped_configuration_is_accepted() {
     let examples = files(&root().join("examples"), "yaml");
     for path in examples.into_iter().chain([root().join("envoy.yaml")]) {
         let name = path.display().to_string();
+        if name.ends_with("mixed.yaml") {
+            // An input of the generator.
+            continue;
+        }
         let document = yaml(&name, &fs::read_to_string(&path).unwrap());
         let configurations = filter_configurations(&document);
         assert!(!configurations.is_empty(), "{name}");

@@ -158,7 +158,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Run(arguments) => block_on(run::run(&arguments)),
         Command::EnvoyConfig(arguments) => {
             let module = envoy_config::command::Module::Built(prepare::module);
-            arguments.run("cargo xtask envoy-config", prepare::envoy, module)
+            let find = |version: Option<&str>| prepare::envoy(version).map(Some);
+            arguments.run("cargo xtask envoy-config", find, module)
         }
         Command::Dist => verify::module(),
         Command::Release { check: true, compose, .. } => release::check(compose.provision),

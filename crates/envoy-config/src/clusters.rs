@@ -1,79 +1,174 @@
 //! The clusters of a configuration, and the pools of the filter that name them.
 
+use envoy_harness::Mode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::input::{Credential, Host, KeyHeader, Pool, Upstream, Variable};
+use super::input::{Credential, KeyHeader, Pool, Variable};
 use super::socket_address::SocketAddress;
-use envoy_harness::Mode;
+use super::upstream::{BasePath, Host, Upstream};
 
 /// A cluster, as the templates read it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cluster {
-    name: String,
+    pub(super) name: String,
     /// The discovery type, by which Envoy finds its endpoints.
     discovery: &'static str,
     /// Its endpoint, unless the filter chooses one for each attempt.
     endpoint: Option<SocketAddress>,
-    /// The name in the certificate of the upstream, with TLS.
-    tls_name: Option<String>,
-    /// The keys of its credentials.
-    keys: Vec<Key>,
+    /// The name that an endpoint without one has for requests.
+    hostname: Option<String>,
+    tls: Option<Tls>,
+    http2: bool,
+    /// Whether the filter observes its attempts.
+    pub(super) is_observed: bool,
+    /// How its connections end.
+    connections: Connections,
+    /// The keys that Envoy puts into its requests.
+    injected: Vec<Key>,
+    /// Whether they are for the filter, which takes one of them.
+    injects_for_filter: bool,
+    #[serde(skip)]
+    pub(super) mode: Mode,
+    /// Whether its requests carry a key of the gateway, in place of any that the client sent.
+    #[serde(skip)]
+    pub(super) has_keys: bool,
+    #[serde(skip)]
+    pub(super) base: Option<BasePath>,
+    /// The variables that the filter reads.
+    #[serde(skip)]
+    variables: Vec<String>,
+}
+
+/// How connections end that have no request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Connections {
+    /// As a provider keeps them.
+    ToProvider,
+    /// As a server of models keeps them.
+    ToServer,
+    /// After this time.
+    Ending(String),
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Key {
-    /// The environment variable that holds it.
-    variable: String,
+struct Tls {
+    name: String,
+    ca_certificates: Option<String>,
+}
+
+/// A key that Envoy puts into a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Key {
+    /// The name of its secret, and of its file.
+    pub(super) secret: String,
+    /// The environment variable that holds it, unless a file does.
+    pub(super) variable: String,
     /// The request header that carries it.
     header: String,
 }
 
 impl Cluster {
-    fn of_upstream(name: String, upstream: &Upstream, keys: Vec<Key>) -> Self {
-        let (discovery, tls_name) = match &upstream.host {
-            Host::Address(_) => ("STATIC", None),
+    fn of_upstream(name: String, mode: Mode, upstream: &Upstream, has_keys: bool) -> Self {
+        let (discovery, hostname) = match (&upstream.host, &upstream.tls) {
+            (Host::Address(_), tls) => ("STATIC", tls.as_ref().map(|tls| tls.name.clone())),
             // The addresses of a large service change all the time: new connections use the latest.
-            Host::Name(name) if upstream.tls => ("LOGICAL_DNS", Some(name.clone())),
-            Host::Name(_) => ("STRICT_DNS", None),
+            (Host::Name(_), Some(_)) => ("LOGICAL_DNS", None),
+            (Host::Name(_), None) => ("STRICT_DNS", None),
         };
-        let endpoint = Some(SocketAddress::new(&upstream.host, upstream.port));
-        Self { name, discovery, endpoint, tls_name, keys }
+        let tls = upstream.tls.as_ref().map(|tls| Tls {
+            name: tls.name.clone(),
+            ca_certificates: tls.ca_certificates.clone(),
+        });
+        Self {
+            name,
+            discovery,
+            endpoint: Some(SocketAddress::new(&upstream.host, upstream.port)),
+            hostname,
+            tls,
+            http2: upstream.http2,
+            is_observed: mode != Mode::NextRequest,
+            connections: match &upstream.idle_timeout {
+                Some(timeout) => Connections::Ending(timeout.clone()),
+                None if has_keys => Connections::ToProvider,
+                None => Connections::ToServer,
+            },
+            injected: Vec::new(),
+            injects_for_filter: mode == Mode::Keys,
+            mode,
+            has_keys,
+            base: upstream.base.clone(),
+            variables: Vec::new(),
+        }
     }
 
-    fn of_replicas(name: String) -> Self {
-        Self { name, discovery: "ORIGINAL_DST", endpoint: None, tls_name: None, keys: Vec::new() }
+    fn of_replicas(name: String, has_keys: bool) -> Self {
+        Self {
+            name,
+            discovery: "ORIGINAL_DST",
+            endpoint: None,
+            hostname: None,
+            tls: None,
+            http2: false,
+            is_observed: true,
+            connections: Connections::ToServer,
+            injected: Vec::new(),
+            injects_for_filter: true,
+            mode: Mode::Replicas,
+            has_keys,
+            base: None,
+            variables: Vec::new(),
+        }
     }
 
-    /// Whether its endpoint is known by a name.
+    /// Whether its endpoint is known by a name, which requests get as their host.
     pub(super) fn is_named(&self) -> bool {
-        self.discovery.ends_with("_DNS")
+        self.discovery.ends_with("_DNS") || self.hostname.is_some()
     }
 
-    /// The environment variables that hold its keys.
-    pub(super) fn variables(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|key| key.variable.as_str())
+    /// The keys that Envoy puts into its requests.
+    pub(super) fn injected(&self) -> &[Key] {
+        &self.injected
+    }
+
+    /// The environment variables that the filter reads its keys from.
+    pub(super) fn variables_of_filter(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().map(String::as_str)
     }
 }
 
 /// Makes the clusters, pool by pool.
 pub(super) struct Clusters<'p> {
-    mode: Mode,
+    default_mode: Mode,
+    /// Whether keys are in files that Envoy watches.
+    has_secret_files: bool,
     made: Vec<Cluster>,
     problems: &'p mut Vec<String>,
 }
 
+/// Where the problems of a pool belong, and how it is wired.
+struct Place<'i> {
+    path: &'i str,
+    mode: Mode,
+}
+
 impl<'p> Clusters<'p> {
-    pub(super) fn new(mode: Mode, problems: &'p mut Vec<String>) -> Self {
-        Self { mode, made: Vec::new(), problems }
+    pub(super) fn new(
+        default_mode: Mode,
+        has_secret_files: bool,
+        problems: &'p mut Vec<String>,
+    ) -> Self {
+        Self { default_mode, has_secret_files, made: Vec::new(), problems }
     }
 
     /// Makes the clusters of a pool, and returns the pool for the configuration of the filter.
     pub(super) fn pool(&mut self, pool: &Pool, path: &str) -> Value {
-        let credentials = match self.mode {
-            Mode::Clusters | Mode::NextRequest => self.cluster_per_credential(pool, path),
-            Mode::Keys => self.cluster_with_keys(pool, path),
-            Mode::Replicas => self.cluster_of_replicas(pool, path),
+        let place = Place { path, mode: pool.mode.map_or(self.default_mode, |mode| mode.0) };
+        let credentials = match place.mode {
+            Mode::Clusters | Mode::NextRequest => self.cluster_per_credential(pool, &place),
+            Mode::Keys => self.cluster_with_keys(pool, &place),
+            Mode::Replicas => self.cluster_of_replicas(pool, &place),
         };
         let mut members = Map::from_iter([("name".to_owned(), json!(pool.name))]);
         add(&mut members, "provider", &pool.provider);
@@ -88,92 +183,147 @@ impl<'p> Clusters<'p> {
         self.made
     }
 
-    fn cluster_per_credential(&mut self, pool: &Pool, path: &str) -> Vec<Value> {
-        let provider = self.provider(pool, path);
+    fn cluster_per_credential(&mut self, pool: &Pool, place: &Place<'_>) -> Vec<Value> {
+        let everywhere = pool.credentials.iter().all(|credential| credential.upstream.is_some());
+        if pool.upstream.is_none() && !everywhere {
+            self.required(None::<()>, place, ".upstream");
+        }
+        let mut base = None;
         let credentials = pool.credentials.iter().enumerate().map(|(index, credential)| {
-            let path = format!("{path}.credentials[{index}]");
+            let at = format!(".credentials[{index}]");
             let cluster = cluster_name(&credential.id);
-            if let (Some(key), Some((upstream, header))) = (self.key(credential, &path), provider) {
-                let made =
-                    Cluster::of_upstream(cluster.clone(), upstream, vec![Key::new(key, header)]);
-                self.make(made, &format!("{path}.id"));
+            self.forbid(credential.endpoint.is_some(), place, &at, "endpoint", AN_UPSTREAM);
+            let key = self.key(pool, credential, place, &at);
+            if let Some(upstream) = credential.upstream.as_ref().or(pool.upstream.as_ref()) {
+                let mut made =
+                    Cluster::of_upstream(cluster.clone(), place.mode, upstream, key.is_some());
+                if let Some((variable, header)) = key {
+                    let secret = format!("{cluster}_key");
+                    made.injected.push(Key::new(secret, variable, &header.0));
+                }
+                if *base.get_or_insert_with(|| made.base.clone()) != made.base {
+                    self.problems.push(format!(
+                        "{}{at}.upstream: expected the path of the pool's other upstreams: the path of a \
+                         request changes once, for all its attempts",
+                        place.path
+                    ));
+                }
+                self.make(made, &format!("{}{at}.id", place.path));
             }
             filter_credential(credential, &cluster).into()
         });
         credentials.collect()
     }
 
-    fn cluster_with_keys(&mut self, pool: &Pool, path: &str) -> Vec<Value> {
-        let provider = self.provider(pool, path);
-        let cluster = cluster_name(&pool.name);
-        let (mut keys, mut credentials) = (Vec::new(), Vec::new());
-        for (index, credential) in pool.credentials.iter().enumerate() {
-            let key = self.key(credential, &format!("{path}.credentials[{index}]"));
-            let mut members = filter_credential(credential, &cluster);
-            if let (Some(key), Some((_, header))) = (key, provider) {
-                members.insert(
-                    "headers".to_owned(),
-                    json!([{"name": header.0, "environment": key.0}]),
-                );
-                keys.push(Key::new(key, header));
-            }
-            credentials.push(members.into());
-        }
-        if let Some((upstream, _)) = provider {
-            self.make(Cluster::of_upstream(cluster, upstream, keys), &format!("{path}.name"));
-        }
-        credentials
-    }
-
-    fn cluster_of_replicas(&mut self, pool: &Pool, path: &str) -> Vec<Value> {
-        self.forbid(
-            pool.upstream.is_some(),
-            &format!("{path}.upstream"),
-            "every replica has its own `endpoint`",
-        );
-        self.forbid(
-            pool.key_header.is_some(),
-            &format!("{path}.key_header"),
-            "replicas get the headers of the client",
-        );
-        let cluster = cluster_name(&pool.name);
+    fn cluster_with_keys(&mut self, pool: &Pool, place: &Place<'_>) -> Vec<Value> {
+        let upstream = self.required(pool.upstream.as_ref(), place, ".upstream");
+        self.required(pool.key_header.as_ref(), place, ".key_header");
+        let name = cluster_name(&pool.name);
+        let mut made = upstream.map(|it| Cluster::of_upstream(name.clone(), place.mode, it, true));
         let mut credentials = Vec::new();
         for (index, credential) in pool.credentials.iter().enumerate() {
-            let path = format!("{path}.credentials[{index}]");
+            let at = format!(".credentials[{index}]");
+            self.forbid(credential.endpoint.is_some(), place, &at, "endpoint", AN_UPSTREAM);
             self.forbid(
-                credential.key.is_some(),
-                &format!("{path}.key"),
-                "replicas get the headers of the client",
+                credential.upstream.is_some(),
+                place,
+                &at,
+                "upstream",
+                "the whole pool is one cluster",
             );
-            let mut members = filter_credential(credential, &cluster);
-            if let Some(endpoint) = self.required(credential.endpoint, &format!("{path}.endpoint"))
-            {
-                members.insert("endpoint".to_owned(), json!(endpoint));
+            let mut members = filter_credential(credential, &name);
+            if let Some((variable, header)) = self.key(pool, credential, place, &at) {
+                let header = self.key_of_filter(variable, header, credential, made.as_mut());
+                members.insert("headers".to_owned(), header);
             }
             credentials.push(members.into());
         }
-        self.make(Cluster::of_replicas(cluster), &format!("{path}.name"));
+        if let Some(made) = made {
+            self.make(made, &format!("{}.name", place.path));
+        }
         credentials
     }
 
-    /// The upstream of a pool and the header for its keys.
-    fn provider<'i>(
-        &mut self,
-        pool: &'i Pool,
-        path: &str,
-    ) -> Option<(&'i Upstream, &'i KeyHeader)> {
-        let upstream = self.required(pool.upstream.as_ref(), &format!("{path}.upstream"));
-        let header = self.required(pool.key_header.as_ref(), &format!("{path}.key_header"));
-        upstream.zip(header)
+    fn cluster_of_replicas(&mut self, pool: &Pool, place: &Place<'_>) -> Vec<Value> {
+        self.forbid(
+            pool.upstream.is_some(),
+            place,
+            "",
+            "upstream",
+            "every replica has its own `endpoint`",
+        );
+        let name = cluster_name(&pool.name);
+        let mut made = Some(Cluster::of_replicas(name.clone(), pool.key_header.is_some()));
+        let mut credentials = Vec::new();
+        for (index, credential) in pool.credentials.iter().enumerate() {
+            let at = format!(".credentials[{index}]");
+            self.forbid(
+                credential.upstream.is_some(),
+                place,
+                &at,
+                "upstream",
+                "a replica that has a name, or TLS, needs the mode clusters",
+            );
+            let mut members = filter_credential(credential, &name);
+            let endpoint = self.required(credential.endpoint, place, &format!("{at}.endpoint"));
+            if let Some(endpoint) = endpoint {
+                members.insert("endpoint".to_owned(), json!(endpoint));
+            }
+            if let Some((variable, header)) = self.key(pool, credential, place, &at) {
+                let header = self.key_of_filter(variable, header, credential, made.as_mut());
+                members.insert("headers".to_owned(), header);
+            }
+            credentials.push(members.into());
+        }
+        if let Some(made) = made {
+            self.make(made, &format!("{}.name", place.path));
+        }
+        credentials
     }
 
-    fn key<'i>(&mut self, credential: &'i Credential, path: &str) -> Option<&'i Variable> {
-        self.forbid(
-            credential.endpoint.is_some(),
-            &format!("{path}.endpoint"),
-            "the pool has an `upstream`",
-        );
-        self.required(credential.key.as_ref(), &format!("{path}.key"))
+    /// The key of a credential, and its header. A pool without a header for keys has none.
+    fn key<'i>(
+        &mut self,
+        pool: &'i Pool,
+        credential: &'i Credential,
+        place: &Place<'_>,
+        at: &str,
+    ) -> Option<(&'i Variable, &'i KeyHeader)> {
+        let Some(header) = &pool.key_header else {
+            self.forbid(
+                credential.key.is_some() && place.mode != Mode::Keys,
+                place,
+                at,
+                "key",
+                "the pool has no `key_header`, so requests keep what the client sent",
+            );
+            return None;
+        };
+        let key = self.required(credential.key.as_ref(), place, &format!("{at}.key"))?;
+        Some((key, header))
+    }
+
+    /// How the filter comes to a key that it puts into requests itself: from a variable, or from a
+    /// header that Envoy fills from a file.
+    fn key_of_filter(
+        &self,
+        variable: &Variable,
+        header: &KeyHeader,
+        credential: &Credential,
+        cluster: Option<&mut Cluster>,
+    ) -> Value {
+        let Some(cluster) = cluster else {
+            return json!([]);
+        };
+        if !self.has_secret_files {
+            cluster.variables.push(variable.0.clone());
+            return json!([{"name": header.0, "environment": variable.0}]);
+        }
+        let id = cluster_name(&credential.id);
+        let source = format!("x-key-of-{}", id.replace('_', "-").to_ascii_lowercase());
+        let secret = format!("{}_{id}_key", cluster.name);
+        cluster.injected.push(Key::new(secret, variable, &source));
+        json!([{"name": header.0, "header": source}])
     }
 
     fn make(&mut self, cluster: Cluster, path: &str) {
@@ -181,29 +331,37 @@ impl<'p> Clusters<'p> {
             self.problems
                 .push(format!("{path}: another one has the cluster {:?} already", cluster.name));
         }
+        let mut secrets: Vec<_> = cluster.injected.iter().map(|key| &key.secret).collect();
+        secrets.sort();
+        if secrets.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            self.problems
+                .push(format!("{path}: two of its credentials have ids that are too alike"));
+        }
         self.made.push(cluster);
     }
 
-    fn required<T>(&mut self, value: Option<T>, path: &str) -> Option<T> {
+    fn required<T>(&mut self, value: Option<T>, place: &Place<'_>, at: &str) -> Option<T> {
         if value.is_none() {
-            self.problems.push(format!("{path}: required with --mode {}", self.mode.as_str()));
+            let (path, mode) = (place.path, place.mode.as_str());
+            self.problems.push(format!("{path}{at}: required with --mode {mode}"));
         }
         value
     }
 
-    fn forbid(&mut self, is_given: bool, path: &str, reason: &str) {
+    fn forbid(&mut self, is_given: bool, place: &Place<'_>, at: &str, field: &str, reason: &str) {
         if is_given {
-            self.problems.push(format!(
-                "{path}: has no meaning with --mode {}: {reason}",
-                self.mode.as_str()
-            ));
+            let (path, mode) = (place.path, place.mode.as_str());
+            self.problems
+                .push(format!("{path}{at}.{field}: has no meaning with --mode {mode}: {reason}"));
         }
     }
 }
 
+const AN_UPSTREAM: &str = "the pool has an `upstream`";
+
 impl Key {
-    fn new(variable: &Variable, header: &KeyHeader) -> Self {
-        Self { variable: variable.0.clone(), header: header.0.clone() }
+    fn new(secret: String, variable: &Variable, header: &str) -> Self {
+        Self { secret, variable: variable.0.clone(), header: header.to_owned() }
     }
 }
 

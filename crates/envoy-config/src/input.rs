@@ -2,18 +2,25 @@
 //!
 //! Fields of the filter pass through, and the filter itself validates them.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 
-use hyper::Uri;
+use anyhow::{Result, anyhow};
+use clap::ValueEnum;
+use envoy_harness::Mode;
 use hyper::header::HeaderName;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::comments;
+use super::upstream::Upstream;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Input {
+    /// For editors.
+    #[serde(rename = "$schema")]
+    _schema: Option<String>,
     /// Where Envoy listens for clients.
     #[serde(default = "default_listener")]
     pub(super) listener: SocketAddr,
@@ -26,6 +33,9 @@ pub(super) struct Input {
     /// The certificates by which Envoy trusts providers.
     #[serde(default = "default_ca_certificates")]
     pub(super) ca_certificates: String,
+    /// The directory in which Envoy finds a file with each key; without it, keys are in its
+    /// environment.
+    pub(super) secrets: Option<String>,
     /// Whether clients see in a response header what the filter decided.
     #[serde(default)]
     pub(super) show_decision: bool,
@@ -50,9 +60,11 @@ pub(super) struct Pool {
     pub(super) matches: Option<Value>,
     pub(super) session: Option<Value>,
     pub(super) cache_lifetime: Option<Value>,
-    /// The address of its provider.
+    /// How Envoy learns which of its credentials serves a request, if not as in other pools.
+    pub(super) mode: Option<ModeName>,
+    /// Where its provider is.
     pub(super) upstream: Option<Upstream>,
-    /// The request header that carries a key.
+    /// The request header that carries a key; without it requests keep what the client sent.
     pub(super) key_header: Option<KeyHeader>,
     pub(super) credentials: Vec<Credential>,
 }
@@ -68,26 +80,18 @@ pub(super) struct Credential {
     pub(super) websockets: Option<Value>,
     pub(super) state: Option<Value>,
     pub(super) disable_cooling: Option<Value>,
+    /// Where its provider is, if not where that of the pool is.
+    pub(super) upstream: Option<Upstream>,
     /// The variable with the value of its header.
     pub(super) key: Option<Variable>,
     /// The address of its replica.
     pub(super) endpoint: Option<SocketAddr>,
 }
 
-/// `http://127.0.0.1:18001` or `https://api.anthropic.com`: a host, a port, with TLS or without.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// The name of a mode.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Upstream {
-    pub(super) tls: bool,
-    pub(super) host: Host,
-    pub(super) port: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
-    Address(IpAddr),
-    Name(String),
-}
+pub(super) struct ModeName(pub(super) Mode);
 
 /// The name of a request header, in lower case.
 #[derive(Debug, Deserialize)]
@@ -100,43 +104,42 @@ pub(super) struct KeyHeader(pub(super) String);
 #[serde(try_from = "String")]
 pub(super) struct Variable(pub(super) String);
 
-impl TryFrom<String> for Upstream {
+impl Input {
+    /// Reads JSON, in which comments are allowed.
+    ///
+    /// # Errors
+    /// What is wrong, with its path.
+    pub(super) fn from_json(text: &str) -> Result<Self> {
+        let json = comments::blank(text);
+        let mut deserializer = serde_json::Deserializer::from_str(&json);
+        let input = serde_path_to_error::deserialize(&mut deserializer).map_err(problem)?;
+        deserializer.end()?;
+        Ok(input)
+    }
+
+    /// Reads YAML.
+    ///
+    /// # Errors
+    /// What is wrong, with its place or its path.
+    pub(super) fn from_yaml(text: &str) -> Result<Self> {
+        let value: Value = serde_saphyr::from_str(text).map_err(|error| anyhow!("{error}"))?;
+        serde_path_to_error::deserialize(value).map_err(problem)
+    }
+}
+
+fn problem(error: serde_path_to_error::Error<serde_json::Error>) -> anyhow::Error {
+    match error.path().to_string().as_str() {
+        "." | "?" => anyhow!("{}", error.inner()),
+        path => anyhow!("{path}: {}", error.inner()),
+    }
+}
+
+impl TryFrom<String> for ModeName {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        const EXPECTED: &str =
-            "expected http or https, a host and perhaps a port, such as https://api.anthropic.com";
-        let uri: Uri = text.parse().map_err(|_| EXPECTED)?;
-        let tls = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(EXPECTED),
-        };
-        let authority = uri
-            .authority()
-            .filter(|authority| !authority.as_str().contains('@'))
-            .ok_or(EXPECTED)?;
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err("expected no path: the path of a request does not change");
-        }
-        let host = match authority.host().trim_matches(['[', ']']).parse() {
-            Ok(_) if tls => {
-                return Err("expected a name for https: certificates are issued for names");
-            }
-            Ok(address) => Host::Address(address),
-            Err(_) => Host::Name(authority.host().to_ascii_lowercase()),
-        };
-        let port = match (authority.as_str().ends_with(authority.host()), authority.port_u16()) {
-            (true, _) => {
-                if tls {
-                    443
-                } else {
-                    80
-                }
-            }
-            (false, port) => port.ok_or(EXPECTED)?,
-        };
-        Ok(Self { tls, host, port })
+        let mode = Mode::from_str(&text, false);
+        mode.map(Self).map_err(|_| "expected clusters, keys, replicas or next-request")
     }
 }
 
@@ -159,15 +162,6 @@ impl TryFrom<String> for Variable {
             Ok(Self(text))
         } else {
             Err("expected the name of an environment variable that holds the key, not the key")
-        }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(formatter),
-            Self::Name(name) => name.fmt(formatter),
         }
     }
 }
@@ -202,44 +196,6 @@ fn default_ca_certificates() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_upstream_is_a_scheme_a_host_and_a_port() {
-        for (text, tls, host, port) in [
-            ("http://127.0.0.1:18001", false, "127.0.0.1", 18001),
-            ("http://[::1]:18001/", false, "::1", 18001),
-            ("http://[::1]", false, "::1", 80),
-            ("https://API.Anthropic.com", true, "api.anthropic.com", 443),
-            ("https://gateway.example:8443", true, "gateway.example", 8443),
-            ("http://vllm", false, "vllm", 80),
-        ] {
-            let host = host.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Address);
-            let upstream = Upstream { tls, host, port };
-            assert_eq!(Upstream::try_from(text.to_owned()), Ok(upstream), "{text}");
-        }
-    }
-
-    #[test]
-    fn anything_else_is_not_an_upstream() {
-        for text in [
-            "",
-            "api.anthropic.com",
-            "//host",
-            "ftp://host",
-            "http://",
-            "http://a b",
-            "http://user:key@host",
-            "http://host:x",
-            "http://host:99999",
-            "http://host:",
-            "https://127.0.0.1",
-            "https://host/v1",
-            "https://host?key=1",
-            "http://[::1",
-        ] {
-            assert!(Upstream::try_from(text.to_owned()).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_key_in_place_of_its_variable_is_refused_and_not_shown() {

@@ -12,9 +12,15 @@
 pub mod check;
 mod clusters;
 pub mod command;
+mod comments;
 mod input;
+mod next_steps;
+mod routes;
+pub mod schema;
 mod socket_address;
+mod split;
 mod templates;
+mod upstream;
 mod validate;
 mod wiring;
 mod yaml;
@@ -23,40 +29,62 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use envoy_harness::Mode;
+use envoy_harness::{Mode, Version};
 
 use input::Input;
+use serde_json::{Value, json};
 use wiring::Wiring;
+
+pub use split::{File, Source};
 
 /// A configuration of Envoy.
 #[derive(Debug)]
 pub struct EnvoyConfig {
     wiring: Wiring,
-    mode: Mode,
 }
 
 impl EnvoyConfig {
-    /// Reads the pools of a file.
+    /// Reads the pools of a file: YAML if its name says so, else JSON. Pools that name no mode have
+    /// this one.
     ///
     /// # Errors
     /// All problems of the file, each with its path.
     pub fn read(file: &Path, mode: Mode) -> Result<Self> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Self::parse(&text, mode).map_err(|problems| {
+        let is_yaml = file.extension().is_some_and(|it| it == "yaml" || it == "yml");
+        let config = if is_yaml { Self::parse_yaml(&text, mode) } else { Self::parse(&text, mode) };
+        config.map_err(|problems| {
             let problems = problems.to_string().replace('\n', "\n  ");
             anyhow!("{} cannot be used:\n  {problems}", file.display())
         })
     }
 
-    /// Reads pools.
+    /// Reads pools, written as JSON; comments are allowed.
     ///
     /// # Errors
     /// All problems, each with its path.
     pub fn parse(json: &str, mode: Mode) -> Result<Self> {
-        let wiring = Wiring::new(deserialize(json)?, mode)
-            .map_err(|problems| anyhow!("{}", problems.join("\n")))?;
-        Ok(Self { wiring, mode })
+        Self::new(Input::from_json(json)?, mode)
+    }
+
+    /// Reads pools, written as YAML.
+    ///
+    /// # Errors
+    /// All problems, each with its path.
+    pub fn parse_yaml(yaml: &str, mode: Mode) -> Result<Self> {
+        Self::new(Input::from_yaml(yaml)?, mode)
+    }
+
+    fn new(input: Input, mode: Mode) -> Result<Self> {
+        let wiring =
+            Wiring::new(input, mode).map_err(|problems| anyhow!("{}", problems.join("\n")))?;
+        Ok(Self { wiring })
+    }
+
+    /// The oldest Envoy that has all that it needs.
+    pub fn oldest_envoy(&self) -> Version {
+        self.wiring.oldest_envoy()
     }
 
     /// The text for Envoy. `command` is what prints it again; a comment at its head says so.
@@ -64,17 +92,58 @@ impl EnvoyConfig {
     /// # Errors
     /// If a template is broken.
     pub fn yaml(&self, command: &str) -> Result<String> {
-        templates::render(&self.wiring, self.mode, command)
+        templates::render(&self.wiring, command)
+    }
+
+    /// The same as a value, without anchors and comments.
+    ///
+    /// # Errors
+    /// If a template is broken.
+    pub fn document(&self) -> Result<Value> {
+        parse(&templates::render(&self.wiring, "")?)
+    }
+
+    /// The same with the configuration of the filter in files of its own, which come behind the
+    /// document: Envoy takes a change of them without touching its listener.
+    ///
+    /// # Errors
+    /// If a template is broken.
+    pub fn with_filter_apart(&self, source: &Source) -> Result<(Value, Vec<File>)> {
+        let mut document = parse(&templates::render_for_parts(&self.wiring)?)?;
+        let files = split::take_filter(&mut document, source);
+        split::name_node(&mut document);
+        Ok((document, files))
+    }
+
+    /// The same in parts that change while Envoy runs; the first is the bootstrap. Keys that are in
+    /// no files yet get files that name their variables.
+    ///
+    /// # Errors
+    /// If a template is broken.
+    pub fn split(&self, source: &Source) -> Result<Vec<File>> {
+        let given = self.wiring.secrets.is_some();
+        let directory = match source {
+            Source::Files(directory) => directory,
+            Source::ControlPlane => "",
+        };
+        let default = || format!("{directory}/{}", split::SECRETS);
+        let secrets = self.wiring.secrets.clone().unwrap_or_else(default);
+        let wiring = self.wiring.with_secrets(Some(secrets));
+        let mut files = split::split(parse(&templates::render_for_parts(&wiring)?)?, source)?;
+        if !given {
+            files.extend(wiring.injected().map(|key| {
+                File::of_secret(&key.secret, json!({"environment_variable": key.variable}))
+            }));
+        }
+        Ok(files)
     }
 }
 
-fn deserialize(json: &str) -> Result<Input> {
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let input = serde_path_to_error::deserialize(&mut deserializer);
-    let input = input.map_err(|error| match error.path().to_string().as_str() {
-        "." | "?" => anyhow!("{}", error.inner()),
-        path => anyhow!("{path}: {}", error.inner()),
-    })?;
-    deserializer.end()?;
-    Ok(input)
+fn parse(yaml: &str) -> Result<Value> {
+    serde_saphyr::from_str_with_options(yaml, yaml::options()).context("the templates are broken")
+}
+
+/// The file of a secret: a key, or rather the whole value of its header.
+pub fn secret_file(name: &str, value: &str) -> File {
+    File::of_secret(name, json!({"inline_string": value}))
 }

@@ -9,11 +9,11 @@ use clap::Parser;
 use envoy_config::command::{Arguments, Module};
 use envoy_harness::output::Closed;
 use envoy_harness::progress::note;
-use envoy_harness::{Envoy, find_in};
+use envoy_harness::{Envoy, find_here, find_in};
 
 const NAME: &str = "session-affinity-config";
 
-/// Prints a complete configuration of Envoy, after Envoy itself has accepted it
+/// Prints a complete configuration of Envoy, after Envoy itself has accepted it, if there is one
 #[derive(Parser)]
 #[command(name = NAME, version)]
 struct Command {
@@ -32,8 +32,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn find(requested: Option<&str>) -> Result<Envoy> {
-    find_in(&cache()?.join("session-affinity/envoy"), requested)
+/// An Envoy is only downloaded for whoever asks for a version.
+fn find(requested: Option<&str>) -> Result<Option<Envoy>> {
+    match requested {
+        Some(_) => find_in(&cache()?.join("session-affinity/envoy"), requested).map(Some),
+        None => find_here(),
+    }
 }
 
 /// Where programs keep what they can download again.

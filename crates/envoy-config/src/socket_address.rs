@@ -1,5 +1,6 @@
 //! Addresses, as Envoy writes them.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::Serialize;
@@ -20,5 +21,15 @@ impl SocketAddress {
 impl From<SocketAddr> for SocketAddress {
     fn from(address: SocketAddr) -> Self {
         Self::new(address.ip(), address.port())
+    }
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.address.contains(':') {
+            write!(formatter, "[{}]:{}", self.address, self.port)
+        } else {
+            write!(formatter, "{}:{}", self.address, self.port)
+        }
     }
 }

@@ -12,28 +12,49 @@ use super::wiring::Wiring;
 use super::yaml;
 use envoy_harness::Mode;
 
-/// One for what all modes have in common, one for each mode, and one for each part that several
-/// modes share.
-const TEMPLATES: [(&str, &str); 9] = [
+/// One for the whole, one for the heading of each mode, and parts.
+const TEMPLATES: [(&str, &str); 13] = [
     ("envoy.yaml", include_str!("templates/envoy.yaml")),
     ("clusters", include_str!("templates/clusters.yaml")),
     ("keys", include_str!("templates/keys.yaml")),
     ("replicas", include_str!("templates/replicas.yaml")),
     ("next-request", include_str!("templates/next-request.yaml")),
+    (MIXED, include_str!("templates/mixed.yaml")),
+    ("route.yaml", include_str!("templates/route.yaml")),
+    ("matcher.yaml", include_str!("templates/matcher.yaml")),
     ("retries.yaml", include_str!("templates/retries.yaml")),
     ("attempt_filter.yaml", include_str!("templates/attempt_filter.yaml")),
     ("secrets.yaml", include_str!("templates/secrets.yaml")),
     ("key_injector.yaml", include_str!("templates/key_injector.yaml")),
+    ("upstream_filters.yaml", include_str!("templates/upstream_filters.yaml")),
 ];
 
+/// The heading where pools have several modes.
+const MIXED: &str = "mixed";
+
 /// Renders a configuration. `command` is what prints it again.
-pub(super) fn render(wiring: &Wiring, mode: Mode, command: &str) -> Result<String> {
+pub(super) fn render(wiring: &Wiring, command: &str) -> Result<String> {
+    render_for(wiring, command, false)
+}
+
+/// Renders a configuration of which the filter is going to be taken out: only the first cluster has
+/// all of it, the others have its `root_id`. With many credentials all would be too much to read.
+pub(super) fn render_for_parts(wiring: &Wiring) -> Result<String> {
+    render_for(wiring, "", true)
+}
+
+fn render_for(wiring: &Wiring, command: &str, is_apart: bool) -> Result<String> {
     let environment = environment().context("the templates are broken")?;
-    let template = environment.get_template(mode.as_str()).context("the templates are broken")?;
-    let needs = one_line(&mode.oldest_envoy().to_string());
-    let fails_over = mode != Mode::NextRequest;
-    let context =
-        context! { command => one_line(command), needs, fails_over, ..Value::from(Serde(wiring)) };
+    let template = environment.get_template("envoy.yaml").context("the templates are broken")?;
+    let context = context! {
+        command => one_line(command),
+        is_apart,
+        heading => wiring.mode().map_or(MIXED, Mode::as_str),
+        needs => one_line(&wiring.oldest_envoy().to_string()),
+        fails_over => wiring.fails_over(),
+        injects_keys => wiring.injected().next().is_some(),
+        ..Value::from(Serde(wiring))
+    };
     template.render(context).context("the templates are broken")
 }
 
@@ -89,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_template_is_well_formed_and_every_way_has_one() {
+    fn every_template_is_well_formed_and_every_mode_has_a_heading() {
         let environment = environment().unwrap();
         for mode in Mode::ALL {
             environment.get_template(mode.as_str()).unwrap();

@@ -24,8 +24,10 @@ impl EnvoyConfig {
     pub fn validate(&self, envoy: &Envoy, module: &Path) -> Result<()> {
         let module = std::path::absolute(module).context("there is no current directory")?;
         let module = module.to_str().context("the path of the module is not UTF-8")?;
-        let yaml = super::templates::render(&self.wiring.with_module(module), self.mode, "")?;
-        let secrets = self.wiring.variables.iter().map(|variable| (variable.as_str(), STAND_IN));
-        envoy.validate(&yaml, secrets)
+        // Files with keys are where Envoy will run.
+        let wiring = self.wiring.with_module(module).with_secrets(None);
+        let yaml = super::templates::render(&wiring, "")?;
+        let variables = wiring.variables();
+        envoy.validate(&yaml, variables.into_iter().map(|variable| (variable, STAND_IN)))
     }
 }

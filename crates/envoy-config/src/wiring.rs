@@ -4,29 +4,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use session_affinity::config::Config;
 
-use super::clusters::{Cluster, Clusters};
-use super::input::{Input, Pool};
+use super::clusters::{Cluster, Clusters, Key};
+use super::input::Input;
+use super::routes::{Route, routes};
 use super::socket_address::SocketAddress;
-use envoy_harness::{FLOOR, Mode};
-
-/// Request headers in which clients send keys.
-pub(super) const CLIENT_KEY_HEADERS: [&str; 4] =
-    ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
-
-/// Request headers that choose an organization, a project or a workspace. With the key of another
-/// account a provider refuses them, and the refusal looks as if it were the credential's.
-const ACCOUNT_HEADERS: [&str; 5] = [
-    "openai-organization",
-    "openai-project",
-    "chatgpt-account-id",
-    "x-goog-user-project",
-    "anthropic-workspace-id",
-];
-
-/// Request headers about the client. Some providers refuse an `origin` beside a key that is not for
-/// browsers.
-const CLIENT_HEADERS: [&str; 5] =
-    ["cookie", "origin", "proxy-authorization", "x-forwarded-for", "x-envoy-external-address"];
+use envoy_harness::{FLOOR, Mode, Version};
 
 /// The longest request that a provider documents: 32 MB of Anthropic.
 pub(super) const LONGEST_REQUEST: usize = 32 << 20;
@@ -49,12 +31,15 @@ pub(super) struct Wiring {
     limits: Limits,
     /// Whether clients see the decision.
     show_decision: bool,
-    removed: RemovedHeaders,
-    /// Whether requests get the name of their upstream as `host`.
-    named_upstreams: bool,
-    /// The environment variables that hold keys.
-    pub(super) variables: Vec<String>,
+    routes: Vec<Route>,
+    /// The directory of the files with keys.
+    pub(super) secrets: Option<String>,
+    /// The environment variables from which the filter reads keys.
+    variables: Vec<String>,
     clusters: Vec<Cluster>,
+    /// The modes of its pools.
+    #[serde(skip)]
+    modes: Vec<Mode>,
 }
 
 /// The names under which the filter passes its decision to Envoy.
@@ -80,14 +65,6 @@ struct Limits {
     heap: u64,
 }
 
-/// Request headers that do not go upstream, beside the routing header.
-#[derive(Clone, Debug, Default, Serialize)]
-struct RemovedHeaders {
-    keys: Vec<String>,
-    accounts: Vec<&'static str>,
-    clients: Vec<&'static str>,
-}
-
 impl Wiring {
     /// Resolves the input.
     ///
@@ -95,7 +72,7 @@ impl Wiring {
     /// All problems, each with its path.
     pub(super) fn new(input: Input, mode: Mode) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
-        let mut clusters = Clusters::new(mode, &mut problems);
+        let mut clusters = Clusters::new(mode, input.secrets.is_some(), &mut problems);
         let pools = input
             .pools
             .iter()
@@ -103,6 +80,13 @@ impl Wiring {
             .map(|(index, pool)| clusters.pool(pool, &format!("pools[{index}]")));
         let pools = pools.collect();
         let clusters = clusters.finish();
+        let modes = modes(&clusters);
+        let key_headers = input.pools.iter().filter_map(|pool| pool.key_header.as_ref());
+        let key_headers: Vec<_> = key_headers.map(|header| header.0.as_str()).collect();
+        if input.secrets.as_deref().is_some_and(|path| !path.starts_with('/')) {
+            problems
+                .push("secrets: expected an absolute path, such as /etc/envoy/secrets".to_owned());
+        }
         let mut configuration = input.filter;
         if configuration.contains_key("pools") {
             problems.push("filter.pools: pools belong beside `filter`, not into it".to_owned());
@@ -112,23 +96,24 @@ impl Wiring {
         configuration.insert("pools".to_owned(), Value::Array(pools));
         let config =
             parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
-        name_routing(&mut configuration, &config, mode);
+        name_routing(&mut configuration, &config, modes.contains(&Mode::Clusters));
         Ok(Self {
             listener: input.listener.into(),
             admin: input.admin.into(),
             module: input.module,
             ca_certificates: input.ca_certificates,
             configuration,
-            buffers: Buffers::of(&config, mode),
+            buffers: Buffers::of(&config, &modes),
             limits: Limits {
                 connections: input.max_connections.get(),
                 heap: input.max_heap_bytes.get(),
             },
             show_decision: input.show_decision,
-            removed: RemovedHeaders::of(&input.pools, mode),
-            named_upstreams: clusters.iter().any(Cluster::is_named),
+            routes: routes(&clusters, &key_headers),
+            secrets: input.secrets.map(|path| path.trim_end_matches('/').to_owned()),
             variables: variables(&clusters),
             clusters,
+            modes,
             routing: Routing {
                 header: config.routing.header,
                 filter_state: config.routing.filter_state,
@@ -138,6 +123,54 @@ impl Wiring {
 
     pub(super) fn module(&self) -> &str {
         &self.module
+    }
+
+    /// The same with files for its keys in another directory, or without.
+    pub(super) fn with_secrets(&self, secrets: Option<String>) -> Self {
+        Self { secrets, ..self.clone() }
+    }
+
+    /// The mode of all pools, if they have one in common.
+    pub(super) fn mode(&self) -> Option<Mode> {
+        match self.modes.as_slice() {
+            [mode] => Some(*mode),
+            _ => None,
+        }
+    }
+
+    /// Whether any request is retried on another credential.
+    pub(super) fn fails_over(&self) -> bool {
+        self.modes.iter().any(|mode| *mode != Mode::NextRequest)
+    }
+
+    /// The oldest Envoy with all that it needs.
+    pub(super) fn oldest_envoy(&self) -> Version {
+        self.modes.iter().map(|mode| mode.oldest_envoy()).max().unwrap_or(FLOOR)
+    }
+
+    /// The keys that Envoy itself puts into requests.
+    pub(super) fn injected(&self) -> impl Iterator<Item = &Key> {
+        self.clusters.iter().flat_map(Cluster::injected)
+    }
+
+    /// The environment variables that hold keys.
+    pub(super) fn variables(&self) -> Vec<&str> {
+        let injected = self.injected().filter(|_| self.secrets.is_none());
+        let mut all: Vec<_> = injected.map(|key| key.variable.as_str()).collect();
+        all.extend(self.variables.iter().map(String::as_str));
+        let mut seen = Vec::new();
+        all.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(*name);
+                true
+            }
+        });
+        all
+    }
+
+    /// Where clients come.
+    pub(super) fn listener(&self) -> String {
+        self.listener.to_string()
     }
 
     /// The same with the module at another path.
@@ -168,12 +201,12 @@ fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Opti
 
 /// Writes the names that Envoy and the filter share into the configuration of the filter, so that
 /// they are visible there.
-fn name_routing(configuration: &mut Map<String, Value>, config: &Config, mode: Mode) {
+fn name_routing(configuration: &mut Map<String, Value>, config: &Config, is_matched: bool) {
     let Some(routing) = configuration.get_mut("routing").and_then(Value::as_object_mut) else {
         return;
     };
     let filter_state = ("filter_state", &config.routing.filter_state);
-    let filter_state = (mode == Mode::Clusters).then_some(filter_state);
+    let filter_state = is_matched.then_some(filter_state);
     for (key, name) in [("header", &config.routing.header)].into_iter().chain(filter_state) {
         // The filter also accepts keys with hyphens.
         if !routing.contains_key(&key.replace('_', "-")) {
@@ -192,28 +225,19 @@ fn hide_account_headers(configuration: &mut Map<String, Value>) {
     }
 }
 
-impl RemovedHeaders {
-    /// None before replicas, which may check the headers of the client.
-    fn of(pools: &[Pool], mode: Mode) -> Self {
-        if mode == Mode::Replicas {
-            return Self::default();
-        }
-        let of_pools = pools.iter().filter_map(|pool| pool.key_header.as_ref());
-        let mut keys = Vec::new();
-        for header in CLIENT_KEY_HEADERS.into_iter().chain(of_pools.map(|header| header.0.as_str()))
-        {
-            push_new(&mut keys, header);
-            push_new(&mut keys, &header.replace('-', "_"));
-        }
-        Self { keys, accounts: ACCOUNT_HEADERS.to_vec(), clients: CLIENT_HEADERS.to_vec() }
-    }
+/// Each mode that clusters have, once.
+fn modes(clusters: &[Cluster]) -> Vec<Mode> {
+    Mode::ALL
+        .into_iter()
+        .filter(|mode| clusters.iter().any(|cluster| cluster.mode == *mode))
+        .collect()
 }
 
 fn variables(clusters: &[Cluster]) -> Vec<String> {
     let mut variables = Vec::new();
     clusters
         .iter()
-        .flat_map(Cluster::variables)
+        .flat_map(Cluster::variables_of_filter)
         .for_each(|variable| push_new(&mut variables, variable));
     variables
 }
@@ -228,9 +252,10 @@ impl Buffers {
     /// The longest request, or what the filter holds of it and one whole read from the connection,
     /// must fit. The oldest Envoy applies the limit of the connection while the filter reads, later
     /// ones that of the virtual host.
-    fn of(config: &Config, mode: Mode) -> Self {
+    fn of(config: &Config, modes: &[Mode]) -> Self {
         let request = LONGEST_REQUEST.max(config.body.max_bytes) + ONE_READ;
-        let connection = (mode.oldest_envoy() == FLOOR).then_some(request);
+        let runs_on_oldest = modes.iter().all(|mode| mode.oldest_envoy() == FLOOR);
+        let connection = runs_on_oldest.then_some(request);
         Self { connection, request }
     }
 }

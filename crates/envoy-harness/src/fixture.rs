@@ -65,6 +65,17 @@ impl Fixture {
         })
     }
 
+    /// A bootstrap whose filter is configured in other files, or not at all.
+    pub fn without_filter(document: Value) -> Self {
+        Self {
+            document,
+            encoding: Encoding::Struct,
+            listeners_from_file: false,
+            component_log_level: None,
+            core: None,
+        }
+    }
+
     /// Lets the kernel choose the ports of all listeners and of the admin interface, so that many
     /// can run side by side.
     pub fn on_free_ports(mut self) -> Self {

@@ -36,7 +36,7 @@ mod version;
 mod websocket;
 mod wheel;
 
-pub use find::{Envoy, find, find_in};
+pub use find::{Envoy, find, find_here, find_in};
 pub use fixture::{Encoding, Fixture};
 pub use log::LogLines;
 pub use mode::Mode;

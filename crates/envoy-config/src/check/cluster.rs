@@ -53,7 +53,7 @@ pub(super) fn check(
     setup: &Setup<'_>,
     resources: &Resources<'_>,
     plugins: &BTreeMap<String, Plugin<'_>>,
-    fails_over: bool,
+    is_retried: impl Fn(&str) -> bool,
     findings: &mut Findings,
 ) {
     check_environment(setup, findings);
@@ -74,7 +74,7 @@ pub(super) fn check(
             continue;
         };
         check_cluster(cluster, setup, name, findings);
-        if fails_over {
+        if is_retried(name) {
             check_failover(cluster, plugins.contains_key(name), findings);
         }
     }

@@ -23,7 +23,8 @@ enum Kind {
 impl Node {
     /// Reads all documents of a file.
     pub(super) fn parse(text: &str) -> Result<Vec<Self>, serde_saphyr::Error> {
-        let found: Vec<Spanned<Kind>> = serde_saphyr::from_multiple(text)?;
+        let found: Vec<Spanned<Kind>> =
+            serde_saphyr::from_multiple_with_options(text, crate::yaml::options())?;
         Ok(found.into_iter().map(Self::from).collect())
     }
 

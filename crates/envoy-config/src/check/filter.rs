@@ -94,12 +94,13 @@ impl<'d> Setup<'d> {
         })
     }
 
-    /// Whether credentials of one pool have clusters of their own.
-    pub(super) fn spreads_pools(&self) -> bool {
+    /// Whether credentials of one pool have clusters of their own, among those that are meant.
+    pub(super) fn spreads_pools(&self, is_meant: impl Fn(&str) -> bool) -> bool {
         self.config.pools.iter().any(|pool| {
-            pool.credentials
-                .iter()
-                .any(|it| Some(&it.cluster) != pool.credentials.first().map(|it| &it.cluster))
+            let clusters = pool.credentials.iter().map(|it| it.cluster.as_str());
+            let mut meant = clusters.filter(|cluster| is_meant(cluster));
+            let first = meant.next();
+            meant.any(|it| Some(it) != first)
         })
     }
 }

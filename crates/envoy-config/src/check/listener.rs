@@ -88,7 +88,7 @@ pub(super) fn check(
     if longest.seconds().is_some_and(|seconds| seconds > 0.0) {
         findings.problem(&longest, "it ends long responses", "remove the line");
     }
-    if !(fails_over && setup.spreads_pools()) {
+    if !(fails_over && setup.spreads_pools(|_| true)) {
         check_limits_of_oldest(manager, setup, findings);
     }
     let advice = [

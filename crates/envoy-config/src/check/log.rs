@@ -6,7 +6,7 @@ use super::filter::Setup;
 use super::finding::Findings;
 use super::listener::Manager;
 use super::resources::Resources;
-use crate::wiring::CLIENT_KEY_HEADERS;
+use crate::routes::CLIENT_KEY_HEADERS;
 
 /// Request headers with secrets, whatever is configured.
 const SECRET: [&str; 2] = ["proxy-authorization", "cookie"];

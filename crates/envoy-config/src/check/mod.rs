@@ -123,5 +123,9 @@ fn examine_setup(
         log::check(manager, &keys, findings);
     }
     routes.iter().for_each(|routes| route::check(routes, setup, fails_over, findings));
-    cluster::check(root, setup, resources, on_clusters, fails_over, findings);
+    let retries = |cluster: &str| {
+        let mut routes = routes.iter();
+        fails_over && (routes.len() == 0 || !routes.all(|it| it.forbids_retries(setup, cluster)))
+    };
+    cluster::check(root, setup, resources, on_clusters, retries, findings);
 }

@@ -7,7 +7,8 @@ use super::filter::Setup;
 use super::finding::Findings;
 use super::listener::Manager;
 use super::resources::Resources;
-use crate::wiring::{CLIENT_KEY_HEADERS, LONGEST_REQUEST, ONE_READ};
+use crate::routes::CLIENT_KEY_HEADERS;
+use crate::wiring::{LONGEST_REQUEST, ONE_READ};
 
 /// What Envoy buffers of a connection, and of a request, if nothing is written.
 pub(super) const DEFAULT_LIMIT: f64 = 1_048_576.0;
@@ -28,8 +29,42 @@ pub(super) struct Routes<'d> {
 struct Chosen<'d> {
     index: usize,
     at: Cursor<'d>,
-    /// The only cluster for which it is taken.
-    cluster: Option<&'d str>,
+    /// The only clusters for which it is taken; all if absent.
+    clusters: Option<Vec<String>>,
+}
+
+/// The request header by which the filter asks for retries: a route that removes it has none.
+const RETRY_ON: &str = "x-envoy-retry-on";
+
+const REMOVED: &str = "request_headers_to_remove";
+
+impl Chosen<'_> {
+    fn is_for(&self, cluster: &str) -> bool {
+        self.clusters.as_ref().is_none_or(|own| own.iter().any(|it| it == cluster))
+    }
+
+    /// Whether what the filter says of retries is removed.
+    fn forbids_retries(&self) -> bool {
+        let removed = self.at.get(REMOVED);
+        removed.elements().any(|header| header.is(RETRY_ON))
+    }
+}
+
+/// The names of which a regular expression is a list; `None` if it is anything else.
+fn names_of(pattern: &str) -> Option<Vec<String>> {
+    let names = pattern.split('|').map(|name| {
+        let mut text = String::new();
+        let mut characters = name.chars();
+        while let Some(c) = characters.next() {
+            match c {
+                '\\' => text.push(characters.next().filter(char::is_ascii_punctuation)?),
+                _ if c.is_ascii_punctuation() && !"_-/".contains(c) => return None,
+                _ => text.push(c),
+            }
+        }
+        Some(text)
+    });
+    names.collect()
 }
 
 /// The route configurations of a connection manager, if they are in the files.
@@ -66,6 +101,12 @@ pub(super) fn configurations<'d>(
 impl<'d> Routes<'d> {
     fn hosts(&self) -> impl Iterator<Item = Cursor<'d>> + use<'d> {
         self.at.get("virtual_hosts").elements()
+    }
+
+    /// Whether a cluster gets requests only by routes that have no retries.
+    pub(super) fn forbids_retries(&self, setup: &Setup<'_>, cluster: &str) -> bool {
+        let mut routes = self.hosts().flat_map(|host| chosen(&host, &setup.config));
+        routes.all(|route| route.forbids_retries() || !route.is_for(cluster))
     }
 
     /// Whether requests are retried on other credentials.
@@ -150,7 +191,11 @@ fn chosen<'d>(host: &Cursor<'d>, config: &Config) -> Vec<Chosen<'d>> {
                 && !header.get("invert_match").is_true()
         })?;
         let exact = ["string_match.exact", "exact_match"].map(|it| header.get(it).text());
-        Some(Chosen { index, at, cluster: exact.into_iter().flatten().next() })
+        let patterns = ["string_match.safe_regex.regex", "safe_regex_match.regex"]
+            .map(|it| header.get(it).text().and_then(names_of));
+        let exact = exact.into_iter().flatten().map(|name| vec![name.to_owned()]);
+        let clusters = exact.chain(patterns.into_iter().flatten()).next();
+        Some(Chosen { index, at, clusters })
     });
     found.collect()
 }
@@ -208,11 +253,11 @@ fn check_coverage(
 ) {
     let serves =
         host.get("routes").elements().any(|route| may_serve(&route.get("match"), &setup.config));
-    if !serves || chosen.iter().any(|route| route.cluster.is_none()) {
+    if !serves || chosen.iter().any(|route| route.clusters.is_none()) {
         return;
     }
     for cluster in setup.clusters() {
-        if !chosen.iter().any(|route| route.cluster == Some(cluster)) {
+        if !chosen.iter().any(|route| route.is_for(cluster)) {
             findings.problem(
                 &host.get("routes"),
                 format!("no route is taken when the filter chooses the cluster {cluster:?}"),
@@ -232,7 +277,6 @@ fn check_removals(
     config: &Config,
     findings: &mut Findings,
 ) {
-    const REMOVED: &str = "request_headers_to_remove";
     let lists = [route.at.get(REMOVED), host.get(REMOVED), routes.at.get(REMOVED)];
     let removed: Vec<_> = lists.iter().flat_map(Cursor::elements).collect();
     let removes = |name: &str| {
@@ -275,14 +319,17 @@ fn check_specifier(
     }
     let fixed = action.get("cluster");
     let leads = by_header.text().is_some_and(|it| it.eq_ignore_ascii_case(header));
-    let is_own = fixed.exists() && route.cluster.is_some();
+    let is_own = fixed.exists() && route.clusters.as_ref().is_some_and(|own| own.len() == 1);
     if !leads && !is_own {
         findings.problem(
             &action,
             "it does not lead to the cluster that the filter chooses",
             &format!("cluster_header: {header}"),
         );
-    } else if fails_over && setup.spreads_pools() {
+    } else if fails_over
+        && !route.forbids_retries()
+        && setup.spreads_pools(|cluster| route.is_for(cluster))
+    {
         findings.problem(
             &action,
             "the credentials of a pool have clusters of their own, and this names one for all attempts: \
@@ -324,7 +371,7 @@ fn check_matcher(
     }
     let map = matcher.get("matcher_tree.exact_match_map.map");
     let listed: Vec<_> = map.members().collect();
-    for cluster in setup.clusters() {
+    for cluster in setup.clusters().into_iter().filter(|cluster| route.is_for(cluster)) {
         let Some((_, entry)) = listed.iter().find(|(name, _)| *name == cluster) else {
             findings.problem(
                 &map,
