@@ -124,6 +124,10 @@ fn filter_sections() -> Map<String, Value> {
             "kinds": {"type": "array", "items": one_of(&kinds, "A kind"), "description": "Which kinds are followed"},
             "when_blocked": one_of(&["wait", "elsewhere"], "What a request does whose state is with a blocked credential"),
         }))),
+        "observe": filter(object_map(json!({
+            "usage": one_of(&["off", "plain", "identity"], "Which responses are read for their tokens"),
+            "by_credential": boolean("Whether counters have the credential as a label"),
+        }))),
         "privacy": filter(object_map(json!({
             "hide_account_headers": boolean("Response headers that name the account do not reach clients"),
         }))),

@@ -41,6 +41,7 @@ fn everything() -> Value {
             ],
         },
         "pins": {"max": 0, "kinds": ["responses"], "when_blocked": "wait"},
+        "observe": {"usage": "plain", "by_credential": true},
         "privacy": {"hide_account_headers": true},
         "pools": [{
             "name": "p", "provider": "claude",
