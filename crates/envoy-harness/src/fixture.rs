@@ -143,6 +143,19 @@ impl Fixture {
         self
     }
 
+    /// Shows clients what the filter decided, in a response header: for tests, and for the demo.
+    pub fn showing_decisions(mut self) -> Self {
+        let shown = json!([{"header": {
+            "key": "x-session-affinity-decision",
+            "value": "%FILTER_STATE(wasm.session_affinity.decision:PLAIN)%",
+        }}]);
+        let managers = connection_managers(&mut self.document);
+        for host in managers.flat_map(|manager| array(manager, "/route_config/virtual_hosts")) {
+            host["response_headers_to_add"] = shown.clone();
+        }
+        self
+    }
+
     /// Writes the access log to a file, in its own format, instead of to stdout.
     pub fn with_access_log(mut self, path: &Path) -> Result<Self> {
         let log = connection_managers(&mut self.document)

@@ -80,7 +80,8 @@ impl Gateway {
                 PORTS.map(|(port, vendor)| (port, providers.address(vendor))).into()
             }
         };
-        Fixture::shipped(mode)?.on_free_ports().with_providers(&addresses)
+        let fixture = Fixture::shipped(mode)?.showing_decisions();
+        fixture.on_free_ports().with_providers(&addresses)
     }
 
     /// The environment variables from which Envoy or the filter reads the API keys.
