@@ -183,7 +183,7 @@ impl Running {
             Words::OnChange => !is_usual,
             Words::Off => matches!(decision, Decision::Pass),
         };
-        (is_shown || log::log_enabled!(log::Level::Debug)).then(|| decision.to_string())
+        (is_shown || log::log_enabled!(log::Level::Debug)).then(|| decision.words())
     }
 
     /// What a failure adds to the words of the decision.

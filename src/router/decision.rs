@@ -1,6 +1,6 @@
 //! What the decisions of the router come to, as plain data.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use super::StateUse;
 use crate::api::Api;
@@ -14,6 +14,9 @@ use crate::outcome::{Absence, Observed, Outcome};
 use crate::reply::{self, LocalReply};
 use crate::target::Target;
 use crate::time::Timestamp;
+
+/// Bytes of the words for a usual decision.
+const WORDS: usize = 192;
 
 /// The decision for a request.
 #[derive(Clone, Debug)]
@@ -106,6 +109,13 @@ impl<'c> Refusal<'c> {
 }
 
 impl Decision<'_> {
+    /// What [`Display`](fmt::Display) shows, in memory that need not grow.
+    pub fn words(&self) -> String {
+        let mut words = String::with_capacity(WORDS);
+        let _never_fails = write!(words, "{self}");
+        words
+    }
+
     /// Label for metrics and logs.
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -126,28 +136,29 @@ impl Decision<'_> {
 /// that OpenTelemetry has for it.
 impl fmt::Display for Decision<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "outcome={}", self.outcome().as_str())?;
+        write_all(formatter, &["outcome=", self.outcome().as_str()])?;
         match self {
             Self::Route(route) => {
                 write_source(formatter, route.session)?;
-                write!(formatter, " pool={} credential={}", route.pool.name, route.credential.id)?;
+                let (pool, credential) = (&route.pool.name, &route.credential.id);
+                write_all(formatter, &[" pool=", pool, " credential=", credential])?;
                 write_session(formatter, route.session)?;
                 if let Some(used) = route.used {
-                    write!(formatter, " idle={}", short(route.decided.since(used)))?;
+                    write_all(formatter, &[" idle=", &short(route.decided.since(used))])?;
                 }
                 if let Some((home, why)) = route.absent {
                     let home = home.map_or("-", |home| home.id.as_str());
-                    write!(formatter, " home={home} why={}", why.as_str())?;
+                    write_all(formatter, &[" home=", home, " why=", why.as_str()])?;
                 }
                 let state = route.state.references.first().and_then(|it| it.kind.kind());
                 if let Some(kind) = state {
-                    write!(formatter, " state={}", kind.name)?;
+                    write_all(formatter, &[" state=", kind.name])?;
                 }
                 write_blocked(formatter, &route.blocked, route.decided)
             }
             Self::Reply(refusal) => {
                 write_source(formatter, refusal.session)?;
-                write!(formatter, " pool={}", refusal.pool.name)?;
+                write_all(formatter, &[" pool=", &refusal.pool.name])?;
                 write_session(formatter, refusal.session)?;
                 if let Some(seconds) = refusal.reply.retry_after {
                     write!(formatter, " retry_after={seconds}s")?;
@@ -159,11 +170,16 @@ impl fmt::Display for Decision<'_> {
     }
 }
 
+/// Every request has these words, so they are put together without the machinery of formats.
+fn write_all(formatter: &mut fmt::Formatter<'_>, parts: &[&str]) -> fmt::Result {
+    parts.iter().try_for_each(|part| formatter.write_str(part))
+}
+
 fn write_source(
     formatter: &mut fmt::Formatter<'_>,
     session: Option<(&str, KeyHash)>,
 ) -> fmt::Result {
-    session.map_or(Ok(()), |(source, _)| write!(formatter, " source={source}"))
+    session.map_or(Ok(()), |(source, _)| write_all(formatter, &[" source=", source]))
 }
 
 fn write_session(
@@ -181,10 +197,10 @@ fn write_blocked(
 ) -> fmt::Result {
     for (at, (credential, block)) in blocked.iter().enumerate() {
         let separator = if at == 0 { " out=" } else { "," };
-        write!(formatter, "{separator}{}", credential.id)?;
+        write_all(formatter, &[separator, &credential.id])?;
         match block {
             Block::RateLimited { class, until, .. } | Block::Failing { class, until } => {
-                write!(formatter, ":{}:{}", class.as_str(), short(until.since(now)))?;
+                write_all(formatter, &[":", class.as_str(), ":", &short(until.since(now))])?;
             }
             Block::Disabled => formatter.write_str(":disabled")?,
             Block::Draining => formatter.write_str(":drain")?,
