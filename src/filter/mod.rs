@@ -29,7 +29,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::config::{Config, Credential, Profile, Words};
+use crate::config::{Config, Credential, PoolId, Profile, Words};
 use crate::cooldown::Change;
 use crate::hash::Seed;
 use crate::metrics::Metric;
@@ -76,7 +76,8 @@ static ALLOCATOR: rlsf::SmallGlobalTlsf = rlsf::SmallGlobalTlsf::new();
 thread_local! {
     /// What this VM has warned of.
     static WARNINGS: RefCell<Warnings> = RefCell::default();
-    /// Whether filters on clusters observe attempts: then the router may make more than one.
+    /// Whether filters on clusters observe attempts, as far as nothing is known of a pool: then the
+    /// router may make more than one.
     static ARE_ATTEMPTS_OBSERVED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -90,6 +91,8 @@ struct Running {
     held: HeldStreams,
     bodies: Cell<Bodies>,
     scope: RefCell<ScopeWatch>,
+    /// The pools of which responses have shown whether filters on their clusters observe attempts.
+    observed: RefCell<Vec<(PoolId, bool)>>,
 }
 
 /// Whether bodies ever reach this VM.
@@ -129,6 +132,23 @@ impl Version {
 impl Running {
     fn saw_body(&self) {
         self.bodies.set(Bodies::Seen);
+    }
+
+    /// Whether filters on the clusters of a pool observe attempts.
+    fn observes_attempts(&self, pool: PoolId) -> bool {
+        let observed = self.observed.borrow();
+        let known = observed.iter().find(|(known, _)| *known == pool);
+        known.map_or_else(|| ARE_ATTEMPTS_OBSERVED.get(), |(_, is_observed)| *is_observed)
+    }
+
+    /// A response has shown whether they do. A gateway may have pools of both kinds, and updates
+    /// may change it.
+    fn note_observed(&self, pool: PoolId, is_observed: bool) {
+        let mut observed = self.observed.borrow_mut();
+        match observed.iter_mut().find(|(known, _)| *known == pool) {
+            Some((_, known)) => *known = is_observed,
+            None => observed.push((pool, is_observed)),
+        }
     }
 
     /// Warns of a mistake, unless this VM has just done so.
@@ -368,7 +388,9 @@ impl RootContext for Root {
         let held = HeldStreams::default();
         let bodies = Cell::new(Bodies::Unknown);
         let scope = RefCell::default();
-        let running = Running { router, metrics, changes, role, version, held, bodies, scope };
+        let observed = RefCell::default();
+        let running =
+            Running { router, metrics, changes, role, version, held, bodies, scope, observed };
         self.running = Some(Rc::new(running));
         true
     }

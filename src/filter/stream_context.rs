@@ -22,7 +22,7 @@ use super::host::{self, Host};
 use super::meter::Meter;
 use super::pending::PendingError;
 use super::watch::Watch;
-use super::{ARE_ATTEMPTS_OBSERVED, Running, filter_state, hygiene};
+use super::{Running, filter_state, hygiene};
 use crate::config::UsageReading;
 use crate::outcome::Outcome;
 use crate::reply::LocalReply;
@@ -243,7 +243,7 @@ impl StreamContext {
         // One more for a connection that turns out to be stale.
         let retries = plan.max_attempts.to_string();
         self.set_http_request_header_bytes(MAX_RETRIES, Some(retries.as_bytes()));
-        if ARE_ATTEMPTS_OBSERVED.get() {
+        if self.running.observes_attempts(plan.pool) {
             for (name, value) in RETRY_ON {
                 self.set_http_request_header_bytes(name, Some(value.as_bytes()));
             }
@@ -323,7 +323,7 @@ impl HttpContext for StreamContext {
         // Where a filter on the cluster has observed the response, it has changed its headers too.
         if let Some(newest) = filter_state::plan().filter(|newest| newest.attempts > 0) {
             // Also by a module in another VM.
-            ARE_ATTEMPTS_OBSERVED.set(true);
+            self.running.note_observed(newest.pool, true);
             return self.end(newest);
         }
         let headers = header_map::headers(Map::Response);

@@ -84,3 +84,32 @@ async fn without_filters_on_clusters_nothing_is_retried() -> Result<()> {
     gateway.stop().await?;
     Ok(())
 }
+
+/// A pool of the mode `next-request` beside others: its clusters have no filter of ours.
+fn stop_observing(document: &mut Value, cluster: &str) {
+    let clusters = document["static_resources"]["clusters"].as_array_mut().unwrap();
+    for it in clusters.iter_mut().filter(|it| it["name"].as_str().unwrap().starts_with(cluster)) {
+        let options = it["typed_extension_protocol_options"].as_object_mut().unwrap();
+        let filters = options.values_mut().next().unwrap()["http_filters"].as_array_mut().unwrap();
+        filters.retain(|filter| filter["name"] != "envoy.filters.http.wasm");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn beside_pools_whose_attempts_are_observed_those_of_others_are_not_repeated() -> Result<()> {
+    let edit = |document: &mut Value| {
+        replace_policy(document, Mode::Clusters, json!({}));
+        stop_observing(document, "anthropic_");
+    };
+    let edited = start(Mode::Clusters, 1, |fixture| Ok(fixture.edit(edit)));
+    let Some(gateway) = edited.await? else {
+        return Ok(());
+    };
+    let first = served_in(&gateway, "1").await?;
+    gateway.providers.fault(&first.credential, Fault::Drop, Some(2))?;
+    assert_eq!(send_in(&gateway, "1").await?.status, 503);
+    assert_eq!(gateway.providers.requests().len(), 2, "the second was sent once");
+    gateway.stop().await?;
+    Ok(())
+}

@@ -121,6 +121,7 @@ impl StreamContext {
         }
         match origin {
             Origin::Upstream => {
+                self.running.note_observed(plan.pool, false);
                 if status < 400 {
                     self.measure(Some(&headers));
                     self.observe_success(plan, status, headers, end_of_stream);
