@@ -51,6 +51,10 @@ pub enum Metric {
     Tokens,
     /// Responses of which that is not known.
     UsageUnread,
+    /// What the tokens cost, by the operator's prices, in millionths of the currency.
+    Cost,
+    /// What more they would have cost without a cache to read from.
+    Saved,
     /// Credentials of a pool, by their state.
     Credentials,
     /// Whether a credential is in a state.
@@ -65,7 +69,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Requests,
         Self::Attempts,
         Self::Failovers,
@@ -78,6 +82,8 @@ impl Metric {
         Self::ShadowChoices,
         Self::Tokens,
         Self::UsageUnread,
+        Self::Cost,
+        Self::Saved,
         Self::Credentials,
         Self::CredentialState,
         Self::BlockEnd,
@@ -100,6 +106,8 @@ impl Metric {
             Self::ShadowChoices => ("shadow_choices_total", &["pool", "credential"]),
             Self::Tokens => ("tokens_total", &["pool", "outcome", "type"]),
             Self::UsageUnread => ("usage_unread_total", &["reason"]),
+            Self::Cost => ("cost_microunits_total", &["pool", "outcome", "currency"]),
+            Self::Saved => ("saved_microunits_total", &["pool", "outcome", "currency"]),
             Self::Credentials => ("credentials", &["pool", "state"]),
             Self::CredentialState => ("credential_state", &["pool", "credential", "state"]),
             Self::BlockEnd => {

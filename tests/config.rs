@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use session_affinity::config::{
     Availability, Config, HeaderValue, Return, Strategy, UsageReading, Words,
 };
+use session_affinity::outcome::TokenType;
 
 /// The least that starts.
 fn minimal() -> Value {
@@ -382,4 +383,39 @@ fn responses_are_read_for_what_they_cost_unless_the_profile_is_the_references() 
     assert_eq!(parse(&config).observe.usage, UsageReading::Off);
     config["observe"] = json!({"usage": "plain"});
     assert_eq!(problems(&config), ["observe.usage: the profile reference reads no usage"]);
+}
+
+#[test]
+fn prices_are_the_operators_and_the_first_that_fits_counts() {
+    let opus = json!({"pools": ["p"], "models": ["*opus*"], "input": 5, "cache_read": 0.5,
+        "cache_write": 6.25, "output": 25});
+    let rest = json!({"input": 3, "cache_read": 0.3, "cache_write": 3.75, "output": 15});
+    let prices = json!({"currency": "EUR", "of": [opus, rest]});
+    let prices = parse(&with("observe", json!({"prices": prices}))).observe.prices;
+    let million = |pool, model| {
+        let price = prices.find(pool, model).unwrap();
+        TokenType::ALL.map(|kind| price.of([(kind, 1_000_000)].into_iter()))
+    };
+    assert_eq!(prices.currency, "EUR");
+    assert_eq!(million("p", "claude-opus-5"), [5_000_000, 500_000, 6_250_000, 25_000_000]);
+    for (pool, model) in [("p", "claude-sonnet-5"), ("q", "claude-opus-5"), ("p", "")] {
+        assert_eq!(million(pool, model), [3_000_000, 300_000, 3_750_000, 15_000_000]);
+    }
+    assert_eq!(parse(&minimal()).observe.prices.find("p", "claude-opus-5"), None);
+}
+
+#[test]
+fn prices_that_cannot_be_are_refused() {
+    let of = json!([{"pools": ["q"], "input": -1, "cache_read": "0.3", "cache_write": 1e9}]);
+    assert_eq!(
+        problems(&with("observe", json!({"prices": {"of": of}}))),
+        [
+            "observe.prices.currency: required",
+            "observe.prices.of[0].input: expected 0 to 1000000, found -1",
+            "observe.prices.of[0].cache_read: expected 0 to 1000000, found a string",
+            "observe.prices.of[0].cache_write: expected 0 to 1000000, found 1000000000.0",
+            "observe.prices.of[0].output: required",
+            "observe.prices.of[0].pools: \"q\" is no pool",
+        ]
+    );
 }

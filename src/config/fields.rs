@@ -226,6 +226,16 @@ impl<'p> Fields<'p> {
         }
     }
 
+    /// A number within bounds, both included.
+    #[inline(never)]
+    pub(super) fn number_within(&mut self, name: &str, least: f64, most: f64) -> Option<f64> {
+        let value = self.fields.remove(name)?;
+        match value.as_f64() {
+            Some(number) if (least..=most).contains(&number) => Some(number),
+            _ => self.wrong(name, format!("expected {least} to {most}, found {}", found(&value))),
+        }
+    }
+
     /// An object; an absent one is an empty one.
     pub(super) fn object(&mut self, name: &str) -> Fields<'_> {
         let value = self.fields.remove(name).unwrap_or_else(|| Value::Object(Map::new()));

@@ -10,6 +10,7 @@ mod fields;
 mod observe;
 mod pins;
 mod pool;
+mod prices;
 mod rule;
 mod secret;
 mod session;
@@ -24,6 +25,7 @@ pub use fields::{Problem, Problems};
 pub use observe::{ObserveConfig, UsageReading, Words};
 pub use pins::{PinConfig, WhenBlocked};
 pub use pool::{Match, Pattern, Pool, PoolId};
+pub use prices::{Price, Prices};
 pub use secret::Secret;
 pub use session::SessionConfig;
 
@@ -307,7 +309,7 @@ impl Config {
             fields.problem("mode", shared);
         }
         fields.finish();
-        let observe = observe.settle(&pools);
+        let observe = observe.settle(&pools, problems);
         Self {
             profile,
             is_shadow,

@@ -1,7 +1,8 @@
 //! The section `observe`: what is shown of what the filter does.
 
 use super::fields::Fields;
-use super::{Pool, Profile};
+use super::prices::Prices;
+use super::{Pool, Problems, Profile};
 
 /// Up to so many credentials are counted one by one, where the configuration does not say.
 const COUNTED_BY_DEFAULT: usize = 64;
@@ -15,6 +16,8 @@ pub struct ObserveConfig {
     pub usage: UsageReading,
     /// Which decisions are put into words.
     pub decision: Words,
+    /// What tokens cost; nothing is known of those that are not in it.
+    pub prices: Prices,
 }
 
 /// Which responses are read for the tokens that they have cost.
@@ -59,6 +62,7 @@ pub(super) struct Written {
     by_credential: Option<bool>,
     usage: UsageReading,
     decision: Words,
+    prices: Prices,
 }
 
 impl Written {
@@ -68,14 +72,16 @@ impl Written {
         let words =
             [("always", Words::Always), ("on_change", Words::OnChange), ("off", Words::Off)];
         let decision = fields.one_of("decision", &words).unwrap_or(Words::Always);
+        let prices = Prices::read(fields.object("prices"));
         fields.finish();
-        Self { by_credential, usage, decision }
+        Self { by_credential, usage, decision, prices }
     }
 
-    pub(super) fn settle(self, pools: &[Pool]) -> ObserveConfig {
+    pub(super) fn settle(self, pools: &[Pool], problems: &mut Problems) -> ObserveConfig {
+        self.prices.check(pools, problems);
         let credentials: usize = pools.iter().map(|pool| pool.credentials.len()).sum();
         let by_credential = self.by_credential.unwrap_or(credentials <= COUNTED_BY_DEFAULT);
-        let Self { usage, decision, .. } = self;
-        ObserveConfig { by_credential, usage, decision }
+        let Self { usage, decision, prices, .. } = self;
+        ObserveConfig { by_credential, usage, decision, prices }
     }
 }

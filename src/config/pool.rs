@@ -184,7 +184,7 @@ fn distinct<'t>(names: impl Iterator<Item = &'t str>) -> Vec<String> {
 
 /// A text in which `*` matches any text, also an empty one.
 #[derive(Debug)]
-pub struct Pattern(String);
+pub struct Pattern(pub(super) String);
 
 impl Pattern {
     /// Whether the whole of a text fits.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Running, host};
 use crate::api::Api;
-use crate::config::{PoolId, UsageReading};
+use crate::config::{PoolId, Price, UsageReading};
 use crate::metrics::Metric;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
@@ -18,6 +18,7 @@ pub(super) struct Meter {
     api: Api,
     outcome: Outcome,
     is_upgrade: bool,
+    price: Option<Price>,
     /// The response; `None` as long as none was served.
     response: Option<Response>,
 }
@@ -39,10 +40,14 @@ impl Meter {
         outcome: Outcome,
         headers: &Headers,
     ) -> Option<Self> {
-        let is_read = running.router.config().observe.usage != UsageReading::Off
-            && plan.operation == Operation::Generate;
+        let observe = &running.router.config().observe;
+        if observe.usage == UsageReading::Off || plan.operation != Operation::Generate {
+            return None;
+        }
+        let pool = running.router.pool_of(plan).map_or("", |pool| pool.name.as_str());
+        let price = observe.prices.find(pool, plan.subject().model);
         let (pool, api, is_upgrade) = (plan.pool, plan.api, headers.ask_for_websocket());
-        is_read.then_some(Self { pool, api, outcome, is_upgrade, response: None })
+        Some(Self { pool, api, outcome, is_upgrade, price, response: None })
     }
 
     /// Whether headers of the response may tell, so that they are needed.
@@ -63,6 +68,7 @@ impl Meter {
     }
 
     /// A piece of the response passes.
+    #[inline(never)]
     pub(super) fn pass(&mut self, size: usize, running: &Running) {
         let Self { api, response, .. } = self;
         let mut told = Vec::new();
@@ -100,6 +106,14 @@ impl Meter {
         for (kind, tokens) in reading.usage.tokens() {
             let labels = [pool, self.outcome.as_str(), kind.as_str()];
             running.metrics.count(Metric::Tokens, &labels, tokens);
+        }
+        if let Some(price) = self.price {
+            let currency = &running.router.config().observe.prices.currency;
+            let labels = [pool, self.outcome.as_str(), currency.as_str()];
+            let (cost, saved) =
+                (price.of(reading.usage.tokens()), price.saved(reading.usage.tokens()));
+            running.metrics.count(Metric::Cost, &labels, cost);
+            running.metrics.count(Metric::Saved, &labels, saved);
         }
         self.count_unread(running, reading.unread);
     }

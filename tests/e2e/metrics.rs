@@ -106,7 +106,11 @@ async fn a_scrape_finds_every_documented_metric_and_no_other() -> Result<()> {
     for rules in [Rules::Shipped, Rules::None, Rules::Istio] {
         let is_new = Mode::Clusters.runs_on(envoy()?.version);
         let mode = if is_new { Mode::Clusters } else { Mode::Keys };
-        let gateway = start(mode, 2, |fixture| Ok(rules.apply(fixture))).await?;
+        let price = json!({"input": 3, "cache_read": 0.3, "cache_write": 3.75, "output": 15});
+        let prices = json!({"currency": "EUR", "of": [price]});
+        let set_prices = |filter: &mut Value| filter["observe"] = json!({"prices": prices});
+        let gateway =
+            start(mode, 2, |fixture| rules.apply(fixture).edit_filter(set_prices)).await?;
         let Some(gateway) = gateway else { panic!("{mode:?} runs on every Envoy") };
         make_traffic(&gateway).await?;
         // How cooldowns are is only looked at every ten seconds: once is enough.

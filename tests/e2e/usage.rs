@@ -8,6 +8,7 @@ use envoy_harness::gateway::Gateway;
 use hyper::Request;
 use hyper::header::HeaderMap;
 use serde_json::{Value, json};
+use session_affinity::outcome::TokenType;
 use simulated_providers::{FAULT_HEADER, RequestRecord, Vendor};
 use tokio::task::JoinSet;
 
@@ -20,8 +21,52 @@ const TASKS: u64 = 8;
 /// What a client has seen: the status, and the words of the decision.
 type Seen = BTreeMap<u64, (u16, String)>;
 
-/// Counts by the labels `pool`, `outcome` and `type`, or by `reason`.
+/// Counts by labels.
 type Sums = BTreeMap<String, u64>;
+
+/// What is to be counted.
+#[derive(Debug, Default)]
+struct Sum {
+    /// By `pool`, `outcome` and `type`.
+    tokens: Sums,
+    /// By `reason`.
+    unread: Sums,
+    /// By `pool`, `outcome` and `currency`.
+    cost: Sums,
+    saved: Sums,
+}
+
+/// What tokens cost, in hundredths: `input`, `cache_read`, `cache_write`, `output`.
+const PRICES: [u64; 4] = [300, 30, 375, 1_500];
+
+impl Sum {
+    fn add(&mut self, counted: Counted, pool: &str, outcome: &str) {
+        let count = |kind: TokenType| counted.tokens.get(kind.as_str()).copied().unwrap_or(0);
+        let costs = TokenType::ALL.iter().zip(PRICES).map(|(kind, price)| count(*kind) * price);
+        let labels = format!("pool=.={pool};.;outcome=.={outcome};.;currency=.=EUR;.;");
+        let cost = (costs.sum::<u64>() + 50) / 100;
+        let saved = (count(TokenType::CacheRead) * (PRICES[0] - PRICES[1]) + 50) / 100;
+        *self.cost.entry(labels.clone()).or_default() += cost;
+        *self.saved.entry(labels).or_default() += saved;
+        for (kind, count) in &counted.tokens {
+            let labels = format!("pool=.={pool};.;outcome=.={outcome};.;type=.={kind};.;");
+            *self.tokens.entry(labels).or_default() += count;
+        }
+        if let Some(reason) = counted.unread {
+            *self.unread.entry(format!("reason=.={reason};.;")).or_default() += 1;
+        }
+    }
+
+    /// What is counted, by name.
+    fn named(&self) -> [(&str, &Sums); 4] {
+        [
+            ("tokens_total", &self.tokens),
+            ("usage_unread_total", &self.unread),
+            ("cost_microunits_total", &self.cost),
+            ("saved_microunits_total", &self.saved),
+        ]
+    }
+}
 
 /// The shipped pools, which also serve Bedrock's and Code Assist's paths, and Interactions.
 fn serve_all(filter: &mut Value) {
@@ -75,9 +120,8 @@ async fn ask_all(gateway: &Gateway, count: u64) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Has turns on WebSockets, the last of which may break off, and returns what is to be counted.
-async fn talk(gateway: &Gateway, sockets: usize) -> Result<(Sums, Sums)> {
-    let (mut tokens, mut unread) = (Sums::new(), Sums::new());
+/// Has turns on WebSockets, some of which break off, and adds what is to be counted.
+async fn talk(gateway: &Gateway, sockets: usize, sum: &mut Sum) -> Result<()> {
     for number in 0..sockets {
         let mut headers = HeaderMap::new();
         headers.insert("x-session-id", format!("socket-{}", number % 3).parse()?);
@@ -103,10 +147,10 @@ async fn talk(gateway: &Gateway, sockets: usize) -> Result<(Sums, Sums)> {
         }
         drop(socket);
         for record in turns(gateway).split_off(before) {
-            add(Counted::of(record.told), "openai", &outcome, &mut tokens, &mut unread);
+            sum.add(Counted::of(record.told), "openai", &outcome);
         }
     }
-    Ok((tokens, unread))
+    Ok(())
 }
 
 /// The turns on WebSockets so far.
@@ -115,20 +159,9 @@ fn turns(gateway: &Gateway) -> Vec<RequestRecord> {
     records.filter(|record| record.method == "WS").collect()
 }
 
-/// Adds what is to be counted of a response.
-fn add(counted: Counted, pool: &str, outcome: &str, tokens: &mut Sums, unread: &mut Sums) {
-    for (kind, count) in counted.tokens {
-        let labels = format!("pool=.={pool};.;outcome=.={outcome};.;type=.={kind};.;");
-        *tokens.entry(labels).or_default() += count;
-    }
-    if let Some(reason) = counted.unread {
-        *unread.entry(format!("reason=.={reason};.;")).or_default() += 1;
-    }
-}
-
 /// What is to be counted, by the ledger of the providers and the decisions that clients saw.
-fn expected(records: &[RequestRecord], seen: &Seen) -> Result<(Sums, Sums)> {
-    let (mut tokens, mut unread) = (Sums::new(), Sums::new());
+fn expected(records: &[RequestRecord], seen: &Seen) -> Result<Sum> {
+    let mut sum = Sum::default();
     let mut last: BTreeMap<u64, &RequestRecord> = BTreeMap::new();
     for record in records {
         // Attempts that failed come before the one that the client has got.
@@ -141,9 +174,9 @@ fn expected(records: &[RequestRecord], seen: &Seen) -> Result<(Sums, Sums)> {
         }
         let pool = record.vendor.as_str();
         let outcome = word(decision, "outcome=").context("no outcome")?;
-        add(Counted::of(record.told), pool, &outcome, &mut tokens, &mut unread);
+        sum.add(Counted::of(record.told), pool, &outcome);
     }
-    Ok((tokens, unread))
+    Ok(sum)
 }
 
 /// The counters of this name, by their labels. Envoy 1.36 puts them under a cluster.
@@ -159,44 +192,44 @@ fn counted(stats: &BTreeMap<String, u64>, name: &str) -> Sums {
     sums
 }
 
-async fn tokens_are_counted(count: u64, usage: &str) -> Result<(Sums, Sums)> {
+async fn tokens_are_counted(count: u64, usage: &str) -> Result<Sum> {
+    let price = json!({"input": 3, "cache_read": 0.3, "cache_write": 3.75, "output": 15});
     let gateway = gateway(2, |filter| {
         serve_all(filter);
-        filter["observe"] = json!({"usage": usage});
+        let prices = json!({"currency": "EUR", "of": [price]});
+        filter["observe"] = json!({"usage": usage, "prices": prices});
     })
     .await?;
     let seen = ask_all(&gateway, count).await?;
     let served = seen.values().filter(|(status, _)| *status == 200).count() as u64;
     assert!(served > count * 9 / 10, "{served} of {count} were served");
-    let records = gateway.providers.requests();
-    let (mut tokens, mut unread) = expected(&records, &seen)?;
-    let on_sockets = talk(&gateway, 4).await?;
-    on_sockets
-        .0
-        .into_iter()
-        .for_each(|(labels, count)| *tokens.entry(labels).or_default() += count);
-    on_sockets
-        .1
-        .into_iter()
-        .for_each(|(labels, count)| *unread.entry(labels).or_default() += count);
+    let mut sum = expected(&gateway.providers.requests(), &seen)?;
+    talk(&gateway, 4, &mut sum).await?;
+    let named = sum.named().map(|(name, sums)| (format!("session_affinity_{name}"), sums.clone()));
     let waited = gateway.envoy.wait_for_stats("", |stats| {
-        counted(stats, "session_affinity_tokens_total") == tokens
-            && counted(stats, "session_affinity_usage_unread_total") == unread
+        named.iter().all(|(name, sums)| counted(stats, name) == without_zeros(sums))
     });
     if let Err(error) = waited.await {
         let stats = gateway.envoy.wait_for_stats("", |_| true).await?;
-        let tokens_counted = counted(&stats, "session_affinity_tokens_total");
-        assert_eq!(tokens_counted, tokens, "{error}");
-        assert_eq!(counted(&stats, "session_affinity_usage_unread_total"), unread, "{error}");
+        for (name, sums) in &named {
+            assert_eq!(counted(&stats, name), without_zeros(sums), "{name}: {error}");
+        }
     }
     gateway.stop().await?;
-    Ok((tokens, unread))
+    Ok(sum)
+}
+
+fn without_zeros(sums: &Sums) -> Sums {
+    sums.iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(labels, count)| (labels.clone(), *count))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn measured_tokens_are_those_that_providers_have_served() -> Result<()> {
-    let (tokens, unread) = tokens_are_counted(40 * KINDS, "plain").await?;
+    let Sum { tokens, unread, .. } = tokens_are_counted(40 * KINDS, "plain").await?;
     for vendor in Vendor::ALL {
         let hits = format!("pool=.={vendor};.;outcome=.=hit;.;type=.=cache_read;.;");
         assert!(tokens.get(&hits).is_some_and(|count| *count > 10_000), "{tokens:?}");
@@ -205,7 +238,7 @@ async fn measured_tokens_are_those_that_providers_have_served() -> Result<()> {
         assert!(unread[&format!("reason=.={reason};.;")] > 10, "{unread:?}");
     }
     // Where clients accept compression, and providers are asked not to compress.
-    let (_, unread) = tokens_are_counted(10 * KINDS, "identity").await?;
+    let Sum { unread, .. } = tokens_are_counted(10 * KINDS, "identity").await?;
     assert_eq!(unread.get("reason=.=compressed;.;"), None);
     Ok(())
 }

@@ -127,11 +127,35 @@ fn filter_sections() -> Map<String, Value> {
         "observe": filter(object_map(json!({
             "usage": one_of(&["off", "plain", "identity"], "Which responses are read for their tokens"),
             "by_credential": boolean("Whether counters have the credential as a label"),
+            "prices": prices(),
         }))),
         "privacy": filter(object_map(json!({
             "hide_account_headers": boolean("Response headers that name the account do not reach clients"),
         }))),
     }))
+}
+
+fn prices() -> Value {
+    let count = |of: &str| json!({"type": "number", "minimum": 0, "maximum": 1_000_000, "description": format!("What a million tokens cost: {of}")});
+    let mut price = filter(object_map(json!({
+        "pools": strings("Names of pools; none means all"),
+        "models": strings("Patterns with *; none means all"),
+        "input": count("of the prompt, not cached"),
+        "cache_read": count("of the prompt, read from a cache"),
+        "cache_write": count("of the prompt, written to a cache"),
+        "output": count("of the output"),
+    })));
+    require(&mut price, &["input", "output"]);
+    let either = ["cache_read", "cache_write"].map(
+        |name| json!({"anyOf": [{"required": [name]}, {"required": [name.replace('_', "-")]}]}),
+    );
+    set(&mut price, "allOf", json!(either));
+    let mut prices = filter(object_map(json!({
+        "currency": pattern(WORD, "What they are paid in"),
+        "of": {"type": "array", "items": price, "description": "The first that is for the pool and the model counts"},
+    })));
+    set(&mut prices, "dependentRequired", json!({"of": ["currency"]}));
+    prices
 }
 
 fn source() -> Value {

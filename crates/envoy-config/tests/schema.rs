@@ -41,7 +41,13 @@ fn everything() -> Value {
             ],
         },
         "pins": {"max": 0, "kinds": ["responses"], "when_blocked": "wait"},
-        "observe": {"usage": "plain", "by_credential": true},
+        "observe": {
+            "usage": "plain", "by_credential": true,
+            "prices": {
+                "currency": "EUR",
+                "of": [{"models": ["m*"], "input": 3, "cache_read": 0.3, "cache-write": 3.75, "output": 15}],
+            },
+        },
         "privacy": {"hide_account_headers": true},
         "pools": [{
             "name": "p", "provider": "claude",
@@ -220,6 +226,7 @@ fn no_key_of_the_filter_is_missing_in_its_schema() {
         "duration",
         "integer",
         "integer_within",
+        "number_within",
         "object",
         "one_or_more",
         "array",
