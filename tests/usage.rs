@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_affinity::Headers;
 use session_affinity::api::Api;
@@ -480,4 +481,43 @@ fn why_nothing_was_read_is_said() {
     }
     let compressed = Excerpt::of_compressed();
     assert_eq!(read(Api::OpenAi, &compressed, true), Reading::nothing(Unread::Compressed));
+}
+
+/// Parts of which responses are made up here: what is looked for, and what is near to it.
+const PARTS: [&str; 16] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "\\",
+    "\"",
+    "\n",
+    "data: ",
+    "\"usage\":",
+    "\"usageMetadata\":{\"promptTokenCount\":5",
+    "\"prompt_tokens\":7",
+    "{\"input_tokens\":3,\"output_tokens\":4}",
+    "\"bytes\":\"eyJ1c2FnZSI6e319",
+    "\0",
+    "some text ",
+];
+
+proptest! {
+    #[test]
+    fn what_a_response_tells_does_not_depend_on_its_pieces(
+        parts in prop::collection::vec((0..PARTS.len(), 1..400_usize), 0..40),
+        size in 1..5_000_usize,
+        is_complete: bool,
+    ) {
+        let body: String = parts.iter().map(|&(part, count)| PARTS[part].repeat(count)).collect();
+        for api in Api::ALL {
+            let whole = read(api, &excerpt(body.as_bytes(), body.len().max(1)), is_complete);
+            let pieces = read(api, &excerpt(body.as_bytes(), size), is_complete);
+            prop_assert_eq!(whole, pieces);
+            let sum: u64 = whole.usage.tokens().map(|(_, count)| count).sum();
+            let told = whole.usage.input.unwrap_or(0) + whole.usage.output.unwrap_or(0);
+            prop_assert!(sum <= told, "no token is counted twice");
+        }
+    }
 }

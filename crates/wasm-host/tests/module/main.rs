@@ -14,3 +14,4 @@ mod paths;
 mod streams;
 mod support;
 mod table;
+mod usage;
