@@ -335,6 +335,19 @@ fn the_reasons_for_usage_that_is_not_known_are_documented() {
 }
 
 #[test]
+fn every_alert_is_documented() {
+    let rules = read("deploy/observability/rules.yml").text;
+    let alerts = rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: "));
+    let page = read("docs/metrics.md").text;
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `SessionAffinity")).count();
+    let alerts: Vec<_> = alerts.collect();
+    assert_eq!(alerts.len(), rows);
+    for alert in alerts {
+        assert!(page.contains(&format!("| `{alert}` |")), "{alert}");
+    }
+}
+
+#[test]
 fn the_shipped_configurations_make_labels_of_every_label() {
     for path in
         ["envoy.yaml", "examples/keys.yaml", "examples/replicas.yaml", "examples/next-request.yaml"]

@@ -4,6 +4,7 @@ mod cases;
 mod compose;
 mod dist;
 mod licences;
+mod observability;
 mod prepare;
 mod release;
 mod run;
@@ -106,8 +107,15 @@ enum Command {
         #[command(flatten)]
         compose: ComposeChoice,
     },
+    /// Runs every expression of the rules and the dashboard, deploy/observability, on a Prometheus
+    /// that scrapes an Envoy under load
+    ObserveTest {
+        /// Install Prometheus, if it is missing, from Debian's packages
+        #[arg(long)]
+        provision: bool,
+    },
     /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy,
-    /// docker-compose
+    /// docker-compose, rules and dashboard
     Ci {
         #[command(flatten)]
         compose: ComposeChoice,
@@ -130,8 +138,8 @@ impl EnvoyChoice {
 
 #[derive(clap::Args)]
 struct ComposeChoice {
-    /// Install what docker-compose needs and this machine lacks: Docker from Debian's packages,
-    /// and stand-ins under the names of images that cannot be pulled. For machines of CI, as
+    /// Install what docker-compose needs and this machine lacks: Docker and Prometheus from
+    /// Debian's packages, and stand-ins under the names of images that cannot be pulled. For machines of CI, as
     /// root
     #[arg(long)]
     provision: bool,
@@ -180,6 +188,7 @@ fn execute(command: Command) -> Result<()> {
             bench::bench(&envoy, &prepare::module()?, quick)
         }
         Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
+        Command::ObserveTest { provision } => block_on(observability::test(provision)),
         Command::Ci { compose } => verify::ci(compose.provision),
     }
 }

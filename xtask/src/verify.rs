@@ -9,7 +9,7 @@ use envoy_harness::{
     Envoy, FLOOR, PINNED, TARGET, ensure_target, find, module as built, project_root,
 };
 
-use crate::{compose, dist, licences, release};
+use crate::{compose, dist, licences, observability, release};
 
 /// Builds and checks the module, runs all tests, and then the e2e tests on these versions of Envoy;
 /// if there are none, on the Envoy that [`find`] finds.
@@ -81,6 +81,7 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
             release::are_installed() || provision,
             "umoci, skopeo and docker-registry are missing: install them, or add --provision"
         );
+        crate::block_on(observability::ensure_tools(provision))?;
         envoys(&versions).map(drop)
     })?;
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
@@ -111,6 +112,7 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
     })?;
     test(&versions)?;
     step("release", || release::check(provision))?;
+    step("rules and dashboard", || crate::block_on(observability::test(provision)))?;
     step("a million sessions", || million_sessions(&find(Some(&PINNED.to_string()))?))?;
     step("docker-compose", || crate::block_on(compose::test(provision)))
 }

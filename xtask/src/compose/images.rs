@@ -61,6 +61,9 @@ struct ComposeFile {
 #[derive(Deserialize)]
 struct Service {
     image: String,
+    /// A service with profiles is not started unless one is asked for.
+    #[serde(default)]
+    profiles: Vec<String>,
 }
 
 fn names(root: &Path) -> Result<BTreeSet<String>> {
@@ -69,7 +72,8 @@ fn names(root: &Path) -> Result<BTreeSet<String>> {
         .with_context(|| format!("cannot read {}", path.display()))?;
     let file: ComposeFile =
         serde_saphyr::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-    Ok(file.services.into_values().map(|service| service.image).collect())
+    let started = file.services.into_values().filter(|service| service.profiles.is_empty());
+    Ok(started.map(|service| service.image).collect())
 }
 
 /// Whether the image is here, and is not a stand-in that a killed run has left.

@@ -117,6 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn prometheus_and_grafana_start_only_on_request_and_mount_what_is_there() {
+        for service in ["prometheus", "grafana"] {
+            let service = &services()[service];
+            assert_eq!(service["profiles"][0], "observe");
+            for volume in service["volumes"].as_array().unwrap() {
+                let file = volume.as_str().unwrap().split(':').next().unwrap();
+                assert!(project_root().join(file).exists(), "{file}");
+            }
+        }
+        let dashboards = project_root().join("deploy/observability/grafana/dashboards.yml");
+        let dashboards = std::fs::read_to_string(dashboards).unwrap();
+        assert!(dashboards.contains("path: /observability"));
+    }
+
+    #[test]
     fn the_images_are_those_of_the_pinned_versions() {
         let toolchain =
             std::fs::read_to_string(project_root().join("rust-toolchain.toml")).unwrap();

@@ -65,6 +65,8 @@ impl Stack {
 
     /// Prepares for `up`, and fails if another program uses its port.
     pub(super) async fn clear(&self) -> Result<()> {
+        // What is not started here, Prometheus and Grafana, is at least read.
+        output_of(self.command().args(["--profile", "observe", "config", "--quiet"])).await?;
         // A run that was killed may have left its containers.
         self.down().await?;
         ensure!(
