@@ -12,7 +12,7 @@ use crate::exchange::{Answer, Attempt, Played, Request, Response};
 use crate::inbound::Inbound;
 use crate::outbound::Flow;
 use crate::vm::{Module, Plugin, Settings, Vm};
-use crate::{Clock, SharedData};
+use crate::{Clock, Cost, SharedData};
 
 /// How the filter and the configuration of Envoy's router refer to each other.
 #[derive(Clone, Debug)]
@@ -102,6 +102,23 @@ impl Gateway {
     pub fn tick(&mut self) -> Result<()> {
         self.vm.tick(&self.listener)?;
         self.cluster.as_ref().map_or(Ok(()), |plugin| self.vm.tick(plugin))
+    }
+
+    /// What was counted since the last time.
+    pub fn take_cost(&mut self) -> Cost {
+        self.vm.take_cost()
+    }
+
+    /// Ends the configuration, as an update or the end of Envoy does, and returns the VM.
+    ///
+    /// # Errors
+    /// If the module traps.
+    pub fn end(mut self) -> Result<Vm> {
+        self.vm.end(&self.listener)?;
+        if let Some(cluster) = &self.cluster {
+            self.vm.end(cluster)?;
+        }
+        Ok(self.vm)
     }
 
     /// Plays a stream to its end. `upstream` answers every attempt.

@@ -123,6 +123,14 @@ impl Vm {
         Ok(())
     }
 
+    /// Ends a plugin: its root context is told, and goes.
+    pub(crate) fn end(&mut self, plugin: &Plugin) -> Result<()> {
+        self.callback(plugin, plugin.id, "proxy_on_done", &[], true)?;
+        self.callback(plugin, plugin.id, "proxy_on_delete", &[], false)?;
+        self.store.data_mut().ticking.remove(&plugin.id);
+        Ok(())
+    }
+
     pub(crate) fn open(&mut self, plugin: &Plugin, context: Context) -> Result<u32> {
         let id = self.next_id();
         self.store.data_mut().contexts.insert(id, context);

@@ -10,6 +10,7 @@ mod cost;
 mod explain;
 mod many;
 mod messages;
+mod observe;
 mod paths;
 mod streams;
 mod support;
