@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::config::CredentialId;
 use crate::hash::KeyHash;
-use crate::shared::{CasMismatch, SharedData};
+use crate::shared::{CasMismatch, SharedData, Updated};
 use crate::table::{Edit, Entry, Slot, Table};
 use crate::time::Timestamp;
 
@@ -325,6 +325,15 @@ impl Bindings {
         updated.written
     }
 
+    /// Forgets a binding, because an operator says so. Returns whether there was one, and whether
+    /// that was written.
+    pub fn forget(&self, shared: &impl SharedData, key: KeyHash, now: Timestamp) -> Updated<bool> {
+        self.table.update(shared, key, now, |entry| {
+            let edit = if entry.is_some() { Edit::Remove } else { Edit::Leave };
+            (edit, self.alive(entry, now).is_some())
+        })
+    }
+
     /// Every key of shared data that bindings use.
     pub fn keys(&self) -> impl Iterator<Item = String> + '_ {
         self.table.keys()
@@ -335,7 +344,8 @@ impl Bindings {
         &self.table
     }
 
-    fn alive(&self, entry: Option<Entry<5>>, now: Timestamp) -> Option<Binding> {
+    /// The binding of an entry; `None` if it has ended.
+    pub fn alive(&self, entry: Option<Entry<5>>, now: Timestamp) -> Option<Binding> {
         // A use that is still to come is from before the clock was set back.
         entry
             .filter(|entry| now <= entry.used + self.ttl && entry.used <= now + CLOCK_TOLERANCE)

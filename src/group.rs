@@ -39,6 +39,11 @@ impl GroupId {
         })
     }
 
+    /// A few digits by which the operator's page tells groups apart.
+    pub fn tag(self) -> u32 {
+        self.0 as u32
+    }
+
     fn of_parts(seed: Seed, parts: &[&[u8]]) -> Self {
         Self(seed.hash(parts).0 as u64)
     }

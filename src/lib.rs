@@ -59,6 +59,7 @@ mod linear;
 pub mod metrics;
 pub mod mistakes;
 pub mod operation;
+pub mod operator;
 pub mod outcome;
 pub mod pins;
 pub mod prompt_cache;

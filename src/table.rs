@@ -102,6 +102,16 @@ impl<const N: usize> Table<N> {
         (0..self.rows).map(|row| self.row_name(row))
     }
 
+    /// The number of rows.
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// The entries of a row.
+    pub fn row(&self, shared: &impl SharedData, row: u32) -> Vec<Entry<N>> {
+        Entry::decode_row(&shared.get(&self.row_name(row)).value)
+    }
+
     /// The entry of a key.
     pub fn find(&self, shared: &impl SharedData, key: KeyHash) -> Option<Entry<N>> {
         let stored = shared.get(&self.row_name(key.slot(self.rows)));

@@ -108,6 +108,8 @@ pub struct Config {
     pub pins: PinConfig,
     /// What is shown of what the filter does.
     pub observe: ObserveConfig,
+    /// Hosts, besides those of the loopback interface, by which the operator's page may be called.
+    pub operator_hosts: Vec<String>,
     /// Whether response headers that name the provider's account are removed.
     pub hides_account_headers: bool,
     /// The pools, in the order in which they are tried.
@@ -303,6 +305,10 @@ impl Config {
         let hides_account_headers = privacy.boolean("hide_account_headers").unwrap_or(false);
         privacy.finish();
         let observe = observe::Written::read(fields.object("observe"), profile);
+        let mut operator = fields.object("operator");
+        let operator_hosts =
+            operator.strings("hosts").iter().map(|host| host.to_ascii_lowercase()).collect();
+        operator.finish();
         let setting = Setting { profile, strict: session.strict, environment };
         let pools = pool::read_all(&mut fields, &setting);
         if is_shadow && let Some(shared) = shared_cluster(&pools) {
@@ -320,6 +326,7 @@ impl Config {
             failover,
             pins,
             observe,
+            operator_hosts,
             hides_account_headers,
             pools,
             warnings,

@@ -187,6 +187,11 @@ fn distinct<'t>(names: impl Iterator<Item = &'t str>) -> Vec<String> {
 pub struct Pattern(pub(super) String);
 
 impl Pattern {
+    /// The only text that fits, if there is only one.
+    pub fn literal(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(self.0.as_str())
+    }
+
     /// Whether the whole of a text fits.
     pub fn is_match(&self, text: &str) -> bool {
         let Some((beginning, rest)) = self.0.split_once('*') else {

@@ -1,11 +1,12 @@
 //! What the filter needs of Envoy, with each result turned into a plain value.
 
+use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType};
+use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use super::filter_state::FirstResponse;
 use super::metrics;
@@ -33,6 +34,24 @@ impl SharedData for Host {
     fn note(&self, note: Note) {
         metrics::note(note);
     }
+}
+
+/// What all VMs have counted under a name; 0 if nothing.
+pub(super) fn counted(name: &str) -> u64 {
+    let id = COUNTERS.with_borrow_mut(|counters| {
+        if let Some((_, id)) = counters.iter().find(|(known, _)| known == name) {
+            return Some(*id);
+        }
+        let id = hostcalls::define_metric(MetricType::Counter, name).ok()?;
+        counters.push((name.to_owned(), id));
+        Some(id)
+    });
+    id.and_then(|id| hostcalls::get_metric(id).ok()).unwrap_or(0)
+}
+
+thread_local! {
+    /// The counters that were read. Each definition takes memory of Envoy, also of a known name.
+    static COUNTERS: RefCell<Vec<(String, u32)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Now, by Envoy's clock.

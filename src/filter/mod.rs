@@ -4,7 +4,7 @@
 //! refuses a bad one. In the listener a [`StreamContext`] holds a request as long as its body is
 //! needed, asks the router, and passes the decision on to Envoy. On a cluster, where Envoy runs the
 //! same module once for every attempt, an [`AttemptContext`] injects the credential and observes
-//! the response.
+//! the response. On a listener of its own an [`OperatorContext`] is the operator's page.
 
 mod attempt_context;
 mod changes;
@@ -15,7 +15,9 @@ mod host;
 mod hygiene;
 mod meter;
 mod metrics;
+mod operator_context;
 mod pending;
+mod role;
 mod shadow;
 mod stream_context;
 #[cfg(feature = "trap")]
@@ -35,6 +37,7 @@ use crate::hash::Seed;
 use crate::metrics::Metric;
 
 use crate::mistakes::{Mistake, ScopeWatch, Warnings};
+use crate::operator::changes::note_cooldowns;
 use crate::outcome::{Failover, Outcome};
 use crate::request::Headers;
 use crate::request::Request;
@@ -46,6 +49,8 @@ use changes::Changes;
 use held::{Held, HeldStreams};
 use host::Host;
 use metrics::Metrics;
+use operator_context::OperatorContext;
+use role::RoleContext;
 use stream_context::StreamContext;
 
 /// The `root_id` by which a filter on a cluster is distinguished from one in a listener.
@@ -53,6 +58,9 @@ const UPSTREAM_ROOT_ID: &[u8] = b"session_affinity_upstream";
 
 /// The `root_id` of the filter in a listener, which may also be empty.
 const LISTENER_ROOT_ID: &[u8] = b"session_affinity";
+
+/// The `root_id` of the filter on the listener of the operator's page.
+const OPERATOR_ROOT_ID: &[u8] = b"session_affinity_operator";
 
 /// How often streams that are held are looked after, and how often that is in a second.
 const TICK: Duration = Duration::from_millis(100);
@@ -120,6 +128,8 @@ enum Role {
     Listener,
     /// On a cluster, once for every attempt.
     Cluster,
+    /// On the listener of the operator's page.
+    Operator,
 }
 
 impl Version {
@@ -293,6 +303,9 @@ impl Running {
     }
 
     fn log_changes(&self, changes: &[(&Credential, Change)], plan: &Plan) {
+        if !changes.is_empty() {
+            note_cooldowns(&Host, plan.pool, changes, host::now());
+        }
         let pool = self.router.pool_of(plan).map_or("", |pool| pool.name.as_str());
         for (credential, change) in changes {
             self.changes.cooldown(pool, credential, change);
@@ -370,10 +383,12 @@ impl RootContext for Root {
                 ARE_ATTEMPTS_OBSERVED.set(true);
                 Role::Cluster
             }
+            OPERATOR_ROOT_ID => Role::Operator,
             other => {
                 log::error!(
                     "unknown root_id {:?}: expected session_affinity in a listener, \
-                     session_affinity_upstream on a cluster",
+                     session_affinity_upstream on a cluster, session_affinity_operator on the listener \
+                     of the operator's page",
                     String::from_utf8_lossy(other)
                 );
                 return false;
@@ -411,9 +426,10 @@ impl RootContext for Root {
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let running = self.running.clone()?;
-        Some(match running.role {
-            Role::Listener => Box::new(StreamContext::new(running)),
-            Role::Cluster => Box::new(AttemptContext::new(running, context_id)),
-        })
+        Some(Box::new(match running.role {
+            Role::Listener => RoleContext::Listener(StreamContext::new(running)),
+            Role::Cluster => RoleContext::Cluster(AttemptContext::new(running, context_id)),
+            Role::Operator => RoleContext::Operator(OperatorContext::new(running)),
+        }))
     }
 }

@@ -30,6 +30,7 @@ use crate::config::{Config, Profile};
 use crate::cooldown::{Cooldowns, depends_on_message};
 use crate::group;
 use crate::hash::{SEED_KEY, Seed};
+use crate::operator::changes;
 use crate::outcome::Observed;
 use crate::pins::Pins;
 use crate::reply::{self, LocalReply};
@@ -92,7 +93,8 @@ impl Router {
         let seed = [SEED_KEY.to_owned()].into_iter();
         let groups = self.config.pools.iter().flat_map(group::keys);
         let pins = self.pins.keys().filter(|_| self.config.pins.max > 0);
-        seed.chain(self.bindings.keys())
+        seed.chain([changes::KEY.to_owned()])
+            .chain(self.bindings.keys())
             .chain(balance::keys(&self.cursors))
             .chain(cooldowns)
             .chain(groups)

@@ -99,6 +99,11 @@ impl Sources {
         built_in::BUILT_IN.iter().map(|group| group.name)
     }
 
+    /// The words for the places, which are the prefixes of the ids.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|source| source.name.as_ref())
+    }
+
     /// The session of a request; `None` if nothing in it names one.
     pub fn identify(&self, request: &Request<'_>) -> Option<Session<'_>> {
         self.list.iter().enumerate().find_map(|(at, source)| {

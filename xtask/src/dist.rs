@@ -12,7 +12,8 @@ use wasmparser::{Export, ExternalKind, Import, Parser, Payload};
 
 /// The largest module we ship: it fits into a ConfigMap of Kubernetes, which holds 1,048,576 bytes.
 /// Regular expressions, which operators may write into `session.sources`, are 210 KB of it; the
-/// tables of what providers respond, and the readers of streams and compressed errors, 80 KB.
+/// tables of what providers respond, and the readers of streams and compressed errors, 80 KB;
+/// the operator's page, 32 KB.
 pub(crate) const MAX_SIZE: u64 = 1_000_000;
 
 /// Checks the size of a module, its imports and the version of the ABI it is made for. All that is

@@ -154,6 +154,11 @@ impl Metrics {
         Some(name)
     }
 
+    /// The name and the value of a metric.
+    pub(crate) fn at(&self, id: u32) -> Option<(&str, u64)> {
+        self.0.get(id as usize).map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// The value of a metric; 0 if it was not defined.
     pub(crate) fn get(&self, name: &str) -> u64 {
         self.0.iter().find(|(known, _)| known == name).map_or(0, |(_, value)| *value)

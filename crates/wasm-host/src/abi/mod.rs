@@ -52,6 +52,7 @@ pub(crate) fn define(linker: &mut Linker<State>) -> Result<()> {
     define!(linker, "proxy_add_header_map_value", map::add_header, kind, key, length, data, size);
     define!(linker, "proxy_remove_header_map_value", map::remove_header, kind, key, length);
     define!(linker, "proxy_define_metric", define_metric, kind, name, length, id);
+    define!(linker, "proxy_get_metric", get_metric, id, value);
     define!(linker, "proxy_get_log_level", log_level, level);
     define!(linker, "proxy_continue_stream", continue_stream, kind);
     define!(linker, "proxy_set_effective_context", set_effective_context, id);
@@ -203,6 +204,14 @@ fn record_metric(host: &mut Host<'_>, id: u32, value: u64) -> u32 {
     let name = host.data_mut().metrics.set(id, value).map(str::to_owned);
     count(host, "record_metric", name.as_deref().unwrap_or("undefined"));
     if name.is_some() { OK } else { NOT_FOUND }
+}
+
+fn get_metric(host: &mut Host<'_>, id: u32, value: u32) -> Result<u32> {
+    let Some((name, number)) = host.data().metrics.at(id) else { return Ok(NOT_FOUND) };
+    let (name, number) = (name.to_owned(), number);
+    count(host, "get_metric", &name);
+    memory::write(host, value, &number.to_le_bytes())?;
+    Ok(OK)
 }
 
 /// As Envoy's by default.
