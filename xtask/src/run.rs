@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// Where Envoy listens for clients; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], 10000)))]
     listen: SocketAddr,
+    /// Where the operator's page listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], 9902)))]
+    operator: SocketAddr,
     /// Where the admin interface of Envoy listens; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], 9901)))]
     admin: SocketAddr,
@@ -48,7 +51,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
     let mut gateway = tokio::select! {
         () = shutdown.requested() => return Ok(()),
         gateway = Gateway::start(&envoy, WORKERS, |fixture| {
-            Ok(fixture.listening_on(arguments.listen, arguments.admin))
+            Ok(fixture.listening_on(arguments.listen, arguments.operator, arguments.admin))
         }) => gateway?,
     };
     step.done("running, Ctrl-C ends it");
@@ -92,6 +95,7 @@ fn is_chatter(line: &str) -> bool {
 impl Arguments {
     fn check_addresses(&self) -> Result<()> {
         check_address(self.listen, "--listen")?;
+        check_address(self.operator, "--operator")?;
         check_address(self.admin, "--admin")
     }
 }
@@ -109,7 +113,10 @@ fn check_address(address: SocketAddr, option: &str) -> Result<()> {
 
 fn addresses(gateway: &Gateway) -> String {
     let envoy = [("Envoy", gateway.envoy.address()), ("admin", gateway.envoy.admin())];
-    let envoy = envoy.map(|(name, address)| format!("  {name:<10} http://{address}"));
+    let page = gateway.envoy.operator().map(|address| ("operator", address));
+    let envoy: Vec<_> = (envoy.into_iter().chain(page))
+        .map(|(name, address)| format!("  {name:<10} http://{address}"))
+        .collect();
     let providers = Vendor::ALL.map(|vendor| {
         let accounts = gateway.providers.accounts().iter();
         let accounts = accounts.filter(|account| account.vendor == vendor);
@@ -188,9 +195,9 @@ mod tests {
 
     #[test]
     fn the_default_addresses_are_those_of_envoy_yaml() {
-        let Arguments { listen, admin, .. } = CommandLine::parse_from(["run"]).arguments;
+        let Arguments { listen, operator, admin, .. } = CommandLine::parse_from(["run"]).arguments;
         let yaml = include_str!("../../envoy.yaml");
-        for address in [listen, admin] {
+        for address in [listen, operator, admin] {
             let (host, port) = (address.ip(), address.port());
             assert!(yaml.contains(&format!("address: {host}, port_value: {port}")), "{address}");
         }

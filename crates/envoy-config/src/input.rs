@@ -27,6 +27,8 @@ pub(super) struct Input {
     /// Where its admin interface listens.
     #[serde(default = "default_admin")]
     pub(super) admin: SocketAddr,
+    /// Where the operator's page listens; without it there is none.
+    pub(super) operator: Option<SocketAddr>,
     /// The path of the module, relative to where Envoy is started.
     #[serde(default = "default_module")]
     pub(super) module: String,

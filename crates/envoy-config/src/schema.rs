@@ -24,12 +24,16 @@ const NUMBER: &str = r"^\s*[+-]?[0-9]+\s*$";
 /// An address and a port.
 const SOCKET: &str = r"^([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$";
 
+/// An address of the loopback interface and a port.
+const LOOPBACK: &str = r"^(127(\.[0-9]{1,3}){3}|\[[0:]*:0*1\]):[0-9]{1,5}$";
+
 /// The schema of the generator's input.
 pub fn of_providers() -> Value {
     let mut members = object(json!({
         "$schema": any_text("This schema, for editors"),
         "listener": pattern(SOCKET, "Where Envoy listens for clients"),
         "admin": pattern(SOCKET, "Where Envoy's admin interface listens"),
+        "operator": pattern(LOOPBACK, "Where the operator's page listens; without it there is none"),
         "module": any_text("The path of the module, relative to where Envoy is started"),
         "ca_certificates": any_text("The certificates by which Envoy trusts providers"),
         "secrets": pattern("^/", "The directory of the files with keys, as Envoy sees it"),
@@ -128,6 +132,9 @@ fn filter_sections() -> Map<String, Value> {
             "usage": one_of(&["off", "plain", "identity"], "Which responses are read for their tokens"),
             "by_credential": boolean("Whether counters have the credential as a label"),
             "prices": prices(),
+        }))),
+        "operator": filter(object_map(json!({
+            "hosts": strings("Hosts by which the operator's page may be called, besides the loopback interface"),
         }))),
         "privacy": filter(object_map(json!({
             "hide_account_headers": boolean("Response headers that name the account do not reach clients"),

@@ -13,7 +13,7 @@ use super::yaml;
 use envoy_harness::Mode;
 
 /// One for the whole, one for the heading of each mode, and parts.
-const TEMPLATES: [(&str, &str); 13] = [
+const TEMPLATES: [(&str, &str); 14] = [
     ("envoy.yaml", include_str!("templates/envoy.yaml")),
     ("clusters", include_str!("templates/clusters.yaml")),
     ("keys", include_str!("templates/keys.yaml")),
@@ -22,6 +22,7 @@ const TEMPLATES: [(&str, &str); 13] = [
     (MIXED, include_str!("templates/mixed.yaml")),
     ("route.yaml", include_str!("templates/route.yaml")),
     ("matcher.yaml", include_str!("templates/matcher.yaml")),
+    ("operator.yaml", include_str!("templates/operator.yaml")),
     ("retries.yaml", include_str!("templates/retries.yaml")),
     ("attempt_filter.yaml", include_str!("templates/attempt_filter.yaml")),
     ("secrets.yaml", include_str!("templates/secrets.yaml")),

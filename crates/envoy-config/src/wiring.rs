@@ -21,6 +21,8 @@ pub(super) const ONE_READ: usize = 8 << 20;
 pub(super) struct Wiring {
     listener: SocketAddress,
     admin: SocketAddress,
+    /// Of the operator's page, if there is one.
+    operator: Option<SocketAddress>,
     /// The path of the module.
     module: String,
     ca_certificates: String,
@@ -87,6 +89,13 @@ impl Wiring {
             problems
                 .push("secrets: expected an absolute path, such as /etc/envoy/secrets".to_owned());
         }
+        if input.operator.is_some_and(|address| !address.ip().is_loopback()) {
+            problems.push(
+                "operator: expected an address of the loopback interface, such as 127.0.0.1:9902: \
+                 whoever reaches the page may drain credentials"
+                    .to_owned(),
+            );
+        }
         let mut configuration = input.filter;
         if configuration.contains_key("pools") {
             problems.push("filter.pools: pools belong beside `filter`, not into it".to_owned());
@@ -100,6 +109,7 @@ impl Wiring {
         Ok(Self {
             listener: input.listener.into(),
             admin: input.admin.into(),
+            operator: input.operator.map(SocketAddress::from),
             module: input.module,
             ca_certificates: input.ca_certificates,
             configuration,

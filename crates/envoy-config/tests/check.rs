@@ -72,6 +72,25 @@ fn every_shipped_file_passes() {
 }
 
 #[test]
+fn the_operators_page_is_on_the_loopback_interface_and_shows_the_same_filter() {
+    const LISTENER: &str = "/static_resources/listeners/1";
+    const PAGE: &str = "/static_resources/listeners/1/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config";
+    let address = format!("{LISTENER}/address/socket_address");
+    for open in ["0.0.0.0", "::", "10.0.0.1"] {
+        let words = "whoever reaches the operator's page";
+        one_problem(Mode::Clusters, "socket_address.address", words, |document| {
+            set(document, &address, "address", json!(open));
+        });
+    }
+    one_problem(Mode::Clusters, "vm_config.vm_id", "shows something else", |document| {
+        set(document, &format!("{PAGE}/vm_config"), "vm_id", json!("session_affinity_page"));
+    });
+    one_problem(Mode::Clusters, "failure_policy", "after a trap", |document| {
+        remove(document, PAGE, "failure_policy");
+    });
+}
+
+#[test]
 fn a_finding_names_its_line_its_path_and_what_to_write() {
     let text = fs::read_to_string(project_root().join("envoy.yaml")).unwrap();
     let (before, _) = text.split_once("failure_policy: FAIL_RELOAD").unwrap();
@@ -88,7 +107,7 @@ fn the_filter_is_configured_as_it_needs() {
     one_problem(Mode::Clusters, "root_id", "no role \"session-affinity\"", |document| {
         set(document, PLUGIN, "root_id", json!("session-affinity"));
     });
-    one_problem(Mode::Clusters, "root_id", "the other role", |document| {
+    one_problem(Mode::Clusters, "root_id", "another role", |document| {
         let plugin = format!("{ON_CLUSTER}/0/typed_config/config");
         set(document, &plugin, "root_id", json!("session_affinity"));
     });

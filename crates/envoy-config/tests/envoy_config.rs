@@ -55,6 +55,25 @@ fn problems(mode: Mode, edit: impl FnOnce(&mut Value)) -> Vec<String> {
 }
 
 #[test]
+fn an_operators_page_is_there_if_it_is_asked_for_and_only_on_the_loopback_interface() {
+    for mode in [Mode::Clusters, Mode::Keys, Mode::NextRequest] {
+        let without = EnvoyConfig::parse(&elaborate().to_string(), mode).unwrap();
+        assert!(!without.yaml("x").unwrap().contains("session_affinity_operator"));
+        let mut input = elaborate();
+        input["operator"] = json!("[::1]:9903");
+        let with = EnvoyConfig::parse(&input.to_string(), mode).unwrap().yaml("x").unwrap();
+        let document: Value = serde_saphyr::from_str(&with).unwrap();
+        let listener = &document["static_resources"]["listeners"][1];
+        assert_eq!(
+            listener["address"]["socket_address"],
+            json!({"address": "::1", "port_value": 9903})
+        );
+    }
+    let found = problems(Mode::Clusters, |input| input["operator"] = json!("0.0.0.0:9902"));
+    assert!(found[0].starts_with("operator: expected an address of the loopback interface"));
+}
+
+#[test]
 fn what_is_shipped_is_what_the_generator_prints() -> Result<()> {
     for mode in Mode::ALL {
         let shipped = fs::read_to_string(project_root().join(mode.shipped_file()))?;

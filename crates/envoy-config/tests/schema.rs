@@ -48,6 +48,7 @@ fn everything() -> Value {
                 "of": [{"models": ["m*"], "input": 3, "cache_read": 0.3, "cache-write": 3.75, "output": 15}],
             },
         },
+        "operator": {"hosts": ["operator.example"]},
         "privacy": {"hide_account_headers": true},
         "pools": [{
             "name": "p", "provider": "claude",
@@ -74,7 +75,7 @@ fn every_field() -> Value {
     let mut filter = everything();
     filter.as_object_mut().unwrap().remove("pools");
     json!({
-        "$schema": "x", "listener": "127.0.0.1:1", "admin": "[::1]:2", "module": "m", "ca_certificates": "c",
+        "$schema": "x", "listener": "127.0.0.1:1", "admin": "[::1]:2", "operator": "[::1]:3", "module": "m", "ca_certificates": "c",
         "secrets": "/s", "show_decision": true, "max_connections": 1, "max_heap_bytes": 1, "filter": filter,
         "pools": [
             {

@@ -4,8 +4,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 pub(super) const TYPES: &str = "type.googleapis.com";
-/// In a listener and on a cluster.
-const ROOT_IDS: [&str; 2] = ["session_affinity", "session_affinity_upstream"];
+/// In a listener, on a cluster, and on the listener of the operator's page.
+const ROOT_IDS: [&str; 3] =
+    ["session_affinity", "session_affinity_upstream", "session_affinity_operator"];
 const NO_PLUGIN: &str = "there is no wasm filter with the root_id session_affinity";
 
 /// How the configuration of the filter is written inside that of Envoy.

@@ -87,11 +87,18 @@ impl Fixture {
         self
     }
 
-    /// Lets the listeners and the admin interface listen at these addresses.
-    pub fn listening_on(mut self, listener: SocketAddr, admin: SocketAddr) -> Self {
+    /// Lets the listener for clients, the operator's page and the admin interface listen at these
+    /// addresses.
+    pub fn listening_on(
+        mut self,
+        listener: SocketAddr,
+        operator: SocketAddr,
+        admin: SocketAddr,
+    ) -> Self {
         const ADDRESS: &str = "/address/socket_address";
         for document in array(&mut self.document, "/static_resources/listeners") {
-            replace(document, ADDRESS, socket_address(listener));
+            let own = if document["name"] == "operator" { operator } else { listener };
+            replace(document, ADDRESS, socket_address(own));
         }
         replace(&mut self.document["admin"], ADDRESS, socket_address(admin));
         self
@@ -282,14 +289,15 @@ mod tests {
             let filenames = module_filenames(&mut document).unwrap().into_iter();
             filenames.filter(|filename| **filename == module).count()
         });
-        // In the listener, and on every cluster where there is failover within a request.
-        assert_eq!(modules, [1 + 7, 1 + 3, 1 + 1, 1]);
+        // In the listener, in that of the operator's page, and on every cluster where there is
+        // failover within a request.
+        assert_eq!(modules, [2 + 7, 2 + 3, 1 + 1, 2]);
     }
 
     #[test]
     fn another_module_takes_the_place_of_all() {
         let text = text(&shipped().with_module(Path::new("/run/other.wasm")).unwrap());
-        assert_eq!(text.matches("/run/other.wasm").count(), 1 + 7);
+        assert_eq!(text.matches("/run/other.wasm").count(), 2 + 7);
         assert!(!text.contains("session_affinity.wasm"));
     }
 
@@ -307,8 +315,10 @@ mod tests {
 
     #[test]
     fn other_addresses_take_the_place_of_the_shipped_ones() {
-        let (listener, admin) = ("[::1]:7".parse().unwrap(), "127.0.0.2:8".parse().unwrap());
-        let text = text(&shipped().listening_on(listener, admin));
+        let addresses = ["[::1]:7", "127.0.0.3:9", "127.0.0.2:8"].map(|it| it.parse().unwrap());
+        let [listener, operator, admin] = addresses;
+        let text = text(&shipped().listening_on(listener, operator, admin));
+        assert!(text.contains(r#"{"address":"127.0.0.3","port_value":9}"#));
         assert!(text.contains(r#"{"address":"::1","port_value":7}"#));
         assert!(text.contains(r#"{"address":"127.0.0.2","port_value":8}"#));
         assert!(!text.contains(r#""port_value":9901"#) && !text.contains(r#""port_value":10000"#));
@@ -356,10 +366,10 @@ mod tests {
             .unwrap();
         let [object, string] = [Encoding::Struct, Encoding::StringValue]
             .map(|encoding| text(&edited.clone().filter_configuration_as(encoding)));
-        assert_eq!(object.matches(r#""session_affinity_ttl":"7s""#).count(), 1 + 7);
-        assert_eq!(object.matches("google.protobuf.Struct").count(), 1 + 7);
-        assert_eq!(string.matches(r#"\"session_affinity_ttl\":\"7s\""#).count(), 1 + 7);
-        assert_eq!(string.matches("google.protobuf.StringValue").count(), 1 + 7);
+        assert_eq!(object.matches(r#""session_affinity_ttl":"7s""#).count(), 2 + 7);
+        assert_eq!(object.matches("google.protobuf.Struct").count(), 2 + 7);
+        assert_eq!(string.matches(r#"\"session_affinity_ttl\":\"7s\""#).count(), 2 + 7);
+        assert_eq!(string.matches("google.protobuf.StringValue").count(), 2 + 7);
     }
 
     #[test]

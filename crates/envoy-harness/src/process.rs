@@ -27,6 +27,7 @@ use super::version::Version;
 
 const ADMIN_ADDRESS_FILE: &str = "admin_address";
 const LISTENER: &str = "llm";
+const OPERATOR: &str = "operator";
 
 /// A running Envoy.
 pub struct Process {
@@ -36,6 +37,7 @@ pub struct Process {
     captures: [JoinHandle<()>; 2],
     admin: Admin,
     address: SocketAddr,
+    operator: Option<SocketAddr>,
     concurrency: u32,
     /// The last field, so that the files go after the process.
     directory: TempDir,
@@ -69,8 +71,22 @@ impl Process {
         };
         let version = envoy.version;
         match started {
-            Ok((admin, address)) => {
-                Ok(Self { child, version, log, captures, admin, address, concurrency, directory })
+            Ok((admin, listeners)) => {
+                let operator = listeners.get(OPERATOR).copied();
+                let address = *listeners
+                    .get(LISTENER)
+                    .with_context(|| format!("there is no listener {LISTENER}"))?;
+                Ok(Self {
+                    child,
+                    version,
+                    log,
+                    captures,
+                    admin,
+                    address,
+                    operator,
+                    concurrency,
+                    directory,
+                })
             }
             Err(unready) => {
                 child.kill().await.context("cannot end Envoy")?;
@@ -98,6 +114,11 @@ impl Process {
     /// The address of the listener `llm`.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the operator's page, if there is one.
+    pub fn operator(&self) -> Option<SocketAddr> {
+        self.operator
     }
 
     /// The address of the admin interface.
@@ -320,7 +341,11 @@ impl From<anyhow::Error> for Unready {
     }
 }
 
-async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, SocketAddr), Unready> {
+/// The admin interface and the listeners, once these serve.
+async fn ready(
+    concurrency: u32,
+    directory: &Path,
+) -> Result<(Admin, BTreeMap<String, SocketAddr>), Unready> {
     let path = directory.join(ADMIN_ADDRESS_FILE);
     let address = wait_until("waiting for the admin interface", async || {
         Ok(fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()))
@@ -335,7 +360,5 @@ async fn ready(concurrency: u32, directory: &Path) -> Result<(Admin, SocketAddr)
         return Err(Unready::RejectedListeners);
     }
     let listeners = admin.listeners().await?;
-    let address =
-        listeners.get(LISTENER).with_context(|| format!("there is no listener {LISTENER}"))?;
-    Ok((admin, *address))
+    Ok((admin, listeners))
 }

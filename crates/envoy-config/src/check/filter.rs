@@ -1,4 +1,6 @@
-//! The filter in its two roles.
+//! The filter in its roles.
+
+use std::net::IpAddr;
 
 use serde_json::Value;
 use session_affinity::config::Config;
@@ -9,6 +11,7 @@ use super::resources::Resources;
 
 const ON_LISTENERS: &str = "session_affinity";
 const ON_CLUSTERS: &str = "session_affinity_upstream";
+const OF_OPERATOR: &str = "session_affinity_operator";
 
 /// Parts of `vm_config` that Envoy makes the identity of a VM from, or that the filter needs to be
 /// the same.
@@ -28,6 +31,11 @@ impl<'d> Plugin<'d> {
         let (name, typed) = resources.filter(filter);
         let config = typed.get("config");
         (name == "Wasm" && is_ours(&config)).then_some(Self { config })
+    }
+
+    /// Whether it is the operator's page.
+    pub(super) fn is_operators(&self) -> bool {
+        self.config.get("root_id").is(OF_OPERATOR)
     }
 
     /// Its own configuration, whether it is written as a `Struct` or as text.
@@ -136,13 +144,49 @@ pub(super) fn check<'p, 'd: 'p>(
     }
 }
 
+/// The operator's page, and where it listens.
+pub(super) fn check_operator<'d>(
+    plugin: &Plugin<'d>,
+    listener: &Cursor<'d>,
+    on_listeners: &[Plugin<'d>],
+    findings: &mut Findings,
+) {
+    check_role(plugin, OF_OPERATOR, findings);
+    let same = on_listeners.iter().any(|other| difference(plugin, other).is_none());
+    if let Some(other) = on_listeners.first()
+        && !same
+        && Setup::of(other).is_some()
+        && let Some(part) = difference(plugin, other)
+    {
+        findings.problem(
+            &plugin.config.get(&part),
+            format!(
+                "differs from {}, so the page shows something else",
+                other.config.get(&part).path
+            ),
+            "write the same there and here, for example with a YAML anchor",
+        );
+    }
+    let address = listener.get("address.socket_address.address");
+    let is_loopback = |text: &str| text.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
+    if !address.text().is_some_and(is_loopback) {
+        findings.problem(
+            &address,
+            "whoever reaches the operator's page may drain credentials",
+            "address: 127.0.0.1",
+        );
+    }
+}
+
 fn check_role(plugin: &Plugin<'_>, role: &str, findings: &mut Findings) {
     let config = &plugin.config;
     let root = config.get("root_id");
     let is_default = role == ON_LISTENERS && matches!(root.text(), None | Some(""));
     if !root.is(role) && !is_default {
         let problem = match root.text() {
-            Some(ON_LISTENERS | ON_CLUSTERS) => "this is the other role of the filter".to_owned(),
+            Some(ON_LISTENERS | ON_CLUSTERS | OF_OPERATOR) => {
+                "this is another role of the filter".to_owned()
+            }
             found => format!("the filter has no role {:?}", found.unwrap_or_default()),
         };
         findings.problem(&root, problem, &format!("root_id: {role}"));

@@ -72,7 +72,10 @@ pub fn check(files: &[(&str, &str)]) -> Result<Vec<Finding>> {
 
 fn examine(root: &Cursor<'_>, resources: &Resources<'_>, findings: &mut Findings) {
     let managers = listener::managers(resources);
-    let serving: Vec<_> = managers.iter().filter(|manager| manager.plugin.is_some()).collect();
+    let (operators, serving): (Vec<_>, Vec<_>) = managers
+        .iter()
+        .filter(|manager| manager.plugin.is_some())
+        .partition(|manager| manager.plugin.as_ref().is_some_and(Plugin::is_operators));
     let on_listeners: Vec<_> = serving.iter().filter_map(|it| it.plugin.clone()).collect();
     let on_clusters = cluster::plugins(resources);
     if on_listeners.is_empty() && (on_clusters.is_empty() || !resources.listeners.is_empty()) {
@@ -89,6 +92,11 @@ fn examine(root: &Cursor<'_>, resources: &Resources<'_>, findings: &mut Findings
         );
     }
     filter::check(&on_listeners, on_clusters.values(), findings);
+    for manager in operators {
+        if let Some(plugin) = &manager.plugin {
+            filter::check_operator(plugin, &manager.listener, &on_listeners, findings);
+        }
+    }
     let mut setups: Vec<Setup<'_>> = Vec::new();
     for setup in on_listeners.iter().chain(on_clusters.values()).filter_map(Setup::of) {
         if !setups.iter().any(|known| known.is(&setup)) {
