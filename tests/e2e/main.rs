@@ -24,6 +24,7 @@ mod metrics;
 #[path = "../mixed/mod.rs"]
 mod mixed;
 mod modes;
+mod operator;
 mod oracle;
 mod reading;
 mod recognition;
