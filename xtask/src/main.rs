@@ -114,8 +114,8 @@ enum Command {
         #[arg(long)]
         provision: bool,
     },
-    /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy,
-    /// docker-compose, rules and dashboard
+    /// Everything that must hold: lints, licences, tests on the newest and the oldest Envoy, the
+    /// release, rules and dashboard, the operator's page in a browser, docker-compose
     Ci {
         #[command(flatten)]
         compose: ComposeChoice,
@@ -138,9 +138,9 @@ impl EnvoyChoice {
 
 #[derive(clap::Args)]
 struct ComposeChoice {
-    /// Install what docker-compose needs and this machine lacks: Docker and Prometheus from
-    /// Debian's packages, and stand-ins under the names of images that cannot be pulled. For machines of CI, as
-    /// root
+    /// Install from Debian's packages what the checks need and this machine lacks (Docker,
+    /// Prometheus, Chromium, tools for images), and make stand-ins under the names of images that
+    /// cannot be pulled. For machines of CI, as root
     #[arg(long)]
     provision: bool,
 }

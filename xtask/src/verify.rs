@@ -82,6 +82,11 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
             "umoci, skopeo and docker-registry are missing: install them, or add --provision"
         );
         crate::block_on(observability::ensure_tools(provision))?;
+        ensure!(
+            browser::is_installed() || provision,
+            "there is no chromium with a chromedriver: install them, or add --provision, which \
+             does so on a Debian machine"
+        );
         envoys(&versions).map(drop)
     })?;
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
@@ -113,6 +118,12 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
     test(&versions)?;
     step("release", || release::check(provision))?;
     step("rules and dashboard", || crate::block_on(observability::test(provision)))?;
+    step("operator's page in a browser", || {
+        if !browser::is_installed() {
+            crate::block_on(compose::install("chromium chromium-driver"))?;
+        }
+        in_browser(&find(Some(&PINNED.to_string()))?)
+    })?;
     step("a million sessions", || million_sessions(&find(Some(&PINNED.to_string()))?))?;
     step("docker-compose", || crate::block_on(compose::test(provision)))
 }
@@ -125,9 +136,16 @@ fn clippy(arguments: &[&str]) -> Result<()> {
 /// Each e2e test is a process of Envoy and the simulated providers: more at once than cores only
 /// slow each other down.
 fn e2e(envoy: &Envoy) -> Result<()> {
-    // Those of `wasm-host` need none.
-    let all = ["test", "--workspace", "--exclude", "wasm-host", "--locked", "--tests"];
+    // Those of `wasm-host` need none, and those of `browser` need more.
+    let but = ["--exclude", "wasm-host", "--exclude", "browser"];
+    let all = [&["test", "--workspace"], &but[..], &["--locked", "--tests"]].concat();
     cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "2"]].concat(), &[])
+}
+
+/// The tests of the operator's page, which leave pictures in `target/operator`.
+fn in_browser(envoy: &Envoy) -> Result<()> {
+    let all = ["test", "--locked", "--package", "browser", "--test", "page"];
+    cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "1"]].concat(), &[])
 }
 
 /// The e2e tests of memory at their full length; [`test`](fn@test) runs them with a fifth.
