@@ -6,7 +6,8 @@ use envoy_harness::progress::Step;
 use envoy_harness::{Envoy, Version};
 use serde_json::json;
 
-use super::replay::{self, Run};
+use super::measured::{self, ByOutcome};
+use super::replay::{self, Run, Totals};
 use super::session::Traffic;
 use super::stage::{Size, WORKERS, check_totals};
 
@@ -19,6 +20,8 @@ pub struct Comparison {
     pub with: Run,
     /// Without it: to the filter every request is a new session.
     pub without: Run,
+    /// What the filter has counted, with affinity and without.
+    pub measured: [ByOutcome; 2],
 }
 
 /// Plays both runs of the first act.
@@ -27,26 +30,34 @@ pub struct Comparison {
 /// If a request fails.
 pub async fn compare(envoy: &Envoy, size: Size) -> Result<Comparison> {
     let traffic = Traffic::new(size.sessions, size.turns)?;
-    Ok(Comparison {
-        envoy: envoy.version,
-        with: run(envoy, "with affinity", true, traffic.clone()).await?,
-        without: run(envoy, "without affinity", false, traffic).await?,
-    })
+    let (with, counted) = run(envoy, "with affinity", true, traffic.clone()).await?;
+    let (without, counted_without) = run(envoy, "without affinity", false, traffic).await?;
+    let measured = [counted, counted_without];
+    Ok(Comparison { envoy: envoy.version, with, without, measured })
 }
 
-async fn run(envoy: &Envoy, name: &str, affinity: bool, traffic: Traffic) -> Result<Run> {
+async fn run(
+    envoy: &Envoy,
+    name: &str,
+    affinity: bool,
+    traffic: Traffic,
+) -> Result<(Run, ByOutcome)> {
     let step = Step::of_parts(name, traffic.order.len() as u64);
     step.say("starting Envoy");
     let gateway = Gateway::start(envoy, WORKERS, |fixture| {
         fixture.edit_filter(|filter| filter["routing"]["session_affinity"] = json!(affinity))
     })
     .await?;
-    step.say("requests");
+    match gateway.envoy.operator() {
+        Some(page) => step.announce(&format!("http://{page}/ shows it")),
+        None => step.say("requests"),
+    }
     let run = replay::replay(gateway.envoy.address(), traffic, || step.advance()).await?;
     check_totals(run.turns(), &gateway.providers)?;
+    let measured = measured::measure(&gateway.envoy, Totals::of(run.turns())).await?;
     gateway.stop().await?;
     step.done(&format!("{} sessions, {} requests", run.sessions.len(), run.turns().count()));
-    Ok(run)
+    Ok((run, measured))
 }
 
 impl Comparison {

@@ -11,6 +11,7 @@
 pub mod client;
 mod comparison;
 pub mod limit;
+pub mod measured;
 pub mod replay;
 pub mod report;
 pub mod session;

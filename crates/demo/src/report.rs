@@ -21,6 +21,8 @@ pub fn render(comparison: &Comparison, limit: Option<&Limit>, terminal: bool) ->
         "\nCACHES: prompt tokens that the providers had cached\n".to_owned(),
         caches(comparison, terminal).trim_fmt(),
         uncached(comparison),
+        "\nMEASURED: prompt tokens by decision, as the filter counts them\n".to_owned(),
+        measured(comparison, terminal).trim_fmt(),
         limit.map_or_else(limit::report::absent, |limit| limit::report::render(limit, terminal)),
         closing(comparison),
     ]
@@ -136,6 +138,29 @@ fn uncached(comparison: &Comparison) -> String {
     )
 }
 
+/// What a decision is worth: the share of its prompts that the provider had in its cache.
+fn measured(comparison: &Comparison, terminal: bool) -> Table {
+    let mut table = table(["affinity", "decision", "prompt tokens", "from cache", ""], terminal);
+    for (affinity, counted) in ["with", "without"].into_iter().zip(&comparison.measured) {
+        for (outcome, prompts) in counted {
+            let totals = Totals {
+                prompt_tokens: prompts.tokens,
+                cached_tokens: prompts.cached,
+                ..Totals::default()
+            };
+            table.add_row([
+                affinity.to_owned(),
+                outcome.clone(),
+                grouped(prompts.tokens),
+                grouped(prompts.cached),
+                totals.cached_share(),
+            ]);
+        }
+    }
+    align_right(&mut table, 2..5);
+    table
+}
+
 /// What is real and what is simulated.
 fn closing(comparison: &Comparison) -> String {
     format!(
@@ -148,7 +173,10 @@ and a prompt cache for each credential, as if each belonged to an organization
 of its own. Four bytes are a token. All of it happens within seconds, so no
 cache expires. What sessions share, such as system prompts, is cached on every
 credential after its first use there, with affinity or without.
-What is simulated and what is not: crates/simulated-providers/src/lib.rs.",
+What is simulated and what is not: crates/simulated-providers/src/lib.rs.
+
+cargo xtask run serves the same set-up until Ctrl-C; the operator's page is
+then at http://127.0.0.1:9902/.",
         comparison.envoy,
     )
 }
@@ -183,6 +211,7 @@ fn pair([with, without]: [String; 2], width: usize) -> String {
 mod tests {
     use super::*;
     use crate::Api;
+    use crate::measured::Prompts;
     use crate::table::WIDTH;
 
     fn turn(credential: &str, outcome: &str, prompt_tokens: u64, cached_tokens: u64) -> Turn {
@@ -199,6 +228,10 @@ mod tests {
                 Track { title: other, api: Api::Messages, turns: claude },
             ],
         }
+    }
+
+    fn counted((outcome, tokens, cached): (&str, u64, u64)) -> (String, Prompts) {
+        (outcome.to_owned(), Prompts { tokens, cached })
     }
 
     fn comparison() -> Comparison {
@@ -222,6 +255,10 @@ mod tests {
                 ],
                 vec![turn("anthropic-a", "none", 1000, 0)],
             ]),
+            measured: [
+                [("hit", 2_200_000, 2_100_000), ("miss", 901_000, 0)].map(counted).into(),
+                [("none", 4_101_000, 1_900_000)].map(counted).into(),
+            ],
         }
     }
 
@@ -239,6 +276,8 @@ mod tests {
             "Claude Code 2.1 #1 first messages miss b a",
             "openai-a 1 / 1 4 / 2 4,100,000 / 2,000,000 73 % / 45 %",
             "openai-b 0 / 1 0 / 2 0 / 2,100,000 0 % / 48 %",
+            "with hit 2,200,000 2,100,000 95 %",
+            "without none 4,101,000 1,900,000 46 %",
             "openai 4,100,000 █████████████░░░░░ 73 % ████████░░░░░░░░░░ 46 %",
         ] {
             let words: Vec<_> = row.split(' ').collect();
