@@ -9,7 +9,7 @@ const write = (element, text) => {
   if (element.textContent !== text) element.textContent = text;
 };
 const cards = new Map(), pools = new Map();
-let now, paused, timer, changes;
+let now, paused, timer, changes, acted;
 
 const span = milliseconds => {
   const seconds = Math.max(0, Math.ceil(milliseconds / 1000));
@@ -36,6 +36,8 @@ const post = async (path, body, done) => {
   } catch (error) {
     say(`Not done: ${error.message}`, true);
   }
+  // Its effect is no news.
+  acted = true;
   poll();
 };
 
@@ -70,7 +72,7 @@ class Card {
 
   show(credential) {
     const {state, override, configured, blocks, group} = credential;
-    if (this.shown && this.shown != state) say(`${this.id} is ${words(state)}`);
+    if (this.shown && this.shown != state && !acted) say(`${this.id} is ${words(state)}`);
     this.shown = this.element.className = state;
     write(this.state, words(state));
     // A button that goes leaves the focus to its card.
@@ -138,7 +140,6 @@ const showCredentials = credentials => {
     }
     cards.get(key).show(credential);
   }
-  // One is not configured any more.
   if (cards.size > credentials.length) location.reload();
   const count = state => credentials.filter(it => it.state == state).length;
   write($("summary"), ["ready", "partly_blocked", "blocked", "draining", "disabled"]
@@ -182,6 +183,7 @@ const poll = async () => {
   } catch (error) {
     write($("updated"), `No answer: ${error.message}`);
   }
+  acted = false;
   clearTimeout(timer);
   if (!paused && !document.hidden) timer = setTimeout(poll, 3000);
 };
