@@ -102,6 +102,13 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Simulates fleets of 1 to 200 Envoys over the core: strategies, tables, limits, restarts, a
+    /// common store. `--help` lists its options
+    #[command(disable_help_flag = true)]
+    Simulate {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Starts the docker-compose stack, sends sessions through it, and takes it down
     ComposeTest {
         #[command(flatten)]
@@ -187,6 +194,7 @@ fn execute(command: Command) -> Result<()> {
             let envoy = prepare::envoy(envoy.version())?;
             bench::bench(&envoy, &prepare::module()?, quick)
         }
+        Command::Simulate { arguments } => verify::simulate(&arguments),
         Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
         Command::ObserveTest { provision } => block_on(observability::test(provision)),
         Command::Ci { compose } => verify::ci(compose.provision),

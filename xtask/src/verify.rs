@@ -38,6 +38,17 @@ pub(crate) fn cost(is_update: bool) -> Result<()> {
     in_memory(&["cost"], if is_update { &update } else { &[] })
 }
 
+/// Builds the simulation for speed, and runs it.
+///
+/// # Errors
+/// If it cannot be built, or says so.
+pub(crate) fn simulate(arguments: &[String]) -> Result<()> {
+    let mut all = vec!["run", "--quiet", "--locked", "--profile", "simulation"];
+    all.extend(["--package", "simulate", "--"]);
+    all.extend(arguments.iter().map(String::as_str));
+    cargo(&all, &[])
+}
+
 /// The tests that run the module without an Envoy.
 fn in_memory(filter: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     let all = ["test", "--locked", "--package", "wasm-host", "--test", "module", "--", "--ignored"];
