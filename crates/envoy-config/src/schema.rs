@@ -74,6 +74,7 @@ fn filter_sections() -> Map<String, Value> {
     let kinds: Vec<_> = KindId::all().map(|(_, kind)| kind.name).collect();
     object_map(json!({
         "profile": one_of(&["recommended", "reference"], "The rules: our own, or exactly those of the reference"),
+        "mode": one_of(&["route", "shadow"], "Whether requests are routed, or only watched"),
         "routing": filter(object_map(json!({
             "strategy": pattern(
                 r"^\s*((?i:round[-_]?robin|rr|weighted-round-robin|weightedroundrobin|wrr|consistent|fill[-_]?first|ff))\s*$",
@@ -131,6 +132,7 @@ fn filter_sections() -> Map<String, Value> {
         "observe": filter(object_map(json!({
             "usage": one_of(&["off", "plain", "identity"], "Which responses are read for their tokens"),
             "by_credential": boolean("Whether counters have the credential as a label"),
+            "decision": one_of(&["always", "on_change", "off"], "Which decisions are put into words"),
             "prices": prices(),
         }))),
         "operator": filter(object_map(json!({

@@ -14,7 +14,7 @@ use session_affinity::Config;
 /// A configuration of the filter in which every key occurs.
 fn everything() -> Value {
     json!({
-        "profile": "recommended",
+        "profile": "recommended", "mode": "route",
         "routing": {
             "strategy": "fill-first", "session_affinity": true, "claude_code_session_affinity": true,
             "session-affinity-ttl": "1h30m", "max_rotations": 7, "header": "x-cluster", "seed": "s", "filter_state": "cluster",
@@ -42,7 +42,7 @@ fn everything() -> Value {
         },
         "pins": {"max": 0, "kinds": ["responses"], "when_blocked": "wait"},
         "observe": {
-            "usage": "plain", "by_credential": true,
+            "usage": "plain", "by_credential": true, "decision": "always",
             "prices": {
                 "currency": "EUR",
                 "of": [{"models": ["m*"], "input": 3, "cache_read": 0.3, "cache-write": 3.75, "output": 15}],
