@@ -8,6 +8,9 @@ use crate::router::Plan;
 /// What was decided, and what came of it, in words.
 const DECISION: &str = "session_affinity.decision";
 
+/// What the response has cost, in words.
+const USAGE: &str = "session_affinity.usage";
+
 /// The plan of the request. It goes to the filter on the cluster, and comes back.
 const PLAN: &str = "session_affinity.plan";
 
@@ -17,6 +20,10 @@ const FIRST_RESPONSE: &str = "session_affinity.first_response";
 
 /// Bytes of an error's body that are kept. A longer one was not read to its end.
 const LONGEST_BODY: usize = (8 << 10) - 1;
+
+pub(super) fn set_usage(words: &str) {
+    host::set_filter_state(USAGE, words.as_bytes());
+}
 
 pub(super) fn set_decision(words: &[u8]) {
     host::set_filter_state(DECISION, words);

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Running, host};
+use super::{Running, filter_state, host};
 use crate::api::Api;
-use crate::config::{PoolId, Price, UsageReading};
+use crate::config::{PoolId, Price, UsageReading, Words};
 use crate::metrics::Metric;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
@@ -86,17 +86,18 @@ impl Meter {
     }
 
     /// The stream is over: counts what its response has told. Of a WebSocket there is no sum.
-    pub(super) fn end(&self, running: &Running, is_complete: bool) -> Option<Reading> {
-        let reading = match self.response.as_ref()? {
-            Response::Told(reading) => *reading,
-            Response::Passing(excerpt) => read(self.api, excerpt, is_complete),
-            Response::Turns(turns) => {
-                self.count_unread(running, turns.end());
-                return None;
-            }
+    pub(super) fn end(&self, running: &Running, is_complete: bool) {
+        let reading = match &self.response {
+            Some(Response::Told(reading)) => *reading,
+            Some(Response::Passing(excerpt)) => read(self.api, excerpt, is_complete),
+            Some(Response::Turns(turns)) => return self.count_unread(running, turns.end()),
+            None => return,
         };
         self.count(running, &reading);
-        Some(reading)
+        let words = reading.usage.words();
+        if running.router.config().observe.decision != Words::Off && !words.is_empty() {
+            filter_state::set_usage(&words);
+        }
     }
 
     fn count(&self, running: &Running, reading: &Reading) {

@@ -228,6 +228,14 @@ impl StreamContext {
         Action::Pause
     }
 
+    /// Reads what the response has cost, once it is over: in time for access logs, which are written
+    /// before `on_log` is called.
+    fn end_meter(&mut self) {
+        if let Some(meter) = self.meter.take() {
+            meter.end(&self.running, self.is_complete);
+        }
+    }
+
     fn send_to(&self, route: &Route<'_>, plan: &Plan, headers: &Headers) {
         let config = self.running.router.config();
         self.running.select_cluster(route.credential);
@@ -342,6 +350,9 @@ impl HttpContext for StreamContext {
         if let Some(meter) = &mut self.meter {
             meter.pass(size, &self.running);
         }
+        if end_of_stream {
+            self.end_meter();
+        }
         if let Stage::PassingError(pending) = &mut self.stage
             && pending.read_piece(size, end_of_stream)
         {
@@ -353,6 +364,7 @@ impl HttpContext for StreamContext {
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
         self.is_complete = true;
+        self.end_meter();
         self.observe_error();
         Action::Continue
     }
@@ -360,9 +372,7 @@ impl HttpContext for StreamContext {
     /// The end of the stream, also of one that was cut off.
     fn on_log(&mut self) {
         self.observe_error();
-        if let Some(meter) = self.meter.take() {
-            meter.end(&self.running, self.is_complete);
-        }
+        self.end_meter();
         if let Stage::Passing(plan) = &self.stage
             && plan.is_pending()
             && let Some(newest) = filter_state::plan()

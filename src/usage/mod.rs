@@ -53,6 +53,33 @@ impl Usage {
             .filter_map(|(kind, tokens)| Some((kind, tokens.filter(|&tokens| tokens > 0)?)))
     }
 
+    /// The counts under the names that OpenTelemetry has for them, and the share of the prompt that
+    /// came from the cache; what is not known is left out. Empty if nothing is.
+    pub fn words(&self) -> String {
+        let mut words = String::new();
+        let counts = [
+            ("gen_ai.usage.input_tokens=", self.input),
+            (" gen_ai.usage.cache_read.input_tokens=", self.cache_read),
+            (" gen_ai.usage.cache_creation.input_tokens=", self.cache_write),
+            (" gen_ai.usage.output_tokens=", self.output),
+        ];
+        for (name, count) in counts {
+            let Some(count) = count else { continue };
+            words.push_str(if words.is_empty() { name.trim_start() } else { name });
+            words.push_str(&count.to_string());
+        }
+        let share = self
+            .cache_read
+            .zip(self.input)
+            .and_then(|(read, input)| (100 * read).checked_div(input));
+        if let Some(share) = share {
+            words.push_str(" cached=");
+            words.push_str(&share.to_string());
+            words.push('%');
+        }
+        words
+    }
+
     /// The counts as they are comparable: what was cached is a part of the prompt, also where the
     /// provider counts it apart, or counts more of it than there is.
     fn comparable(mut self, includes_cached: bool) -> Self {
@@ -181,4 +208,28 @@ pub fn read(api: Api, excerpt: &Excerpt, is_complete: bool) -> Reading {
 /// Every row, in the order in which they count.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     row::ROWS.iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_say_what_is_known() {
+        let known = Usage {
+            input: Some(2000),
+            cache_read: Some(1990),
+            cache_write: Some(0),
+            output: Some(7),
+        };
+        let expected = "gen_ai.usage.input_tokens=2000 gen_ai.usage.cache_read.input_tokens=1990 \
+                        gen_ai.usage.cache_creation.input_tokens=0 gen_ai.usage.output_tokens=7 \
+                        cached=99%";
+        assert_eq!(known.words(), expected);
+        let partly = Usage { output: Some(7), ..Usage::default() };
+        assert_eq!(partly.words(), "gen_ai.usage.output_tokens=7");
+        let empty = Usage { input: Some(0), cache_read: Some(0), ..Usage::default() };
+        assert!(!empty.words().contains("cached"));
+        assert_eq!(Usage::default().words(), "");
+    }
 }

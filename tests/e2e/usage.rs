@@ -13,7 +13,7 @@ use simulated_providers::{FAULT_HEADER, RequestRecord, Vendor};
 use tokio::task::JoinSet;
 
 use crate::mixed::{Asked, Counted, KINDS, TAG, asked};
-use crate::support::{gateway, word};
+use crate::support::{body, gateway, message, modes, post, send, served, word};
 
 /// Requests under way at once.
 const TASKS: u64 = 8;
@@ -240,5 +240,28 @@ async fn measured_tokens_are_those_that_providers_have_served() -> Result<()> {
     // Where clients accept compression, and providers are asked not to compress.
     let Sum { unread, .. } = tokens_are_counted(10 * KINDS, "identity").await?;
     assert_eq!(unread.get("reason=.=compressed;.;"), None);
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn the_access_log_says_what_each_response_has_cost() -> Result<()> {
+    for (mode, gateway) in modes(Ok).await? {
+        let mut told = Vec::new();
+        for is_streamed in [false, true] {
+            let mut asked = message("hi");
+            asked["stream"] = json!(is_streamed);
+            let response = send(&gateway, post("/v1/messages").body(body(&asked))?).await?;
+            served(&response)?;
+            told.extend(gateway.providers.requests().last().map(|request| request.told));
+        }
+        let log = gateway.stop().await?.join("\n");
+        for told in &told {
+            let input = told.usage.context("nothing was told")?.prompt_tokens;
+            let count = format!(" gen_ai.usage.input_tokens={input} ");
+            assert!(log.contains(&count), "{mode:?} {count}: {log}");
+        }
+        assert_eq!(log.matches(" cached=").count(), 2, "{mode:?}: {log}");
+    }
     Ok(())
 }
