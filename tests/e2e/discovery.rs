@@ -114,7 +114,7 @@ fn files(mode: Mode, input: &Value, providers: &Providers, root: &Path) -> Resul
 }
 
 /// Replaces a file by a rename, as Envoy expects.
-fn write(root: &Path, file: &File) -> Result<()> {
+pub(crate) fn write(root: &Path, file: &File) -> Result<()> {
     let path = root.join(&file.name);
     fs::create_dir_all(path.parent().context("no directory")?)?;
     let new = PathBuf::from(format!("{}.new", path.display()));

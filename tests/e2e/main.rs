@@ -10,6 +10,7 @@ mod affinity;
 mod bodies;
 mod configuration;
 mod cooldowns;
+mod deploy;
 mod discovery;
 mod edge;
 mod evidence;

@@ -2,6 +2,7 @@
 
 mod cases;
 mod compose;
+mod deploy;
 mod dist;
 mod licences;
 mod observability;
@@ -109,6 +110,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Holds what deploy/ ships against the tools and schemas of its platforms
+    Deploy,
     /// Starts the docker-compose stack, sends sessions through it, and takes it down
     ComposeTest {
         #[command(flatten)]
@@ -195,6 +198,7 @@ fn execute(command: Command) -> Result<()> {
             bench::bench(&envoy, &prepare::module()?, quick)
         }
         Command::Simulate { arguments } => verify::simulate(&arguments),
+        Command::Deploy => deploy::check(),
         Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
         Command::ObserveTest { provision } => block_on(observability::test(provision)),
         Command::Ci { compose } => verify::ci(compose.provision),

@@ -9,7 +9,7 @@ use envoy_harness::{
     Envoy, FLOOR, PINNED, TARGET, ensure_target, find, module as built, project_root,
 };
 
-use crate::{compose, dist, licences, observability, release};
+use crate::{compose, deploy, dist, licences, observability, release};
 
 /// Builds and checks the module, runs all tests, and then the e2e tests on these versions of Envoy;
 /// if there are none, on the Envoy that [`find`] finds.
@@ -102,6 +102,7 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
     })?;
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     step("licences", || licences::check(project_root()))?;
+    step("deployments", deploy::check)?;
     step("clippy, native", || clippy(&["--workspace", "--all-targets"]))?;
     step("clippy, module", || {
         let module = ["--package", "session-affinity", "--lib", "--target", TARGET];

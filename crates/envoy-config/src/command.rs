@@ -11,7 +11,7 @@ use envoy_harness::progress::{Step, done, note};
 use envoy_harness::{Envoy, Mode};
 
 use super::check::{Finding, check_files};
-use super::{EnvoyConfig, File, Source, schema, secret_file};
+use super::{EnvoyConfig, File, Source, Target, schema, secret_file};
 
 /// What to print, and what to check it with.
 #[derive(Clone, Debug, Args)]
@@ -25,6 +25,9 @@ pub struct Arguments {
     /// How Envoy learns which credential serves a request, in pools that do not say it
     #[arg(long, alias = "way", value_enum, default_value_t = Mode::Clusters)]
     pub mode: Mode,
+    /// What it is for; all but `envoy` write files, with --split
+    #[arg(long, value_enum, default_value_t = Target::Envoy)]
+    target: Target,
     /// Write files into this directory that Envoy watches, instead of printing one: bootstrap,
     /// listeners, routes, clusters, secrets and the filter, each of which changes without a restart
     #[arg(long, value_name = "DIRECTORY")]
@@ -118,7 +121,7 @@ impl Arguments {
             None => {}
         }
         let pools = self.pools.as_deref().context("no pools are named")?;
-        let config = EnvoyConfig::read(pools, self.mode)?;
+        let config = EnvoyConfig::read(pools, self.mode, self.target)?;
         if !self.no_check {
             self.check(&config, find, module)?;
         }
@@ -145,7 +148,7 @@ impl Arguments {
         if self.ads {
             return Ok(Source::ControlPlane);
         }
-        let path = match &self.at {
+        let path = match self.at.as_deref().or(self.target.directory()) {
             Some(path) => path.trim_end_matches('/').to_owned(),
             None => {
                 let path =
@@ -205,6 +208,10 @@ impl Arguments {
         if self.mode != Mode::Clusters {
             command.push_str(" --mode ");
             command.push_str(self.mode.as_str());
+        }
+        if self.target != Target::Envoy {
+            command.push_str(" --target ");
+            command.push_str(self.target.as_str());
         }
         for (name, directory) in [("split", &self.split), ("filter-apart", &self.filter_apart)] {
             if let Some(directory) = directory {

@@ -22,16 +22,16 @@ pub(super) struct Input {
     #[serde(rename = "$schema")]
     _schema: Option<String>,
     /// Where Envoy listens for clients.
-    #[serde(default = "default_listener")]
-    pub(super) listener: SocketAddr,
+    pub(super) listener: Option<SocketAddr>,
     /// Where its admin interface listens.
     #[serde(default = "default_admin")]
     pub(super) admin: SocketAddr,
     /// Where the operator's page listens; without it there is none.
     pub(super) operator: Option<SocketAddr>,
+    /// Where metrics and readiness can be asked for, and nothing else of the admin interface.
+    pub(super) stats: Option<SocketAddr>,
     /// The path of the module, relative to where Envoy is started.
-    #[serde(default = "default_module")]
-    pub(super) module: String,
+    pub(super) module: Option<String>,
     /// The certificates by which Envoy trusts providers.
     #[serde(default = "default_ca_certificates")]
     pub(super) ca_certificates: String,
@@ -168,10 +168,6 @@ impl TryFrom<String> for Variable {
     }
 }
 
-fn default_listener() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 10000))
-}
-
 fn default_admin() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9901))
 }
@@ -184,10 +180,6 @@ fn default_max_connections() -> NonZeroU32 {
 /// Room for fifty of the longest requests at once, or for some thousands of usual ones.
 fn default_max_heap_bytes() -> NonZeroU64 {
     const { NonZeroU64::new(2 << 30).unwrap() }
-}
-
-fn default_module() -> String {
-    "dist/session_affinity.wasm".to_owned()
 }
 
 /// Where Debian and its derivatives have them, and so the images of Envoy.

@@ -19,6 +19,7 @@ mod routes;
 pub mod schema;
 mod socket_address;
 mod split;
+mod target;
 mod templates;
 mod upstream;
 mod validate;
@@ -36,6 +37,7 @@ use serde_json::{Value, json};
 use wiring::Wiring;
 
 pub use split::{File, Source};
+pub use target::Target;
 
 /// A configuration of Envoy.
 #[derive(Debug)]
@@ -49,11 +51,12 @@ impl EnvoyConfig {
     ///
     /// # Errors
     /// All problems of the file, each with its path.
-    pub fn read(file: &Path, mode: Mode) -> Result<Self> {
+    pub fn read(file: &Path, mode: Mode, target: Target) -> Result<Self> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let is_yaml = file.extension().is_some_and(|it| it == "yaml" || it == "yml");
-        let config = if is_yaml { Self::parse_yaml(&text, mode) } else { Self::parse(&text, mode) };
+        let input = if is_yaml { Input::from_yaml(&text) } else { Input::from_json(&text) };
+        let config = input.and_then(|input| Self::new(input, mode, target));
         config.map_err(|problems| {
             let problems = problems.to_string().replace('\n', "\n  ");
             anyhow!("{} cannot be used:\n  {problems}", file.display())
@@ -65,7 +68,7 @@ impl EnvoyConfig {
     /// # Errors
     /// All problems, each with its path.
     pub fn parse(json: &str, mode: Mode) -> Result<Self> {
-        Self::new(Input::from_json(json)?, mode)
+        Self::new(Input::from_json(json)?, mode, Target::Envoy)
     }
 
     /// Reads pools, written as YAML.
@@ -73,12 +76,12 @@ impl EnvoyConfig {
     /// # Errors
     /// All problems, each with its path.
     pub fn parse_yaml(yaml: &str, mode: Mode) -> Result<Self> {
-        Self::new(Input::from_yaml(yaml)?, mode)
+        Self::new(Input::from_yaml(yaml)?, mode, Target::Envoy)
     }
 
-    fn new(input: Input, mode: Mode) -> Result<Self> {
-        let wiring =
-            Wiring::new(input, mode).map_err(|problems| anyhow!("{}", problems.join("\n")))?;
+    fn new(input: Input, mode: Mode, target: Target) -> Result<Self> {
+        let wiring = Wiring::new(input, mode, target)
+            .map_err(|problems| anyhow!("{}", problems.join("\n")))?;
         Ok(Self { wiring })
     }
 

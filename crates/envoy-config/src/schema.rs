@@ -34,6 +34,7 @@ pub fn of_providers() -> Value {
         "listener": pattern(SOCKET, "Where Envoy listens for clients"),
         "admin": pattern(SOCKET, "Where Envoy's admin interface listens"),
         "operator": pattern(LOOPBACK, "Where the operator's page listens; without it there is none"),
+        "stats": pattern(SOCKET, "Where metrics and readiness can be asked for, and nothing else of the admin interface"),
         "module": any_text("The path of the module, relative to where Envoy is started"),
         "ca_certificates": any_text("The certificates by which Envoy trusts providers"),
         "secrets": pattern("^/", "The directory of the files with keys, as Envoy sees it"),

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::yaml;
 
 const TYPES: &str = "type.googleapis.com";
-const ROOT_IDS: [&str; 2] = ["session_affinity", "session_affinity_upstream"];
+const ROOT_IDS: [&str; 3] =
+    ["session_affinity", "session_affinity_upstream", "session_affinity_operator"];
 
 /// The folder of the files with keys, in that of all files.
 pub(super) const SECRETS: &str = "secrets";
@@ -120,6 +121,10 @@ pub(super) fn split(mut document: Value, source: &Source) -> Result<Vec<File>> {
     let mut routes = Vec::new();
     for listener in &mut listeners {
         for_each_object(listener, &mut |object| {
+            // A file has the routes of one listener; those of the others do not change.
+            if object.get("stat_prefix").is_some_and(|prefix| prefix != "llm") {
+                return;
+            }
             if let Some(config) = object.remove("route_config") {
                 let name = config.get("name").cloned().unwrap_or_default();
                 let rds =

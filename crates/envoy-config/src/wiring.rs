@@ -8,6 +8,7 @@ use super::clusters::{Cluster, Clusters, Key};
 use super::input::Input;
 use super::routes::{Route, routes};
 use super::socket_address::SocketAddress;
+use super::target::Target;
 use envoy_harness::{FLOOR, Mode, Version};
 
 /// The longest request that a provider documents: 32 MB of Anthropic.
@@ -19,7 +20,8 @@ pub(super) const ONE_READ: usize = 8 << 20;
 /// What the templates read.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Wiring {
-    listener: SocketAddress,
+    listener: Option<SocketAddress>,
+    stats: Option<SocketAddress>,
     admin: SocketAddress,
     /// Of the operator's page, if there is one.
     operator: Option<SocketAddress>,
@@ -72,7 +74,8 @@ impl Wiring {
     ///
     /// # Errors
     /// All problems, each with its path.
-    pub(super) fn new(input: Input, mode: Mode) -> Result<Self, Vec<String>> {
+    pub(super) fn new(mut input: Input, mode: Mode, target: Target) -> Result<Self, Vec<String>> {
+        target.complete(&mut input);
         let mut problems = Vec::new();
         let mut clusters = Clusters::new(mode, input.secrets.is_some(), &mut problems);
         let pools = input
@@ -107,10 +110,11 @@ impl Wiring {
             parse(&configuration, &mut problems).filter(|_| problems.is_empty()).ok_or(problems)?;
         name_routing(&mut configuration, &config, modes.contains(&Mode::Clusters));
         Ok(Self {
-            listener: input.listener.into(),
+            listener: input.listener.map(SocketAddress::from),
+            stats: input.stats.map(SocketAddress::from),
             admin: input.admin.into(),
             operator: input.operator.map(SocketAddress::from),
-            module: input.module,
+            module: input.module.unwrap_or_default(),
             ca_certificates: input.ca_certificates,
             configuration,
             buffers: Buffers::of(&config, &modes),
@@ -180,7 +184,7 @@ impl Wiring {
 
     /// Where clients come.
     pub(super) fn listener(&self) -> String {
-        self.listener.to_string()
+        self.listener.as_ref().map(SocketAddress::to_string).unwrap_or_default()
     }
 
     /// The same with the module at another path.

@@ -7,14 +7,14 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use envoy_config::check::check;
-use envoy_config::{EnvoyConfig, Source, secret_file};
+use envoy_config::{EnvoyConfig, Source, Target, secret_file};
 use envoy_harness::{Mode, find, module, project_root};
 use serde_json::{Value, json};
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
 fn example() -> Result<EnvoyConfig> {
-    EnvoyConfig::read(&project_root().join("examples/mixed.yaml"), Mode::Clusters)
+    EnvoyConfig::read(&project_root().join("examples/mixed.yaml"), Mode::Clusters, Target::Envoy)
 }
 
 fn config(pools: Value) -> Result<EnvoyConfig> {

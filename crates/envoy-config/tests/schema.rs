@@ -75,7 +75,7 @@ fn every_field() -> Value {
     let mut filter = everything();
     filter.as_object_mut().unwrap().remove("pools");
     json!({
-        "$schema": "x", "listener": "127.0.0.1:1", "admin": "[::1]:2", "operator": "[::1]:3", "module": "m", "ca_certificates": "c",
+        "$schema": "x", "listener": "127.0.0.1:1", "admin": "[::1]:2", "operator": "[::1]:3", "stats": "0.0.0.0:4", "module": "m", "ca_certificates": "c",
         "secrets": "/s", "show_decision": true, "max_connections": 1, "max_heap_bytes": 1, "filter": filter,
         "pools": [
             {
