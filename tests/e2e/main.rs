@@ -16,6 +16,7 @@ mod edge;
 mod evidence;
 mod failover;
 mod homes;
+mod istio;
 mod leaks;
 mod load;
 mod meanings;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::input::{Credential, KeyHeader, Pool, Variable};
 use super::socket_address::SocketAddress;
+use super::target::Target;
 use super::upstream::{BasePath, Host, Upstream};
 
 /// A cluster, as the templates read it.
@@ -28,6 +29,9 @@ pub(super) struct Cluster {
     injected: Vec<Key>,
     /// Whether they are for the filter, which takes one of them.
     injects_for_filter: bool,
+    /// What a mesh calls it, where one makes it.
+    #[serde(skip)]
+    pub(super) service: Option<Service>,
     #[serde(skip)]
     pub(super) mode: Mode,
     /// Whether its requests carry a key of the gateway, in place of any that the client sent.
@@ -38,6 +42,17 @@ pub(super) struct Cluster {
     /// The variables that the filter reads.
     #[serde(skip)]
     variables: Vec<String>,
+}
+
+/// A host of a mesh, and one of the clusters that it makes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// The name that TLS asks for.
+    pub(super) tls_name: Option<String>,
+    /// Distinguishes clusters of one host.
+    pub(super) subset: Option<String>,
 }
 
 /// How connections end that have no request.
@@ -69,6 +84,14 @@ pub(super) struct Key {
     header: String,
 }
 
+impl Service {
+    /// What istiod calls the cluster.
+    fn cluster(&self) -> String {
+        let subset = self.subset.as_deref().unwrap_or_default();
+        format!("outbound|{}|{subset}|{}", self.port, self.host)
+    }
+}
+
 impl Cluster {
     fn of_upstream(name: String, mode: Mode, upstream: &Upstream, has_keys: bool) -> Self {
         let (discovery, hostname) = match (&upstream.host, &upstream.tls) {
@@ -96,6 +119,7 @@ impl Cluster {
             },
             injected: Vec::new(),
             injects_for_filter: mode == Mode::Keys,
+            service: None,
             mode,
             has_keys,
             base: upstream.base.clone(),
@@ -115,6 +139,7 @@ impl Cluster {
             connections: Connections::ToServer,
             injected: Vec::new(),
             injects_for_filter: true,
+            service: None,
             mode: Mode::Replicas,
             has_keys,
             base: None,
@@ -141,6 +166,7 @@ impl Cluster {
 /// Makes the clusters, pool by pool.
 pub(super) struct Clusters<'p> {
     default_mode: Mode,
+    target: Target,
     /// Whether keys are in files that Envoy watches.
     has_secret_files: bool,
     made: Vec<Cluster>,
@@ -156,10 +182,11 @@ struct Place<'i> {
 impl<'p> Clusters<'p> {
     pub(super) fn new(
         default_mode: Mode,
+        target: Target,
         has_secret_files: bool,
         problems: &'p mut Vec<String>,
     ) -> Self {
-        Self { default_mode, has_secret_files, made: Vec::new(), problems }
+        Self { default_mode, target, has_secret_files, made: Vec::new(), problems }
     }
 
     /// Makes the clusters of a pool, and returns the pool for the configuration of the filter.
@@ -191,14 +218,21 @@ impl<'p> Clusters<'p> {
         let mut base = None;
         let credentials = pool.credentials.iter().enumerate().map(|(index, credential)| {
             let at = format!(".credentials[{index}]");
-            let cluster = cluster_name(&credential.id);
+            let label = cluster_name(&credential.id);
+            let mut cluster = label.clone();
             self.forbid(credential.endpoint.is_some(), place, &at, "endpoint", AN_UPSTREAM);
             let key = self.key(pool, credential, place, &at);
             if let Some(upstream) = credential.upstream.as_ref().or(pool.upstream.as_ref()) {
+                let subset = Some(label.as_str());
+                let service = self.service(upstream, subset, &format!("{}{at}", place.path));
+                if let Some(service) = &service {
+                    cluster = service.cluster();
+                }
                 let mut made =
                     Cluster::of_upstream(cluster.clone(), place.mode, upstream, key.is_some());
+                made.service = service;
                 if let Some((variable, header)) = key {
-                    let secret = format!("{cluster}_key");
+                    let secret = format!("{label}_key");
                     made.injected.push(Key::new(secret, variable, &header.0));
                 }
                 if *base.get_or_insert_with(|| made.base.clone()) != made.base {
@@ -218,8 +252,13 @@ impl<'p> Clusters<'p> {
     fn cluster_with_keys(&mut self, pool: &Pool, place: &Place<'_>) -> Vec<Value> {
         let upstream = self.required(pool.upstream.as_ref(), place, ".upstream");
         self.required(pool.key_header.as_ref(), place, ".key_header");
-        let name = cluster_name(&pool.name);
-        let mut made = upstream.map(|it| Cluster::of_upstream(name.clone(), place.mode, it, true));
+        let label = cluster_name(&pool.name);
+        let service = upstream.and_then(|it| self.service(it, None, place.path));
+        let name = service.as_ref().map_or_else(|| label.clone(), Service::cluster);
+        let mut made = upstream.map(|it| Cluster {
+            service,
+            ..Cluster::of_upstream(name.clone(), place.mode, it, true)
+        });
         let mut credentials = Vec::new();
         for (index, credential) in pool.credentials.iter().enumerate() {
             let at = format!(".credentials[{index}]");
@@ -233,7 +272,8 @@ impl<'p> Clusters<'p> {
             );
             let mut members = filter_credential(credential, &name);
             if let Some((variable, header)) = self.key(pool, credential, place, &at) {
-                let header = self.key_of_filter(variable, header, credential, made.as_mut());
+                let header =
+                    self.key_of_filter(variable, header, credential, (&pool.name, made.as_mut()));
                 members.insert("headers".to_owned(), header);
             }
             credentials.push(members.into());
@@ -252,6 +292,12 @@ impl<'p> Clusters<'p> {
             "upstream",
             "every replica has its own `endpoint`",
         );
+        if self.target == Target::Istio {
+            self.problems.push(format!(
+                "{}.mode: Istio has no cluster for replicas: give each an `upstream`, in the mode clusters",
+                place.path
+            ));
+        }
         let name = cluster_name(&pool.name);
         let mut made = Some(Cluster::of_replicas(name.clone(), pool.key_header.is_some()));
         let mut credentials = Vec::new();
@@ -270,7 +316,8 @@ impl<'p> Clusters<'p> {
                 members.insert("endpoint".to_owned(), json!(endpoint));
             }
             if let Some((variable, header)) = self.key(pool, credential, place, &at) {
-                let header = self.key_of_filter(variable, header, credential, made.as_mut());
+                let header =
+                    self.key_of_filter(variable, header, credential, (&pool.name, made.as_mut()));
                 members.insert("headers".to_owned(), header);
             }
             credentials.push(members.into());
@@ -310,7 +357,7 @@ impl<'p> Clusters<'p> {
         variable: &Variable,
         header: &KeyHeader,
         credential: &Credential,
-        cluster: Option<&mut Cluster>,
+        (pool, cluster): (&str, Option<&mut Cluster>),
     ) -> Value {
         let Some(cluster) = cluster else {
             return json!([]);
@@ -321,9 +368,31 @@ impl<'p> Clusters<'p> {
         }
         let id = cluster_name(&credential.id);
         let source = format!("x-key-of-{}", id.replace('_', "-").to_ascii_lowercase());
-        let secret = format!("{}_{id}_key", cluster.name);
+        let secret = format!("{}_{id}_key", cluster_name(pool));
         cluster.injected.push(Key::new(secret, variable, &source));
         json!([{"name": header.0, "header": source}])
+    }
+
+    /// The service that an upstream is in the mesh, if the mesh makes the clusters.
+    fn service(
+        &mut self,
+        upstream: &Upstream,
+        subset: Option<&str>,
+        path: &str,
+    ) -> Option<Service> {
+        if self.target != Target::Istio {
+            return None;
+        }
+        let Host::Name(host) = &upstream.host else {
+            self.problems.push(format!("{path}: a ServiceEntry needs a host with a name"));
+            return None;
+        };
+        Some(Service {
+            host: host.clone(),
+            port: upstream.port,
+            tls_name: upstream.tls.as_ref().map(|tls| tls.name.clone()),
+            subset: subset.map(|name| name.replace('_', "-").to_ascii_lowercase()),
+        })
     }
 
     fn make(&mut self, cluster: Cluster, path: &str) {

@@ -134,6 +134,13 @@ impl Arguments {
         let Some(directory) = self.split.as_deref().or(self.filter_apart.as_deref()) else {
             return print(&config.yaml(command)?);
         };
+        if self.target == Target::Istio {
+            ensure!(
+                self.split.is_some(),
+                "--target istio writes files: name a directory with --split"
+            );
+            return write_files(directory, &config.for_istio()?, command);
+        }
         let source = self.source(directory)?;
         if self.split.is_some() {
             return write_files(directory, &config.split(&source)?, command);

@@ -14,6 +14,7 @@ mod clusters;
 pub mod command;
 mod comments;
 mod input;
+mod istio;
 mod next_steps;
 mod routes;
 pub mod schema;

@@ -36,7 +36,7 @@ pub struct File {
 }
 
 impl File {
-    fn new(name: impl Into<String>, content: Value) -> Self {
+    pub(super) fn new(name: impl Into<String>, content: Value) -> Self {
         Self { name: name.into(), content }
     }
 
@@ -192,7 +192,7 @@ fn filters(value: &mut Value) -> Vec<&mut Value> {
     }
 }
 
-fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
+pub(super) fn for_each_object(value: &mut Value, edit: &mut dyn FnMut(&mut Map<String, Value>)) {
     match value {
         Value::Array(elements) => {
             elements.iter_mut().for_each(|element| for_each_object(element, edit));

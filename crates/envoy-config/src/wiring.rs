@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use session_affinity::config::Config;
 
-use super::clusters::{Cluster, Clusters, Key};
+use super::clusters::{Cluster, Clusters, Key, Service};
 use super::input::Input;
 use super::routes::{Route, routes};
 use super::socket_address::SocketAddress;
@@ -77,7 +77,7 @@ impl Wiring {
     pub(super) fn new(mut input: Input, mode: Mode, target: Target) -> Result<Self, Vec<String>> {
         target.complete(&mut input);
         let mut problems = Vec::new();
-        let mut clusters = Clusters::new(mode, input.secrets.is_some(), &mut problems);
+        let mut clusters = Clusters::new(mode, target, input.secrets.is_some(), &mut problems);
         let pools = input
             .pools
             .iter()
@@ -160,6 +160,11 @@ impl Wiring {
     /// The oldest Envoy with all that it needs.
     pub(super) fn oldest_envoy(&self) -> Version {
         self.modes.iter().map(|mode| mode.oldest_envoy()).max().unwrap_or(FLOOR)
+    }
+
+    /// The services of a mesh, in the order of the clusters.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.clusters.iter().filter_map(|cluster| cluster.service.as_ref())
     }
 
     /// The keys that Envoy itself puts into requests.

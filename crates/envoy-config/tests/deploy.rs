@@ -45,3 +45,49 @@ fn the_configuration_for_kubernetes_is_that_of_its_pools() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_objects_for_istio_are_those_of_its_pools() -> Result<()> {
+    let pools = project_root().join("deploy/istio/pools.yaml");
+    for mode in [Mode::Clusters, Mode::Keys] {
+        let files = EnvoyConfig::read(&pools, mode, Target::Istio)?.for_istio()?;
+        let printed: BTreeMap<_, _> =
+            files.iter().map(|file| (file.name.clone(), file.content.clone())).collect();
+        let name = mode.as_str();
+        assert_eq!(
+            shipped(&format!("deploy/istio/{name}")),
+            printed,
+            "session-affinity-config deploy/istio/pools.yaml --target istio --mode {name} --split deploy/istio/{name}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_version_of_istio_that_would_drop_a_field_gets_no_patch() -> Result<()> {
+    let pools = project_root().join("deploy/istio/pools.yaml");
+    for (mode, expected) in [
+        (Mode::Clusters, r"^1\.(3[1-9]|[4-9][0-9])\..*"),
+        (Mode::Keys, r"^1\.(2[89]|[3-9][0-9])\..*"),
+    ] {
+        let files = EnvoyConfig::read(&pools, mode, Target::Istio)?.for_istio()?;
+        let filter = files.iter().find(|file| file.name == "envoy-filter.yaml").unwrap();
+        let patches = filter.content["spec"]["configPatches"].as_array().unwrap();
+        for patch in patches.iter().filter(|patch| patch["applyTo"] != "EXTENSION_CONFIG") {
+            assert_eq!(patch["match"]["proxy"]["proxyVersion"], expected, "{patch}");
+        }
+        let text = filter.content.to_string();
+        assert_eq!(text.contains("refresh_cluster_on_retry"), mode == Mode::Clusters);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_istio_cannot_express_is_a_problem() {
+    let pools = project_root().join("examples/replicas.json");
+    let problem = EnvoyConfig::read(&pools, Mode::Replicas, Target::Istio).unwrap_err();
+    assert!(problem.to_string().contains("Istio has no cluster for replicas"), "{problem}");
+    let pools = project_root().join("examples/providers.json");
+    let problem = EnvoyConfig::read(&pools, Mode::Keys, Target::Istio).unwrap_err();
+    assert!(problem.to_string().contains("pools[0]: a ServiceEntry needs a host"), "{problem}");
+}
