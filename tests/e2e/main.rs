@@ -13,6 +13,7 @@ mod cooldowns;
 mod deploy;
 mod discovery;
 mod edge;
+mod envoy_gateway;
 mod evidence;
 mod failover;
 mod homes;

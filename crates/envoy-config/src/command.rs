@@ -132,14 +132,19 @@ impl Arguments {
 
     fn write(&self, config: &EnvoyConfig, command: &str) -> Result<()> {
         let Some(directory) = self.split.as_deref().or(self.filter_apart.as_deref()) else {
+            ensure!(
+                self.target == Target::Envoy,
+                "this target has several files: write them with --split DIRECTORY"
+            );
             return print(&config.yaml(command)?);
         };
-        if self.target == Target::Istio {
-            ensure!(
-                self.split.is_some(),
-                "--target istio writes files: name a directory with --split"
-            );
-            return write_files(directory, &config.for_istio()?, command);
+        if let Some(files) = match self.target {
+            Target::Istio => Some(config.for_istio()?),
+            Target::EnvoyGateway => Some(config.for_envoy_gateway()?),
+            Target::Envoy | Target::Kubernetes => None,
+        } {
+            ensure!(self.split.is_some(), "this target has several files: write them with --split");
+            return write_files(directory, &files, command);
         }
         let source = self.source(directory)?;
         if self.split.is_some() {

@@ -13,6 +13,7 @@ pub mod check;
 mod clusters;
 pub mod command;
 mod comments;
+mod envoy_gateway;
 mod input;
 mod istio;
 mod next_steps;

@@ -64,6 +64,23 @@ fn the_objects_for_istio_are_those_of_its_pools() -> Result<()> {
 }
 
 #[test]
+fn the_patches_for_envoy_gateway_are_those_of_its_pools() -> Result<()> {
+    let pools = project_root().join("deploy/envoy-gateway/pools.yaml");
+    for mode in [Mode::Clusters, Mode::Keys] {
+        let files = EnvoyConfig::read(&pools, mode, Target::EnvoyGateway)?.for_envoy_gateway()?;
+        let printed: BTreeMap<_, _> =
+            files.iter().map(|file| (file.name.clone(), file.content.clone())).collect();
+        let name = mode.as_str();
+        assert_eq!(
+            shipped(&format!("deploy/envoy-gateway/{name}")),
+            printed,
+            "session-affinity-config deploy/envoy-gateway/pools.yaml --target envoy-gateway --mode {name} --split deploy/envoy-gateway/{name}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn a_version_of_istio_that_would_drop_a_field_gets_no_patch() -> Result<()> {
     let pools = project_root().join("deploy/istio/pools.yaml");
     for (mode, expected) in [
