@@ -108,3 +108,14 @@ fn what_istio_cannot_express_is_a_problem() {
     let problem = EnvoyConfig::read(&pools, Mode::Keys, Target::Istio).unwrap_err();
     assert!(problem.to_string().contains("pools[0]: a ServiceEntry needs a host"), "{problem}");
 }
+
+#[test]
+fn the_labels_of_counters_are_known_to_istio() -> Result<()> {
+    let envoy: Value =
+        serde_saphyr::from_str(&fs::read_to_string(project_root().join("envoy.yaml"))?)?;
+    let tags = envoy["stats_config"]["stats_tags"].as_array().unwrap().iter();
+    let tags: Vec<_> = tags.map(|tag| tag["tag_name"].as_str().unwrap()).collect();
+    let values = fs::read_to_string(project_root().join("deploy/istio/values.yaml"))?;
+    assert!(values.contains(&format!("extraStatTags: {}\n", tags.join(","))), "{tags:?}");
+    Ok(())
+}

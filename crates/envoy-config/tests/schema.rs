@@ -1,5 +1,6 @@
 //! The JSON Schemas and the parsers say the same of a document.
 
+#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
