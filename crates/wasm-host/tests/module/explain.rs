@@ -10,6 +10,7 @@ use super::messages::{claude_by_header, limited, message};
 use super::support::{World, root};
 
 const DECISION: &str = "session_affinity.decision";
+const USAGE: &str = "session_affinity.usage";
 const SESSION: &str = "5b1f0f6e-7c3d-4a52-9d0a-2f6f3c1f7f10";
 
 fn serve(_: &Attempt) -> Answer {
@@ -31,6 +32,7 @@ impl Lines {
     fn play(&mut self, world: &mut World, answer: impl FnMut(&Attempt) -> Answer) -> u16 {
         let played = world.play(&claude_by_header(SESSION, 2048), answer);
         self.0.push(played.filter_state(DECISION));
+        self.0.push(played.filter_state(USAGE));
         played.response.status()
     }
 
@@ -119,8 +121,8 @@ fn none_left(lines: &mut Lines) {
     assert_eq!(lines.play(&mut world, serve), 503);
 }
 
-/// The words of a miss, of two hits, and of one that its home fails.
-fn words(decision: &str) -> [String; 4] {
+/// The words of a miss, of two hits, and of one that its home fails; and each time the usage.
+fn words(decision: &str) -> [String; 8] {
     let mut world = World::new(true, |filter| filter["observe"] = json!({"decision": decision}));
     let mut lines = Lines::default();
     for _ in 0..3 {
@@ -136,14 +138,15 @@ fn words(decision: &str) -> [String; 4] {
 #[test]
 #[ignore = "needs the module: cargo xtask dist"]
 fn only_what_is_more_than_usual_is_put_into_words_if_so_configured() {
-    let [miss, hit, again, failed] = words("on_change");
+    let [miss, _, hit, usage, again, _, failed, _] = words("on_change");
+    assert!(usage.contains(" gen_ai.usage.cache_read.input_tokens=2048 "), "{usage}");
     assert!(miss.starts_with("outcome=miss source=claude "), "{miss}");
     assert_eq!((hit.as_str(), again.as_str()), ("", ""));
     let expected = "outcome=hit pool=anthropic credential=anthropic-a \
                     gen_ai.conversation.id=16e749cb then=anthropic-b(429,rate_limit,30s) \
                     failover=served";
     assert_eq!(failed, expected);
-    assert_eq!(words("off"), [""; 4]);
+    assert_eq!(words("off"), [""; 8]);
 }
 
 #[test]
