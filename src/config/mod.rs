@@ -62,8 +62,12 @@ pub fn carries_ciphertext(api: Api, body: &Body<'_>) -> bool {
 }
 
 /// Filter states that the filter uses for itself.
-const RESERVED_STATES: [&str; 3] =
-    ["session_affinity.plan", "session_affinity.decision", "session_affinity.first_response"];
+const RESERVED_STATES: [&str; 4] = [
+    "session_affinity.plan",
+    "session_affinity.decision",
+    "session_affinity.first_response",
+    "session_affinity.usage",
+];
 
 /// Headers with a meaning of their own, which cannot name a cluster as well.
 const RESERVED_HEADERS: [&str; 14] = [
