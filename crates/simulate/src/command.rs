@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Only these suites
     #[arg(long, value_name = "NAME", conflicts_with = "large")]
     pub suite: Vec<String>,
-    /// Ten million sessions of chats and single requests instead, which takes ten minutes
+    /// Ten million sessions of chats and single requests instead, which takes much longer
     #[arg(long, conflicts_with = "quick")]
     pub large: bool,
     /// Write tables, JSON and plots into this folder instead of printing the tables; the committed
