@@ -404,9 +404,20 @@ fn prices_are_the_operators_and_the_first_that_fits_counts() {
     assert_eq!(parse(&minimal()).observe.prices.find("p", "claude-opus-5"), None);
 }
 
+/// Envoy makes a text of `cache_read: 0.3`, if its configuration is YAML.
+#[test]
+fn a_price_with_a_fraction_may_be_a_text() {
+    let price = json!({"input": 3, "cache_read": "0.3", "cache_write": "3.75", "output": "1e1"});
+    let prices = json!({"currency": "EUR", "of": [price]});
+    let prices = parse(&with("observe", json!({"prices": prices}))).observe.prices;
+    let price = prices.find("p", "claude-opus-5").unwrap();
+    let million = TokenType::ALL.map(|kind| price.of([(kind, 1_000_000)].into_iter()));
+    assert_eq!(million, [3_000_000, 300_000, 3_750_000, 10_000_000]);
+}
+
 #[test]
 fn prices_that_cannot_be_are_refused() {
-    let of = json!([{"pools": ["q"], "input": -1, "cache_read": "0.3", "cache_write": 1e9}]);
+    let of = json!([{"pools": ["q"], "input": -1, "cache_read": "NaN", "cache_write": 1e9}]);
     assert_eq!(
         problems(&with("observe", json!({"prices": {"of": of}}))),
         [

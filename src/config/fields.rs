@@ -226,11 +226,16 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// A number within bounds, both included.
+    /// A number within bounds, both included. Envoy reads its own configuration as YAML, where it
+    /// takes what has a fraction for a text.
     #[inline(never)]
     pub(super) fn number_within(&mut self, name: &str, least: f64, most: f64) -> Option<f64> {
         let value = self.fields.remove(name)?;
-        match value.as_f64() {
+        let number = match &value {
+            Value::String(text) => text.parse().ok().as_ref().and_then(Value::as_f64),
+            value => value.as_f64(),
+        };
+        match number {
             Some(number) if (least..=most).contains(&number) => Some(number),
             _ => self.wrong(name, format!("expected {least} to {most}, found {}", found(&value))),
         }
