@@ -119,7 +119,8 @@ pub(super) fn split(mut document: Value, source: &Source) -> Result<Vec<File>> {
     let mut listeners = take(parts, "listeners")?;
     let clusters = take(parts, "clusters")?;
     let mut routes = Vec::new();
-    for listener in &mut listeners {
+    // A file of routes has room for one listener, and the operator's routes nothing.
+    for listener in listeners.iter_mut().filter(|listener| !is_operators(listener)) {
         for_each_object(listener, &mut |object| {
             // A file has the routes of one listener; those of the others do not change.
             if object.get("stat_prefix").is_some_and(|prefix| prefix != "llm") {
@@ -161,6 +162,11 @@ pub(super) fn name_node(document: &mut Value) {
         let node = json!({"id": "session-affinity", "cluster": "session-affinity"});
         members.insert("node".to_owned(), node);
     }
+}
+
+/// Whether a listener is that of the operator's page, as the template names it.
+fn is_operators(listener: &Value) -> bool {
+    listener.get("name").and_then(Value::as_str) == Some("operator")
 }
 
 fn take(parts: &mut Value, name: &str) -> Result<Vec<Value>> {

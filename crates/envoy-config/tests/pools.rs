@@ -109,6 +109,32 @@ fn nothing_is_missing_in_what_is_printed_whole_or_in_parts() -> Result<()> {
     Ok(())
 }
 
+/// Envoy refuses a file of routes with two of them, and then the listener of all clients has none.
+#[test]
+fn the_operators_page_adds_no_routes_to_the_parts_and_follows_the_same_configuration() -> Result<()>
+{
+    let input = json!({"operator": "127.0.0.1:9902", "pools": [{
+        "name": "p", "upstream": "http://a", "key_header": "x-api-key",
+        "credentials": [{"id": "a", "key": "A"}],
+    }]});
+    for mode in [Mode::Clusters, Mode::Keys, Mode::NextRequest] {
+        let config = EnvoyConfig::parse(&input.to_string(), mode)?;
+        let parts = config.split(&Source::Files("/srv".to_owned()))?;
+        let part = |name| &parts.iter().find(|part| part.name == name).expect(name).content;
+        let names = |name| -> Vec<_> {
+            let resources = part(name)["resources"].as_array().expect(name);
+            resources.iter().map(|it| it["name"].as_str().expect(name)).collect()
+        };
+        assert_eq!(names("listeners.yaml"), ["llm", "operator"]);
+        assert_eq!(names("routes.yaml"), ["llm"]);
+        let configuration =
+            |name| &part(name)["resources"][0]["typed_config"]["config"]["configuration"];
+        let operators = configuration("session_affinity_operator.yaml");
+        assert_eq!(operators, configuration("session_affinity.yaml"));
+    }
+    Ok(())
+}
+
 #[test]
 fn parts_have_no_anchors_and_name_where_they_come_from() -> Result<()> {
     for (source, expected) in
