@@ -62,6 +62,14 @@ impl Outcome {
         Self::Unauthorized,
     ];
 
+    /// Whether the filter sends the request to a credential.
+    pub fn is_sent(self) -> bool {
+        !matches!(
+            self,
+            Self::Unmatched | Self::ModelCooldown | Self::AuthUnavailable | Self::Unauthorized
+        )
+    }
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {

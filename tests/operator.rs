@@ -5,6 +5,8 @@
 
 mod world;
 
+use std::cell::RefCell;
+
 use serde_json::{Value, json};
 use session_affinity::operator::{MOST_BYTES, Reply, changes};
 use session_affinity::outcome::Outcome;
@@ -398,6 +400,42 @@ fn a_page_of_another_origin_changes_nothing() {
         200
     );
     assert_eq!(forged("application/json", None), 200);
+}
+
+/// It cannot read the reply, but each costs a worker milliseconds.
+#[test]
+fn a_page_of_another_origin_cannot_even_ask_for_the_state() {
+    let world = world();
+    let status = |site, path| {
+        let host = (":authority", "127.0.0.1:9902");
+        let headers = [(":method", "GET"), (":path", path), host, ("sec-fetch-site", site)];
+        world.call(&headers, "").status
+    };
+    for (site, expected) in
+        [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
+    {
+        assert_eq!(status(site, "/state"), expected, "{site}");
+        assert_eq!(status(site, "/"), 200, "a link may lead to the page");
+    }
+}
+
+/// What is asked for is known to Envoy from then on, as a series for Prometheus.
+#[test]
+fn no_counter_is_asked_for_that_cannot_have_counted() {
+    let world = world();
+    let asked = RefCell::new(Vec::new());
+    let counted = |name: &str| {
+        asked.borrow_mut().push(name.to_owned());
+        0
+    };
+    let headers = [(":method", "GET"), (":path", "/state"), (":authority", "localhost")];
+    let headers: Headers = headers.into_iter().collect();
+    world.router.operate(&headers, b"", &world.shared, &counted, world.now);
+    let is_of = |word: &str| asked.borrow().iter().any(|name| name.contains(word));
+    assert!(is_of("=hit;") && is_of("=none;"));
+    for outcome in ["unmatched", "model_cooldown", "auth_unavailable", "unauthorized"] {
+        assert!(!is_of(outcome), "{outcome}");
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! shows. So the host must be a name of the loopback interface, or one that is configured: a page
 //! whose own name was made to lead here (DNS rebinding) has another. And what changes something
 //! must be JSON, which a page of another origin can only send after asking, and must name no
-//! other origin.
+//! other origin. Such a page cannot read the state either, but could ask for it all the time, and
+//! each reply costs milliseconds of a worker: so what browsers say of the page that asks counts.
 
 use std::net::Ipv4Addr;
 
@@ -24,6 +25,14 @@ pub(super) fn check_host(headers: &Headers, configured: &[String]) -> Result<(),
         return Ok(());
     }
     Err(Reply::error(403, "this host is not configured: see operator.hosts"))
+}
+
+/// Refuses what a page of another origin asks for. Browsers say so; others say nothing.
+pub(super) fn check_site(headers: &Headers) -> Result<(), Reply> {
+    match headers.text("sec-fetch-site") {
+        "" | "same-origin" | "none" => Ok(()),
+        _ => Err(Reply::error(403, "a page of another origin may not ask for this")),
+    }
 }
 
 /// Refuses a change that another page asks for, or that is not JSON.

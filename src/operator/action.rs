@@ -163,6 +163,8 @@ fn keys_of_tag(router: &Router, tag: u32, shared: &impl SharedData) -> Vec<KeyHa
 /// for all.
 fn keys_of_id(router: &Router, id: &str, model: &str) -> Vec<KeyHash> {
     let config = router.config();
+    let models = ["", canonical(model)];
+    let models = models.into_iter().take(1 + usize::from(!model.is_empty()));
     let mut keys = Vec::new();
     for pool in &config.pools {
         let providers = match &pool.provider {
@@ -172,11 +174,9 @@ fn keys_of_id(router: &Router, id: &str, model: &str) -> Vec<KeyHash> {
         for provider in providers {
             for word in config.session.sources.words() {
                 let id = [word, ":", id].concat();
-                for model in ["", canonical(model)] {
-                    let key = router.seed.session(&pool.name, None, provider, id.as_bytes(), model);
-                    if !keys.contains(&key) {
-                        keys.push(key);
-                    }
+                for model in models.clone() {
+                    let id = id.as_bytes();
+                    keys.push(router.seed.session(&pool.name, None, provider, id, model));
                 }
             }
         }

@@ -16,6 +16,7 @@ pub(super) const MOST_ROWS: u32 = 4096;
 pub(super) struct Census {
     /// The sessions of all, as far as rows were read.
     live: u64,
+    /// Sorted by credential: there may be a thousand.
     homes: Vec<(CredentialId, u64)>,
     /// One in so many rows was read.
     step: u32,
@@ -30,9 +31,11 @@ impl Census {
             for entry in bindings.table().row(shared, row) {
                 let Some(binding) = bindings.alive(Some(entry), now) else { continue };
                 let home = binding.home.credential;
-                match homes.iter_mut().find(|(known, _)| *known == home) {
-                    Some((_, number)) => *number += 1,
-                    None => homes.push((home, 1)),
+                match homes.binary_search_by_key(&home.0, |(known, _)| known.0) {
+                    Ok(at) => {
+                        homes.iter_mut().skip(at).take(1).for_each(|(_, number)| *number += 1)
+                    }
+                    Err(at) => homes.insert(at, (home, 1)),
                 }
                 live += 1;
             }
@@ -48,8 +51,8 @@ impl Census {
     /// The sessions of a credential. Bindings know a credential by a hash of its id, so those of
     /// equal ids in several pools count together.
     pub(super) fn sessions_of(&self, credential: CredentialId) -> u64 {
-        let number = self.homes.iter().find(|(known, _)| *known == credential);
-        number.map_or(0, |(_, number)| *number) * u64::from(self.step)
+        let at = self.homes.binary_search_by_key(&credential.0, |(known, _)| known.0).ok();
+        at.and_then(|at| self.homes.get(at)).map_or(0, |(_, number)| *number) * u64::from(self.step)
     }
 
     /// Whether not every row was read.

@@ -87,6 +87,9 @@ impl Router {
         if headers.text(":method") != route.method() {
             return Err(Reply::wrong_method(route.method()));
         }
+        if !matches!(route, Route::Asset(_)) {
+            access::check_site(headers)?;
+        }
         match route {
             Route::Asset(asset) => Ok(asset.reply(headers)),
             Route::State => Ok(Reply::json(200, state::state(self, shared, counted, now))),

@@ -67,7 +67,8 @@ pub(super) fn state(
 /// affinity is for.
 fn write_pool(json: &mut Json, pool: &str, counted: &Counted<'_>) {
     json.open('{').key("name").text(pool).key("decisions").open('[');
-    for outcome in Outcome::ALL.map(Outcome::as_str) {
+    // Asking makes a counter known to Envoy, so only for those that may have counted.
+    for outcome in Outcome::ALL.into_iter().filter(|it| it.is_sent()).map(Outcome::as_str) {
         let tokens =
             |kind: TokenType| counted(&Metric::Tokens.series(&[pool, outcome, kind.as_str()]));
         let cached = tokens(TokenType::CacheRead);
