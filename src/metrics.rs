@@ -160,6 +160,8 @@ pub struct Ledger {
     /// Sorted by key.
     series: Vec<Series>,
     is_pending: bool,
+    /// Which configuration sets gauges.
+    owner: u32,
 }
 
 #[derive(Debug)]
@@ -170,6 +172,8 @@ struct Series {
     place: Place,
     value: u64,
     is_pending: bool,
+    /// Which configuration has changed it last.
+    owner: u32,
 }
 
 #[derive(Debug)]
@@ -192,6 +196,21 @@ pub trait Sink {
 }
 
 impl Ledger {
+    /// A configuration begins to set gauges.
+    pub fn own(&mut self, owner: u32) {
+        self.owner = owner;
+    }
+
+    /// A configuration has come to its end: its gauges are of nothing, but those that another one
+    /// has set since. Counters keep what they have.
+    pub fn retire(&mut self, owner: u32) {
+        let is_over = |it: &&mut Series| it.owner == owner && it.metric.kind() == Kind::Gauge;
+        for series in self.series.iter_mut().filter(is_over) {
+            (series.value, series.is_pending) = (0, true);
+            self.is_pending = true;
+        }
+    }
+
     /// Counts. `values` are those of the labels, in their order.
     pub fn count(&mut self, metric: Metric, values: &[&str], by: u64) {
         self.change(metric, values, |value| value.saturating_add(by));
@@ -244,11 +263,13 @@ impl Ledger {
             Ok(at) => at,
             Err(at) => {
                 let place = Place::New(metric.series(values));
-                self.series.insert(at, Series { key, metric, place, value: 0, is_pending: true });
+                let (value, is_pending, owner) = (0, true, self.owner);
+                self.series.insert(at, Series { key, metric, place, value, is_pending, owner });
                 at
             }
         };
         if let Some(series) = self.series.get_mut(at) {
+            series.owner = self.owner;
             series.value = change(series.value);
             series.is_pending = true;
             self.is_pending = true;
@@ -350,6 +371,27 @@ mod tests {
         ledger.clear(Metric::BlockEnd, &["p", "a", "rate_limit"]);
         ledger.flush(&mut host);
         assert_eq!(host.writes, [(0, 7), (0, 7), (0, 0)]);
+    }
+
+    #[test]
+    fn the_gauges_of_a_configuration_end_with_it_unless_another_one_has_them() {
+        let (mut ledger, mut host) = (Ledger::default(), Written::default());
+        let set = |ledger: &mut Ledger, owner, credential| {
+            ledger.own(owner);
+            ledger.set(Metric::CredentialState, &["p", credential, "blocked"], 1);
+            ledger.set(Metric::TableCapacity, &["pin"], 9);
+        };
+        set(&mut ledger, 1, "old");
+        ledger.count(Metric::Pins, &[], 5);
+        ledger.flush(&mut host);
+        set(&mut ledger, 2, "new");
+        ledger.flush(&mut host);
+        let id = |name: &str| host.names.iter().position(|it| it.contains(name)).unwrap() as u32;
+        let old = id("=old;");
+        host.writes.clear();
+        ledger.retire(1);
+        ledger.flush(&mut host);
+        assert_eq!(host.writes, [(old, 0)]);
     }
 
     #[test]

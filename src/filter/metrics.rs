@@ -15,6 +15,11 @@ use crate::router::Router;
 use crate::shared::Note;
 
 thread_local! {
+    /// What was counted. Each definition of a metric takes memory of Envoy, also of a known name, so
+    /// all configurations of a VM share it.
+    static LEDGER: RefCell<Ledger> = RefCell::default();
+    /// The configurations that this VM has had.
+    static CONFIGURATIONS: Cell<u32> = const { Cell::new(0) };
     /// What happened to shared data, by table: evictions, and what was given up, and pinned.
     static NOTES: RefCell<Vec<Note>> = const { RefCell::new(Vec::new()) };
 }
@@ -23,16 +28,22 @@ thread_local! {
 const GAUGES_EVERY: u32 = 10;
 
 /// The metrics of one configuration in one VM.
-#[derive(Default)]
 pub(super) struct Metrics {
-    ledger: RefCell<Ledger>,
+    /// The number of the configuration, for what is its own.
+    owner: u32,
     seconds: Cell<u32>,
 }
 
 impl Metrics {
+    pub(super) fn new() -> Self {
+        let owner = CONFIGURATIONS.get().wrapping_add(1);
+        CONFIGURATIONS.set(owner);
+        Self { owner, seconds: Cell::new(0) }
+    }
+
     /// Counts. `values` are those of the metric's labels, in their order; an empty one is left out.
     pub(super) fn count(&self, metric: Metric, values: &[&str], by: u64) {
-        self.ledger.borrow_mut().count(metric, values, by);
+        LEDGER.with_borrow_mut(|ledger| ledger.count(metric, values, by));
     }
 
     /// A second has passed. Returns whether it is time for what is done every ten of them.
@@ -44,20 +55,29 @@ impl Metrics {
 
     /// Looks at how things are.
     pub(super) fn set_gauges(&self, router: &Router) {
-        router.set_gauges(&mut self.ledger.borrow_mut(), &Host, host::now());
+        LEDGER.with_borrow_mut(|ledger| {
+            ledger.own(self.owner);
+            router.set_gauges(ledger, &Host, host::now());
+        });
+    }
+
+    /// The configuration has come to its end, and with it what it alone knows of.
+    pub(super) fn retire(&self) {
+        LEDGER.with_borrow_mut(|ledger| ledger.retire(self.owner));
     }
 
     /// Hands over what has come up.
     pub(super) fn flush(&self) {
-        let mut ledger = self.ledger.borrow_mut();
-        for note in NOTES.take() {
-            match note {
-                Note::Evicted(table) => ledger.count(Metric::Evictions, &[table], 1),
-                Note::Contended => ledger.count(Metric::ContendedWrites, &[], 1),
-                Note::Pinned => ledger.count(Metric::Pins, &[], 1),
+        LEDGER.with_borrow_mut(|ledger| {
+            for note in NOTES.take() {
+                match note {
+                    Note::Evicted(table) => ledger.count(Metric::Evictions, &[table], 1),
+                    Note::Contended => ledger.count(Metric::ContendedWrites, &[], 1),
+                    Note::Pinned => ledger.count(Metric::Pins, &[], 1),
+                }
             }
-        }
-        ledger.flush(&mut Envoy);
+            ledger.flush(&mut Envoy);
+        });
     }
 }
 

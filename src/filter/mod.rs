@@ -357,6 +357,7 @@ impl Context for Root {
     /// The configuration, or the VM, is at its end.
     fn on_done(&mut self) -> bool {
         if let Some(running) = &self.running {
+            running.metrics.retire();
             running.metrics.flush();
         }
         true
@@ -399,7 +400,7 @@ impl RootContext for Root {
         let is_watch = role == Role::Cluster && version.may_retry_held;
         self.set_tick_period(if is_watch { TICK } else { SECOND });
         self.ticks_of_a_second = if is_watch { TICKS_OF_A_SECOND } else { 1 };
-        let (metrics, changes) = (Metrics::default(), Changes::default());
+        let (metrics, changes) = (Metrics::new(), Changes::default());
         let held = HeldStreams::default();
         let bodies = Cell::new(Bodies::Unknown);
         let scope = RefCell::default();
