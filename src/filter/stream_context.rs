@@ -45,6 +45,10 @@ const RETRY_ON: [(&str, &str); 2] = [
 /// the session name the model within them.
 const BEGINNING: usize = 2 << 10;
 
+/// The most bytes that are kept of the body of a request that is only watched. They are the VM's, for
+/// as long as the request arrives.
+const MOST_SEEN: usize = 1 << 20;
+
 /// Bytes that are copied at once of what is held and was not read.
 const PIECE: usize = 64 << 10;
 
@@ -55,6 +59,8 @@ pub(super) struct StreamContext {
     rest: Option<SecondModel>,
     /// What reads what the response has cost.
     meter: Option<Meter>,
+    /// What was seen of the body of a request that is only watched, which is not held.
+    seen: Vec<u8>,
     /// How a request that is only watched would have been decided.
     watched: Outcome,
     /// Whether the response has come to its end.
@@ -83,8 +89,8 @@ enum Stage {
 
 impl StreamContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
-        let (meter, watched) = (None, Outcome::Unmatched);
-        Self { running, stage: Stage::New, rest: None, meter, watched, is_complete: false }
+        let (meter, watched, seen) = (None, Outcome::Unmatched, Vec::new());
+        Self { running, stage: Stage::New, rest: None, meter, seen, watched, is_complete: false }
     }
 
     /// Decides the held request with at most `body_bytes` of its body.
@@ -108,6 +114,31 @@ impl StreamContext {
                 self.stage = stage;
                 Action::Continue
             }
+        }
+    }
+
+    /// Whether a request passes that is only watched, and is not decided yet.
+    fn sees_body(&self) -> bool {
+        self.running.router.config().is_shadow && matches!(self.stage, Stage::Reading(..))
+    }
+
+    /// Keeps what is needed of a piece that passes of a request that is only watched.
+    fn see(&mut self, size: usize, end_of_stream: bool) {
+        let most = self.running.router.config().body.max_bytes.min(MOST_SEEN);
+        let wanted = most.saturating_sub(self.seen.len()).min(size);
+        self.seen.extend_from_slice(&host::request_body(0, wanted));
+        let needs_beginning = matches!(self.stage, Stage::Reading(_, BodyNeed::Beginning));
+        let is_enough = self.seen.len() >= most || needs_beginning && size > 0;
+        if end_of_stream || is_enough {
+            self.decide_seen(end_of_stream);
+        }
+    }
+
+    /// Decides a request that is only watched, with what was seen of its body.
+    fn decide_seen(&mut self, end_of_stream: bool) {
+        if let Stage::Reading(headers, need) = mem::replace(&mut self.stage, Stage::Done) {
+            let body = mem::take(&mut self.seen);
+            self.decide(&headers, &body, need, end_of_stream);
         }
     }
 
@@ -283,7 +314,7 @@ impl HttpContext for StreamContext {
             BodyNeed::None => self.decide(&headers, b"", BodyNeed::None, end_of_stream),
             need => {
                 self.stage = Stage::Reading(headers, need);
-                Action::Pause
+                if self.sees_body() { Action::Continue } else { Action::Pause }
             }
         }
     }
@@ -291,6 +322,10 @@ impl HttpContext for StreamContext {
     /// While headers are held, `size` is that of the whole body so far.
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         self.running.saw_body();
+        if self.sees_body() {
+            self.see(size, end_of_stream);
+            return Action::Continue;
+        }
         let need = match &self.stage {
             Stage::Reading(_, need) => need,
             Stage::Responding(_) => return self.respond_after(size, end_of_stream),
@@ -313,11 +348,19 @@ impl HttpContext for StreamContext {
         if let Stage::Responding(_) = &self.stage {
             return self.respond_after(0, true);
         }
+        if self.sees_body() {
+            self.decide_seen(true);
+            return Action::Continue;
+        }
         self.decide_held(usize::MAX, true)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         self.is_complete = end_of_stream;
+        if self.sees_body() {
+            // The response did not wait for the request's end.
+            self.decide_seen(false);
+        }
         let sent = match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Sent(sent) => sent,
             stage => {
@@ -384,7 +427,9 @@ impl HttpContext for StreamContext {
             Stage::Passing(plan) if !self.is_complete && host::was_cut_off() => {
                 self.running.router.observe_cut(&plan, &Host, host::now());
             }
-            Stage::Reading(..) => self.running.warn_of_missing_body(),
+            Stage::Reading(..) if !self.running.router.config().is_shadow => {
+                self.running.warn_of_missing_body()
+            }
             // A WebSocket on which the provider has said nothing.
             Stage::PassingStream(mut plan, watch) if watch.is_silent_websocket() => {
                 let headers = Headers::default();
