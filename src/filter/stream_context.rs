@@ -428,7 +428,7 @@ impl HttpContext for StreamContext {
                 self.running.router.observe_cut(&plan, &Host, host::now());
             }
             Stage::Reading(..) if !self.running.router.config().is_shadow => {
-                self.running.warn_of_missing_body()
+                self.running.warn_of_missing_body();
             }
             // A WebSocket on which the provider has said nothing.
             Stage::PassingStream(mut plan, watch) if watch.is_silent_websocket() => {

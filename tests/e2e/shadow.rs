@@ -31,11 +31,15 @@ fn routed_by_hand(fixture: Fixture) -> Result<Fixture> {
 }
 
 async fn send_to(gateway: &Gateway, cluster: &str) -> Result<Response> {
+    send_text_to(gateway, cluster, "hello").await
+}
+
+async fn send_text_to(gateway: &Gateway, cluster: &str, text: &str) -> Result<Response> {
     let request = post("/v1/messages")
         .header("x-session-id", "1")
         .header("x-to", cluster)
         .header("x-session-affinity-cluster", "of-the-client")
-        .body(body(&message("hello")))?;
+        .body(body(&message(text)))?;
     envoy_harness::client::send(
         gateway.envoy.address(),
         envoy_harness::client::Protocol::Http1,
@@ -77,6 +81,9 @@ async fn a_shadow_changes_nothing_and_tells_what_it_would_have_done() -> Result<
     expect_counts(&gateway, CHOSEN, [("anthropic-a", 6)]).await?;
     let last = send_to(&gateway, "anthropic_b").await?;
     assert!(decision(&last)?.starts_with("outcome=hit "), "{}", decision(&last)?);
+    // These routes say nothing of buffers, so Envoy holds a megabyte at most.
+    let long = send_text_to(&gateway, "anthropic_b", &"long ".repeat(400_000)).await?;
+    assert_eq!(long.status, 200, "nothing is held");
     let log = gateway.stop().await?.join("\n");
     assert!(log.contains(" mode=shadow actual=anthropic-b,same"), "{log}");
     Ok(())
