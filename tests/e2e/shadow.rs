@@ -16,6 +16,7 @@ const CHOSEN: (&str, &str) = ("shadow_choices_total", "credential");
 fn routed_by_hand(fixture: Fixture) -> Result<Fixture> {
     let fixture = fixture.edit(|document| {
         let listener = &mut document["static_resources"]["listeners"][0];
+        listener["per_connection_buffer_limit_bytes"] = json!(1 << 20);
         let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
         let host = &mut manager["route_config"]["virtual_hosts"][0];
         let to = |cluster: &str| {
@@ -81,7 +82,6 @@ async fn a_shadow_changes_nothing_and_tells_what_it_would_have_done() -> Result<
     expect_counts(&gateway, CHOSEN, [("anthropic-a", 6)]).await?;
     let last = send_to(&gateway, "anthropic_b").await?;
     assert!(decision(&last)?.starts_with("outcome=hit "), "{}", decision(&last)?);
-    // These routes say nothing of buffers, so Envoy holds a megabyte at most.
     let long = send_text_to(&gateway, "anthropic_b", &"long ".repeat(400_000)).await?;
     assert_eq!(long.status, 200, "nothing is held");
     let log = gateway.stop().await?.join("\n");
