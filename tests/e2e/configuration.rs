@@ -9,13 +9,13 @@ use crate::support::{envoy, gateway_with, served_in};
 
 fn spoil(filter: &mut Value) {
     filter["routing"]["strategy"] = json!("random");
-    filter["pools"][1]["credentials"][0]["priority"] = json!("high");
+    filter["pools"][2]["credentials"][0]["priority"] = json!("high");
     filter["typo"] = json!(1);
 }
 
 const PROBLEMS: [&str; 3] = [
     "routing.strategy: expected round-robin, fill-first or consistent, found \"random\"",
-    "pools[1].credentials[0].priority: expected an integer, found a string",
+    "pools[2].credentials[0].priority: expected an integer, found a string",
     "typo: unknown key",
 ];
 

@@ -93,7 +93,7 @@ async fn a_cluster_that_the_route_does_not_list_gets_no_request() -> Result<()> 
     {
         let gateway = Gateway::start_in(&envoy, mode, 1, |fixture| {
             fixture.edit_filter(|filter| {
-                filter["pools"][1]["credentials"] =
+                filter["pools"][2]["credentials"] =
                     json!([{"id": "openai-a", "cluster": "elsewhere"}]);
             })
         });

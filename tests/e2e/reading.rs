@@ -20,7 +20,7 @@ fn long_message(bytes: usize, session: &str) -> String {
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_request_without_a_body_is_decided_by_its_headers() -> Result<()> {
     let gateway = gateway(1, |filter| {
-        filter["pools"][1]["match"] = json!({"path_prefixes": ["/v1/models"], "methods": ["GET"]});
+        filter["pools"][2]["match"] = json!({"path_prefixes": ["/v1/models"], "methods": ["GET"]});
     })
     .await?;
     for expected in ["miss", "hit"] {

@@ -114,7 +114,7 @@ async fn the_header_and_the_body_of_claude_code_name_one_session() -> Result<()>
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn every_client_keeps_its_session() -> Result<()> {
     let gateway = gateway(1, |filter| {
-        filter["pools"][2]["match"] = json!({"path_prefixes": ["/v1beta/", "/v1internal:"]});
+        filter["pools"][1]["match"] = json!({"path_prefixes": ["/v1beta/", "/v1internal:"]});
     })
     .await?;
     let chat = json!({"model": "gpt-5.4", "messages": [{"role": "user", "content": "hi"}]});

@@ -306,7 +306,7 @@ async fn while_its_owner_is_at_its_limit_a_sibling_serves_or_the_client_waits() 
         gateway.stop().await?;
     }
     let grouped = |filter: &mut Value| {
-        for credential in filter["pools"][1]["credentials"].as_array_mut().unwrap() {
+        for credential in filter["pools"][2]["credentials"].as_array_mut().unwrap() {
             credential["group"] = json!("project");
         }
     };

@@ -4,6 +4,7 @@ use envoy_harness::Mode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::aws::Signing;
 use super::input::{Credential, KeyHeader, Pool, Variable};
 use super::socket_address::SocketAddress;
 use super::target::Target;
@@ -27,6 +28,8 @@ pub(super) struct Cluster {
     connections: Connections,
     /// The keys that Envoy puts into its requests.
     injected: Vec<Key>,
+    /// How Envoy signs its requests.
+    signing: Option<Signing>,
     /// Whether they are for the filter, which takes one of them.
     injects_for_filter: bool,
     /// What a mesh calls it, where one makes it.
@@ -118,6 +121,7 @@ impl Cluster {
                 None => Connections::ToServer,
             },
             injected: Vec::new(),
+            signing: None,
             injects_for_filter: mode == Mode::Keys,
             service: None,
             mode,
@@ -138,6 +142,7 @@ impl Cluster {
             is_observed: true,
             connections: Connections::ToServer,
             injected: Vec::new(),
+            signing: None,
             injects_for_filter: true,
             service: None,
             mode: Mode::Replicas,
@@ -150,6 +155,11 @@ impl Cluster {
     /// Whether its endpoint is known by a name, which requests get as their host.
     pub(super) fn is_named(&self) -> bool {
         self.discovery.ends_with("_DNS") || self.hostname.is_some()
+    }
+
+    /// The same for an Envoy that has not the files of where it will run.
+    pub(super) fn on_trial(&self) -> Self {
+        Self { signing: self.signing.as_ref().map(Signing::on_trial), ..self.clone() }
     }
 
     /// The keys that Envoy puts into its requests.
@@ -199,7 +209,15 @@ impl<'p> Clusters<'p> {
         };
         let mut members = Map::from_iter([("name".to_owned(), json!(pool.name))]);
         add(&mut members, "provider", &pool.provider);
-        add(&mut members, "match", &pool.matches);
+        let matches = match pool.api.map(|api| api.matches(pool.matches.as_ref())) {
+            None => pool.matches.clone(),
+            Some(Ok(matches)) => Some(matches),
+            Some(Err(problem)) => {
+                self.problems.push(format!("{path}.match: {problem}"));
+                None
+            }
+        };
+        add(&mut members, "match", &matches);
         add(&mut members, "session", &pool.session);
         add(&mut members, "cache_lifetime", &pool.cache_lifetime);
         members.insert("credentials".to_owned(), credentials.into());
@@ -228,8 +246,10 @@ impl<'p> Clusters<'p> {
                 if let Some(service) = &service {
                     cluster = service.cluster();
                 }
+                let has_keys = key.is_some() || credential.aws.is_some();
                 let mut made =
-                    Cluster::of_upstream(cluster.clone(), place.mode, upstream, key.is_some());
+                    Cluster::of_upstream(cluster.clone(), place.mode, upstream, has_keys);
+                made.signing = credential.aws.as_ref().map(|it| it.for_host(&upstream.host));
                 made.service = service;
                 if let Some((variable, header)) = key {
                     let secret = format!("{label}_key");
@@ -263,13 +283,8 @@ impl<'p> Clusters<'p> {
         for (index, credential) in pool.credentials.iter().enumerate() {
             let at = format!(".credentials[{index}]");
             self.forbid(credential.endpoint.is_some(), place, &at, "endpoint", AN_UPSTREAM);
-            self.forbid(
-                credential.upstream.is_some(),
-                place,
-                &at,
-                "upstream",
-                "the whole pool is one cluster",
-            );
+            self.forbid(credential.upstream.is_some(), place, &at, "upstream", ONE_CLUSTER);
+            self.forbid(credential.aws.is_some(), place, &at, "aws", ONE_CLUSTER);
             let mut members = filter_credential(credential, &name);
             if let Some((variable, header)) = self.key(pool, credential, place, &at) {
                 let header =
@@ -310,6 +325,7 @@ impl<'p> Clusters<'p> {
                 "upstream",
                 "a replica that has a name, or TLS, needs the mode clusters",
             );
+            self.forbid(credential.aws.is_some(), place, &at, "aws", ONE_CLUSTER);
             let mut members = filter_credential(credential, &name);
             let endpoint = self.required(credential.endpoint, place, &format!("{at}.endpoint"));
             if let Some(endpoint) = endpoint {
@@ -336,6 +352,10 @@ impl<'p> Clusters<'p> {
         place: &Place<'_>,
         at: &str,
     ) -> Option<(&'i Variable, &'i KeyHeader)> {
+        if credential.aws.is_some() {
+            self.forbid(credential.key.is_some(), place, at, "key", "its requests are signed");
+            return None;
+        }
         let Some(header) = &pool.key_header else {
             self.forbid(
                 credential.key.is_some() && place.mode != Mode::Keys,
@@ -426,6 +446,7 @@ impl<'p> Clusters<'p> {
     }
 }
 
+const ONE_CLUSTER: &str = "the whole pool is one cluster";
 const AN_UPSTREAM: &str = "the pool has an `upstream`";
 
 impl Key {

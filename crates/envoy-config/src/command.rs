@@ -4,14 +4,14 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use envoy_harness::output::print;
 use envoy_harness::progress::{Step, done, note};
 use envoy_harness::{Envoy, Mode};
 
 use super::check::{Finding, check_files};
-use super::{EnvoyConfig, File, Source, Target, schema, secret_file};
+use super::{EnvoyConfig, File, Source, Target, clients_file, schema, secret_file};
 
 /// What to print, and what to check it with.
 #[derive(Clone, Debug, Args)]
@@ -72,6 +72,9 @@ enum Other {
         #[arg(value_enum)]
         of: Document,
     },
+    /// Reads the clients of the gateway from stdin, a name and its key on each line, and prints the file
+    /// from which Envoy takes them
+    Clients,
     /// Reads a key from stdin and prints the file from which Envoy takes it
     Secret {
         /// The name of the secret, such as anthropic_a_key
@@ -112,6 +115,7 @@ impl Arguments {
         match &self.other {
             Some(Other::Check { files }) => return report(&check_files(files)?),
             Some(Other::Secret { name, prefix }) => return secret(name, prefix),
+            Some(Other::Clients) => return clients(),
             Some(Other::Schema { of: Document::Providers }) => {
                 return print(&schema::text(&schema::of_providers()));
             }
@@ -265,6 +269,28 @@ fn secret(name: &str, prefix: &str) -> Result<()> {
     let key = key.trim_end_matches(['\r', '\n']);
     ensure!(!key.is_empty(), "there is no key on stdin");
     print(&secret_file(name, &format!("{prefix}{key}")).yaml(""))
+}
+
+/// Prints the file with the keys of clients, which come from stdin as pairs.
+fn clients() -> Result<()> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("cannot read the clients from stdin")?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let mut found = Vec::new();
+    for (index, line) in lines {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some(client), Some(key), None) => found.push((client, key)),
+            // The line may be a key, so it is not shown.
+            _ => bail!("line {}: expected the name of a client and its key", index + 1),
+        }
+    }
+    ensure!(!found.is_empty(), "there are no clients on stdin");
+    let mut keys: Vec<_> = found.iter().map(|(_, key)| key).collect();
+    keys.sort();
+    let repeated = keys.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+    ensure!(!repeated, "two clients have the same key");
+    print(&clients_file(found).yaml(""))
 }
 
 /// Prints what was found; problems make the command fail, advice does not.

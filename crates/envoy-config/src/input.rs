@@ -9,9 +9,12 @@ use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use envoy_harness::Mode;
 use hyper::header::HeaderName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::apis::Api;
+use super::aws::Signing;
+use super::clients::Clients;
 use super::comments;
 use super::upstream::Upstream;
 
@@ -38,6 +41,8 @@ pub(super) struct Input {
     /// The directory in which Envoy finds a file with each key; without it, keys are in its
     /// environment.
     pub(super) secrets: Option<String>,
+    /// Who may use the gateway; everyone who reaches it if absent.
+    pub(super) clients: Option<Clients>,
     /// Whether clients see in a response header what the filter decided.
     #[serde(default)]
     pub(super) show_decision: bool,
@@ -58,6 +63,8 @@ pub(super) struct Input {
 pub(super) struct Pool {
     pub(super) name: String,
     pub(super) provider: Option<Value>,
+    /// The API whose paths it serves, which `match` narrows.
+    pub(super) api: Option<Api>,
     #[serde(rename = "match")]
     pub(super) matches: Option<Value>,
     pub(super) session: Option<Value>,
@@ -86,6 +93,8 @@ pub(super) struct Credential {
     pub(super) upstream: Option<Upstream>,
     /// The variable with the value of its header.
     pub(super) key: Option<Variable>,
+    /// How Envoy signs its requests, in place of a key.
+    pub(super) aws: Option<Signing>,
     /// The address of its replica.
     pub(super) endpoint: Option<SocketAddr>,
 }
@@ -94,6 +103,11 @@ pub(super) struct Credential {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct ModeName(pub(super) Mode);
+
+/// The path of a file, as Envoy sees it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct AbsolutePath(pub(super) String);
 
 /// The name of a request header, in lower case.
 #[derive(Debug, Deserialize)]
@@ -142,6 +156,17 @@ impl TryFrom<String> for ModeName {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let mode = Mode::from_str(&text, false);
         mode.map(Self).map_err(|_| "expected clusters, keys, replicas or next-request")
+    }
+}
+
+impl TryFrom<String> for AbsolutePath {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.starts_with('/') && !text.ends_with('/') {
+            true => Ok(Self(text)),
+            false => Err("expected the absolute path of a file"),
+        }
     }
 }
 

@@ -9,7 +9,10 @@
 //! A configuration is only printed when the filter has accepted its part, and a real Envoy all of
 //! it. Whoever merges its parts into another configuration lets [`check`] look for what is missing.
 
+mod apis;
+mod aws;
 pub mod check;
+mod clients;
 mod clusters;
 pub mod command;
 mod comments;
@@ -38,6 +41,7 @@ use input::Input;
 use serde_json::{Value, json};
 use wiring::Wiring;
 
+pub use clients::file as clients_file;
 pub use split::{File, Source};
 pub use target::Target;
 

@@ -26,15 +26,23 @@ impl EnvoyConfig {
                 ));
             }
         }
+        if let Some(keys) = wiring.clients.as_ref().and_then(|it| it.keys.as_ref()) {
+            steps.push(format!(
+                "next: the keys of clients in {keys}, from `session-affinity-config clients`"
+            ));
+        }
         let address = wiring.listener();
         steps.push(if is_split {
             "next: envoy --config-path bootstrap.yaml, in that directory".to_owned()
         } else {
             "next: envoy --config-path FILE, with what was printed".to_owned()
         });
-        steps.push(format!(
-            "next: whoever reaches {address} spends the keys: put authentication in front"
-        ));
+        if wiring.clients.is_none() {
+            steps.push(format!(
+            "next: whoever reaches {address} spends the keys: write `clients` into the input, or put \
+                 authentication in front"
+            ));
+        }
         steps
     }
 }

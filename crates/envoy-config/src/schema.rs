@@ -4,6 +4,7 @@
 //! with one id, a mode that forbids a field) only the parsers know. The tests let both judge the same
 //! documents.
 
+use super::apis::Api;
 use serde_json::{Map, Value, json};
 use session_affinity::pins::KindId;
 use session_affinity::session::Sources;
@@ -38,6 +39,7 @@ pub fn of_providers() -> Value {
         "module": any_text("The path of the module, relative to where Envoy is started"),
         "ca_certificates": any_text("The certificates by which Envoy trusts providers"),
         "secrets": pattern("^/", "The directory of the files with keys, as Envoy sees it"),
+        "clients": clients(),
         "show_decision": boolean("Clients see the decision in a response header: for trying, not for production"),
         "max_connections": integer(1, 4_294_967_295, "How many connections clients may have"),
         "max_heap_bytes": {"type": "integer", "minimum": 1, "description": "How large Envoy's heap may get"},
@@ -294,6 +296,7 @@ fn input_pool() -> Value {
         "key".to_owned(),
         pattern(VARIABLE, "The variable with the whole value of the header; never the key"),
     );
+    credential.insert("aws".to_owned(), aws());
     let mut credential = object(credential.into());
     require(&mut credential, &["id"]);
     let mut pool = pool();
@@ -304,12 +307,45 @@ fn input_pool() -> Value {
             "How Envoy learns which credential serves a request",
         ),
     );
+    let api = "The API whose paths it serves; `match` then has only models, hosts or headers";
+    pool.insert("api".to_owned(), one_of(&Api::NAMES, api));
     pool.insert("upstream".to_owned(), upstream());
     pool.insert("key_header".to_owned(), pattern(HEADER, "The request header that carries the key; without it requests keep what the client sent"));
     pool.insert("credentials".to_owned(), list_of(credential));
     let mut pool = object(pool.into());
     require(&mut pool, &["name", "credentials"]);
     pool
+}
+
+fn clients() -> Value {
+    let file = pattern(
+        "^/.*[^/]$",
+        "The file with the keys of clients, as Envoy sees it; `session-affinity-config clients` prints it",
+    );
+    let mut keys = object(json!({"api_keys": file}));
+    require(&mut keys, &["api_keys"]);
+    let mut token = object(json!({
+        "issuer": any_text("Who has issued the tokens"),
+        "audiences": {"type": "array", "items": {"type": "string"}, "description": "For which they are"},
+        "jwks": pattern("^(/|https?://)", "The URL of the issuer's public keys, or the path of a file"),
+        "claim": any_text("The claim that names the tenant; `sub` if absent"),
+    }));
+    require(&mut token, &["issuer", "jwks"]);
+    let mut tokens = object(json!({"jwt": token}));
+    require(&mut tokens, &["jwt"]);
+    json!({"anyOf": [keys, tokens], "description": "Who may use the gateway; everyone who reaches it if absent"})
+}
+
+fn aws() -> Value {
+    let mut signing = object(json!({
+        "region": any_text("The region of the endpoint"),
+        "service": any_text("What the signature is for; `bedrock` if absent"),
+        "credentials_file": pattern("^/.*[^/]$", "A file of AWS credentials, as Envoy sees it; else its environment or its role has them"),
+        "profile": any_text("The profile in that file"),
+    }));
+    require(&mut signing, &["region"]);
+    set(&mut signing, "description", json!("Envoy signs its requests (SigV4), in place of a key"));
+    signing
 }
 
 fn upstream() -> Value {

@@ -40,7 +40,7 @@ impl File {
         Self { name: name.into(), content }
     }
 
-    fn of_resources(name: impl Into<String>, resources: Vec<Value>) -> Self {
+    pub(super) fn of_resources(name: impl Into<String>, resources: Vec<Value>) -> Self {
         Self::new(name, json!({"resources": resources}))
     }
 
@@ -177,7 +177,7 @@ fn take(parts: &mut Value, name: &str) -> Result<Vec<Value>> {
 }
 
 /// A resource says of which type it is.
-fn resource(kind: &str, value: Value) -> Value {
+pub(super) fn resource(kind: &str, value: Value) -> Value {
     let mut members = Map::from_iter([("@type".to_owned(), json!(format!("{TYPES}/{kind}")))]);
     if let Value::Object(value) = value {
         members.extend(value);

@@ -13,7 +13,7 @@ use super::yaml;
 use envoy_harness::Mode;
 
 /// One for the whole, one for the heading of each mode, and parts.
-const TEMPLATES: [(&str, &str); 14] = [
+const TEMPLATES: [(&str, &str); 17] = [
     ("envoy.yaml", include_str!("templates/envoy.yaml")),
     ("clusters", include_str!("templates/clusters.yaml")),
     ("keys", include_str!("templates/keys.yaml")),
@@ -27,6 +27,9 @@ const TEMPLATES: [(&str, &str); 14] = [
     ("attempt_filter.yaml", include_str!("templates/attempt_filter.yaml")),
     ("secrets.yaml", include_str!("templates/secrets.yaml")),
     ("key_injector.yaml", include_str!("templates/key_injector.yaml")),
+    ("aws_signing.yaml", include_str!("templates/aws_signing.yaml")),
+    ("clients.yaml", include_str!("templates/clients.yaml")),
+    ("jwks.yaml", include_str!("templates/jwks.yaml")),
     ("upstream_filters.yaml", include_str!("templates/upstream_filters.yaml")),
 ];
 

@@ -60,6 +60,11 @@ const EXPECTED: &str =
     "expected http or https, a host and perhaps a port, such as https://api.anthropic.com";
 
 impl Upstream {
+    /// That of a URL alone.
+    pub(super) fn of_url(url: &str) -> Result<Self, &'static str> {
+        Self::new(Object { url: url.to_owned(), ..Object::default() })
+    }
+
     fn new(object: Object) -> Result<Self, &'static str> {
         let uri: Uri = object.url.parse().map_err(|_| EXPECTED)?;
         let is_https = match uri.scheme_str() {

@@ -25,7 +25,7 @@ impl EnvoyConfig {
         let module = std::path::absolute(module).context("there is no current directory")?;
         let module = module.to_str().context("the path of the module is not UTF-8")?;
         // Files with keys are where Envoy will run.
-        let wiring = self.wiring.with_module(module).with_secrets(None);
+        let wiring = self.wiring.on_trial(module);
         let yaml = super::templates::render(&wiring, "")?;
         let variables = wiring.variables();
         envoy.validate(&yaml, variables.into_iter().map(|variable| (variable, STAND_IN)))

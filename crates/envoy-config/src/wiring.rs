@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use session_affinity::config::Config;
 
+use super::clients::{Clients, Gate};
 use super::clusters::{Cluster, Clusters, Key, Service};
-use super::input::Input;
+use super::input::{Input, Pool};
 use super::routes::{Route, routes};
 use super::socket_address::SocketAddress;
 use super::target::Target;
@@ -33,6 +34,8 @@ pub(super) struct Wiring {
     routing: Routing,
     buffers: Buffers,
     limits: Limits,
+    /// Who may use the gateway.
+    pub(super) clients: Option<Gate>,
     /// Whether clients see the decision.
     show_decision: bool,
     routes: Vec<Route>,
@@ -103,6 +106,12 @@ impl Wiring {
         if configuration.contains_key("pools") {
             problems.push("filter.pools: pools belong beside `filter`, not into it".to_owned());
         }
+        if matches!(target, Target::Istio | Target::EnvoyGateway) {
+            refuse_what_meshes_do(&input.clients, &input.pools, target, &mut problems);
+        }
+        if let Some(clients) = &input.clients {
+            clients.scope(&mut configuration);
+        }
         configuration.entry("routing").or_insert_with(|| json!({}));
         hide_account_headers(&mut configuration);
         configuration.insert("pools".to_owned(), Value::Array(pools));
@@ -122,6 +131,7 @@ impl Wiring {
                 connections: input.max_connections.get(),
                 heap: input.max_heap_bytes.get(),
             },
+            clients: input.clients.as_ref().map(Clients::gate),
             show_decision: input.show_decision,
             routes: routes(&clusters, &key_headers),
             secrets: input.secrets.map(|path| path.trim_end_matches('/').to_owned()),
@@ -142,6 +152,18 @@ impl Wiring {
     /// The same with files for its keys in another directory, or without.
     pub(super) fn with_secrets(&self, secrets: Option<String>) -> Self {
         Self { secrets, ..self.clone() }
+    }
+
+    /// The same with the module at another path, for an Envoy that has not the files of where it will
+    /// run.
+    pub(super) fn on_trial(&self, module: &str) -> Self {
+        Self {
+            module: module.to_owned(),
+            secrets: None,
+            clients: self.clients.as_ref().map(Gate::on_trial),
+            clusters: self.clusters.iter().map(Cluster::on_trial).collect(),
+            ..self.clone()
+        }
     }
 
     /// The mode of all pools, if they have one in common.
@@ -191,10 +213,25 @@ impl Wiring {
     pub(super) fn listener(&self) -> String {
         self.listener.as_ref().map(SocketAddress::to_string).unwrap_or_default()
     }
+}
 
-    /// The same with the module at another path.
-    pub(super) fn with_module(&self, module: &str) -> Self {
-        Self { module: module.to_owned(), ..self.clone() }
+/// The listener of a mesh is not ours, and its clusters have no filters but ours.
+fn refuse_what_meshes_do(
+    clients: &Option<Clients>,
+    pools: &[Pool],
+    target: Target,
+    problems: &mut Vec<String>,
+) {
+    let target = target.as_str();
+    if clients.is_some() {
+        problems.push(format!(
+            "clients: has no meaning with --target {target}, which authenticates clients itself"
+        ));
+    }
+    for (index, pool) in pools.iter().enumerate() {
+        if pool.credentials.iter().any(|credential| credential.aws.is_some()) {
+            problems.push(format!("pools[{index}]: `aws` cannot be used with --target {target}"));
+        }
     }
 }
 

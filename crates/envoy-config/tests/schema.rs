@@ -77,7 +77,8 @@ fn every_field() -> Value {
     filter.as_object_mut().unwrap().remove("pools");
     json!({
         "$schema": "x", "listener": "127.0.0.1:1", "admin": "[::1]:2", "operator": "[::1]:3", "stats": "0.0.0.0:4", "module": "m", "ca_certificates": "c",
-        "secrets": "/s", "show_decision": true, "max_connections": 1, "max_heap_bytes": 1, "filter": filter,
+        "secrets": "/s", "clients": {"jwt": {"issuer": "i", "audiences": ["a"], "jwks": "https://a/jwks", "claim": "c"}},
+        "show_decision": true, "max_connections": 1, "max_heap_bytes": 1, "filter": filter,
         "pools": [
             {
                 "name": "p", "provider": "claude", "mode": "clusters", "match": [{"path_prefixes": ["/v1"]}],
@@ -92,6 +93,13 @@ fn every_field() -> Value {
                 }],
             },
             {"name": "q", "mode": "replicas", "credentials": [{"id": "r", "endpoint": "10.0.0.1:80"}]},
+            {
+                "name": "s", "api": "bedrock", "match": {"models": ["m*"]},
+                "credentials": [{
+                    "id": "t", "upstream": "https://a",
+                    "aws": {"region": "r", "service": "s", "credentials_file": "/f", "profile": "p"},
+                }],
+            },
         ],
     })
 }
@@ -105,7 +113,7 @@ fn is_input(value: &Value) -> bool {
 }
 
 /// What a schema does not see: what a regular expression means, and what depends on the mode.
-const UNKNOWABLE: [&str; 7] = [
+const UNKNOWABLE: [&str; 9] = [
     "sources/1/pattern = \"§\"",
     "- /pools/0/key_header",
     "- /pools/0/credentials/0/key",
@@ -113,6 +121,8 @@ const UNKNOWABLE: [&str; 7] = [
     "- /pools/0/upstream",
     "- /pools/1/mode",
     "- /pools/1/credentials/0/endpoint",
+    "/pools/2/match = []",
+    "- /pools/2/credentials/0/upstream",
 ];
 
 /// The document with one thing changed, at every place: another value, an unknown key, a key less.
