@@ -8,6 +8,7 @@
 
 mod affinity;
 mod bodies;
+mod clients;
 mod configuration;
 mod cooldowns;
 mod deploy;
@@ -16,6 +17,7 @@ mod edge;
 mod envoy_gateway;
 mod evidence;
 mod failover;
+mod gateways;
 mod homes;
 mod istio;
 mod leaks;
