@@ -272,3 +272,18 @@ fn other_gateways_serve_what_their_clients_ask_for() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn every_input_in_the_page_on_migrating_is_accepted() -> Result<()> {
+    let page = fs::read_to_string(project_root().join("docs/migrating.md"))?;
+    let blocks: Vec<_> =
+        page.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        let config = EnvoyConfig::parse_yaml(block, Mode::Clusters)?;
+        let found = check(&[("envoy.yaml", config.yaml("")?.as_str())])?;
+        let found: Vec<_> = found.iter().filter(|it| it.is_problem).collect();
+        assert!(found.is_empty(), "{block}\n{found:#?}");
+    }
+    Ok(())
+}
