@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, checks and tests the filter, and forwards to the programs of `crates/`.
 
 mod cases;
+mod clients;
 mod compose;
 mod deploy;
 mod dist;
@@ -94,6 +95,17 @@ enum Command {
     },
     /// Plays situations that users of gateways report, tests/cases, on a real Envoy
     Cases(cases::Arguments),
+    /// Installs real clients from npm and PyPI, plays sessions of them through a real Envoy, and compares
+    /// with the table in docs/clients.md
+    Clients {
+        #[command(flatten)]
+        envoy: EnvoyChoice,
+        /// Only these, such as claude-code
+        names: Vec<String>,
+        /// Write the table instead
+        #[arg(long, conflicts_with = "names")]
+        update: bool,
+    },
     /// Measures what the filter costs beside bare Envoy, filters that do nothing and Envoy's own, and
     /// writes benches/results. Needs wrk and two cores; best on a machine that does nothing else
     Bench {
@@ -193,6 +205,10 @@ fn execute(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Cases(arguments) => block_on(cases::play(&arguments)),
+        Command::Clients { envoy, names, update } => {
+            let envoy = prepare::envoy_and_module(envoy.version())?;
+            block_on(clients::play(&envoy, &names, update))
+        }
         Command::Bench { envoy, quick } => {
             let envoy = prepare::envoy(envoy.version())?;
             bench::bench(&envoy, &prepare::module()?, quick)
