@@ -23,6 +23,7 @@ fn routed_by_hand(fixture: Fixture) -> Result<Fixture> {
             let header = json!({"name": "x-to", "string_match": {"exact": cluster}});
             json!({"match": {"prefix": "/", "headers": [header]}, "route": {"cluster": cluster}})
         };
+        host["request_body_buffer_limit"] = json!(1 << 20);
         host["routes"] = json!([to("anthropic_a"), to("anthropic_b")]);
     });
     fixture.edit_filter(|filter: &mut Value| {
@@ -32,19 +33,17 @@ fn routed_by_hand(fixture: Fixture) -> Result<Fixture> {
 }
 
 async fn send_to(gateway: &Gateway, cluster: &str) -> Result<Response> {
-    send_text_to(gateway, cluster, "hello").await
+    send(gateway, &[("x-to", cluster), ("x-session-id", "1")], "hello").await
 }
 
-async fn send_text_to(gateway: &Gateway, cluster: &str, text: &str) -> Result<Response> {
-    let request = post("/v1/messages")
-        .header("x-session-id", "1")
-        .header("x-to", cluster)
-        .header("x-session-affinity-cluster", "of-the-client")
-        .body(body(&message(text)))?;
+async fn send(gateway: &Gateway, headers: &[(&str, &str)], text: &str) -> Result<Response> {
+    let request = post("/v1/messages").header("x-session-affinity-cluster", "of-the-client");
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     envoy_harness::client::send(
         gateway.envoy.address(),
         envoy_harness::client::Protocol::Http1,
-        request,
+        request.body(body(&message(text)))?,
     )
     .await
 }
@@ -82,7 +81,8 @@ async fn a_shadow_changes_nothing_and_tells_what_it_would_have_done() -> Result<
     expect_counts(&gateway, CHOSEN, [("anthropic-a", 6)]).await?;
     let last = send_to(&gateway, "anthropic_b").await?;
     assert!(decision(&last)?.starts_with("outcome=hit "), "{}", decision(&last)?);
-    let long = send_text_to(&gateway, "anthropic_b", &"long ".repeat(400_000)).await?;
+    // Only the body names its session, and it is longer than what Envoy holds.
+    let long = send(&gateway, &[("x-to", "anthropic_b")], &"long ".repeat(400_000)).await?;
     assert_eq!(long.status, 200, "nothing is held");
     let log = gateway.stop().await?.join("\n");
     assert!(log.contains(" mode=shadow actual=anthropic-b,same"), "{log}");
