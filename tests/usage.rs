@@ -521,3 +521,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_provider_that_claims_absurd_counts_is_not_believed() {
+    let claims = |tokens: u64| {
+        let details = json!({"cached_tokens": tokens});
+        let usage = json!({
+            "prompt_tokens": tokens, "completion_tokens": tokens, "prompt_tokens_details": details,
+        });
+        told(Api::OpenAi, json!({"choices": [], "usage": usage}).to_string().as_bytes())
+    };
+    assert_eq!(claims(100_000_000).usage.input, Some(100_000_000));
+    for tokens in [100_000_001, u64::from(u32::MAX), u64::MAX] {
+        assert_eq!(claims(tokens), Reading::nothing(Unread::Absent), "{tokens}");
+    }
+}

@@ -129,10 +129,14 @@ fn count_fields(object: Value<'_>, name: &[u8], counted: &mut [(&Row, Counts)]) 
     }
 }
 
+/// The most tokens that one response can have cost: a hundred times the longest prompt that any
+/// model takes. A provider that claims more would spoil sums and money for good.
+const MOST: u32 = 100_000_000;
+
 /// A count as it is written; `None` for what cannot be one.
 pub(super) fn count(text: &[u8]) -> Option<u64> {
     let count: u32 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    Some(u64::from(count))
+    (count <= MOST).then_some(u64::from(count))
 }
 
 /// The bytes that base64 stands for, up to the first byte that is none of it.

@@ -330,9 +330,9 @@ mod tests {
         // same address.
         let addresses = [(18001, 18002), (18002, 18003), (18003, 18001)]
             .map(|(from, to)| (from, SocketAddr::from(([127, 0, 0, 1], to))));
-        assert_eq!(ports(shipped()), [18001, 18001, 18001, 18002, 18002, 18003, 18003]);
+        assert_eq!(ports(shipped()), [18001, 18001, 18001, 18003, 18003, 18002, 18002]);
         let moved = shipped().with_providers(&addresses.into()).unwrap();
-        assert_eq!(ports(moved), [18002, 18002, 18002, 18003, 18003, 18001, 18001]);
+        assert_eq!(ports(moved), [18002, 18002, 18002, 18001, 18001, 18003, 18003]);
     }
 
     fn ports(mut fixture: Fixture) -> Vec<u64> {
