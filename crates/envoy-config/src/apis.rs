@@ -26,21 +26,23 @@ struct Way {
     header: Option<&'static str>,
 }
 
-const ANTHROPIC: [Way; 3] = [
+const ANTHROPIC: [Way; 4] = [
     Way { methods: &["POST"], paths: &["/v1/messages"], header: None },
     Way {
         methods: &["POST"],
         paths: &["/v1/files", "/v1/skills"],
         header: Some("anthropic-version"),
     },
+    Way { methods: &["GET"], paths: &["/v1/models"], header: Some("anthropic-version") },
     Way {
         methods: &["GET", "DELETE"],
-        paths: &["/v1/models", "/v1/messages/batches/", "/v1/files/", "/v1/skills/"],
+        paths: &["/v1/messages/batches/", "/v1/files/", "/v1/skills/"],
         header: Some("anthropic-version"),
     },
 ];
 
-const OPENAI: [Way; 2] = [
+/// Models are only read: to delete one that was made to measure is no client's business.
+const OPENAI: [Way; 3] = [
     Way {
         methods: &["POST"],
         paths: &[
@@ -60,10 +62,10 @@ const OPENAI: [Way; 2] = [
         ],
         header: None,
     },
+    Way { methods: &["GET"], paths: &["/v1/models"], header: None },
     Way {
         methods: &["GET", "DELETE"],
         paths: &[
-            "/v1/models",
             "/v1/responses/",
             "/v1/conversations/",
             "/v1/files/",
