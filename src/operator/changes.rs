@@ -5,7 +5,7 @@
 //! What happens again and again to one credential is one entry with a number, so that it does not
 //! push out everything else. An entry has no session and no model.
 //!
-//! The value is a version byte and entries of [`Entry::BYTES`] bytes, the newest last.
+//! The value is a version byte and entries of `Entry::BYTES` bytes, the newest last.
 
 use crate::codec::{Reader, Writer};
 use crate::config::{Credential, CredentialId, PoolId};
