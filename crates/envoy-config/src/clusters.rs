@@ -416,15 +416,29 @@ impl<'p> Clusters<'p> {
     }
 
     fn make(&mut self, cluster: Cluster, path: &str) {
-        if self.made.iter().any(|made| made.name == cluster.name) {
+        let is_made = self.made.iter().any(|made| made.name == cluster.name);
+        if is_made {
             self.problems
                 .push(format!("{path}: another one has the cluster {:?} already", cluster.name));
         }
         let mut secrets: Vec<_> = cluster.injected.iter().map(|key| &key.secret).collect();
         secrets.sort();
-        if secrets.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-            self.problems
-                .push(format!("{path}: two of its credentials have ids that are too alike"));
+        let mut of_others = self.made.iter().flat_map(|made| &made.injected).map(|key| &key.secret);
+        let is_taken = !is_made && of_others.any(|other| secrets.contains(&other));
+        if is_taken || secrets.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            self.problems.push(format!(
+                "{path}: the key of another credential would have the same name: their ids, or those \
+                 of their pools, are too alike"
+            ));
+        }
+        // It is the name of a file, of a key in a Secret and of a cluster.
+        if let Some(secret) = secrets.iter().find(|name| !is_file_name(name)) {
+            self.problems.push(format!(
+                "{path}: {secret:?} is no name for a key: expected letters, digits, `-`, `_` and `.`"
+            ));
+        }
+        if RESERVED.contains(&cluster.name.as_str()) {
+            self.problems.push(format!("{path}: the cluster {:?} is Envoy's own", cluster.name));
         }
         self.made.push(cluster);
     }
@@ -444,6 +458,15 @@ impl<'p> Clusters<'p> {
                 .push(format!("{path}{at}.{field}: has no meaning with --mode {mode}: {reason}"));
         }
     }
+}
+
+/// Clusters of generated configurations that belong to no credential.
+const RESERVED: [&str; 2] = ["admin", "jwks"];
+
+fn is_file_name(name: &str) -> bool {
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    !name.starts_with('.') && name.chars().all(is_plain)
 }
 
 const ONE_CLUSTER: &str = "the whole pool is one cluster";

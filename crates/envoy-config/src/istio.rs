@@ -62,7 +62,10 @@ impl EnvoyConfig {
             let tls = own.iter().find_map(|service| service.tls_name.as_ref());
             let name = format!("{NAME}-{}-{port}", host.replace('.', "-"));
             let protocol = if tls.is_some() { "HTTPS" } else { "HTTP" };
+            // For the namespace of the gateway alone: elsewhere in the mesh, workloads that speak TLS to
+            // these hosts themselves would speak it twice.
             let entry = json!({
+                "exportTo": ["."],
                 "hosts": [host],
                 "location": "MESH_EXTERNAL",
                 "resolution": "DNS",
@@ -73,7 +76,8 @@ impl EnvoyConfig {
                 let tls = json!({"mode": "SIMPLE", "sni": tls_name, "subjectAltNames": [tls_name]});
                 policy.insert("tls".to_owned(), tls);
             }
-            let mut rule = json!({"host": host, "trafficPolicy": {"portLevelSettings": [policy]}});
+            let policy = json!({"portLevelSettings": [policy]});
+            let mut rule = json!({"exportTo": ["."], "host": host, "trafficPolicy": policy});
             let subsets: Vec<_> =
                 own.iter().filter_map(|service| service.subset.as_ref()).collect();
             if let Some(rule) = rule.as_object_mut().filter(|_| !subsets.is_empty()) {

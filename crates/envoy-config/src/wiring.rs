@@ -102,6 +102,13 @@ impl Wiring {
                     .to_owned(),
             );
         }
+        if !input.admin.ip().is_loopback() {
+            problems.push(
+                "admin: expected an address of the loopback interface, such as 127.0.0.1:9901: whoever \
+                 reaches it may stop Envoy"
+                    .to_owned(),
+            );
+        }
         let mut configuration = input.filter;
         if configuration.contains_key("pools") {
             problems.push("filter.pools: pools belong beside `filter`, not into it".to_owned());

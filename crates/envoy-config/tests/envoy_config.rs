@@ -301,6 +301,40 @@ fn two_credentials_that_would_share_a_cluster_are_a_problem() {
 }
 
 #[test]
+fn keys_of_two_credentials_never_share_a_name_whatever_their_modes() {
+    let found = problems(Mode::Clusters, |input| {
+        let pool = |name: &str, mode: &str, id: &str| {
+            json!({
+                "name": name, "mode": mode, "upstream": "https://api.example.com",
+                "match": {"path_prefixes": [format!("/{name}")]}, "key_header": "x-api-key",
+                "credentials": [{"id": id, "key": "KEY"}],
+            })
+        };
+        input["pools"] =
+            json!([pool("azure", "keys", "east"), pool("other", "clusters", "azure-east"),]);
+        input["secrets"] = json!("/etc/envoy/secrets");
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("the key of another credential would have the same name"));
+}
+
+#[test]
+fn no_id_leads_out_of_a_directory_or_takes_a_name_of_envoys_own() {
+    for id in ["../../evil", "a/b", ".hidden", "a b", "admin"] {
+        let found = problems(Mode::Clusters, |input| {
+            input["pools"][1]["credentials"][0]["id"] = json!(id);
+        });
+        assert!(!found.is_empty(), "{id}");
+    }
+}
+
+#[test]
+fn envoys_admin_interface_stays_on_loopback() {
+    let found = problems(Mode::Clusters, |input| input["admin"] = json!("0.0.0.0:9901"));
+    assert!(found[0].starts_with("admin: expected an address of the loopback interface"));
+}
+
+#[test]
 fn anything_else_is_a_problem_with_its_path() {
     let found =
         problems(Mode::Clusters, |input| input["pools"][1]["credentials"][0]["keys"] = json!("x"));
