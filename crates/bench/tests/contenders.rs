@@ -142,7 +142,9 @@ async fn ours_recognizes_a_session_by_header_or_body() -> Result<()> {
         }
         process
             .wait_for_stats("wasmcustom.", |stats| {
-                let hits = stats.iter().filter(|(name, _)| name.contains("outcome=.=hit;.;"));
+                let hits = stats.iter().filter(|(name, _)| {
+                    name.contains("outcome=.=hit;.;") && name.ends_with("requests_total")
+                });
                 hits.map(|(_, count)| count).sum::<u64>() == 2
             })
             .await?;
