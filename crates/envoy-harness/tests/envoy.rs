@@ -190,7 +190,8 @@ async fn a_running_envoy_is_observed() -> Result<()> {
     .await?;
     let memory = envoy.resident_memory()?;
     assert!((10 << 20..1 << 30).contains(&memory), "{memory}");
-    assert_eq!(envoy.stats("listener_manager.listener_added").await?.values().sum::<u64>(), 1);
+    // That of clients, and that of the operator's page.
+    assert_eq!(envoy.stats("listener_manager.listener_added").await?.values().sum::<u64>(), 2);
     assert!(envoy.get_admin("/config_dump").await?.contains("session_affinity"));
     assert!(envoy.get_admin("/nothing").await.is_err());
     envoy.stop().await?;
