@@ -1,5 +1,7 @@
 //! Traffic in which everything happens that the expressions ask for.
 
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -15,6 +17,12 @@ const TURNS: u32 = 3;
 
 /// A part of a prompt that is long enough to be cached.
 const LONG: &str = "The tests of the checkout fail, and the log says why: the total is too small. ";
+
+/// The operator's prices, by which what is saved becomes money.
+pub(super) fn set_prices(filter: &mut Value) {
+    let price = json!({"input": 3, "cache_read": 0.3, "cache_write": 3.75, "output": 15});
+    filter["observe"] = json!({"prices": {"currency": "EUR", "of": [price]}});
+}
 
 /// Rounds of sessions.
 pub(super) struct Load<'g> {

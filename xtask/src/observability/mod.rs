@@ -43,7 +43,8 @@ pub(crate) async fn test(provision: bool) -> Result<()> {
     check_files(&folder).await?;
     let envoy = prepare::envoy_and_module(None)?;
     let mut shutdown = Shutdown::listen()?;
-    let gateway = Gateway::start(&envoy, 2, Ok).await?;
+    let gateway =
+        Gateway::start(&envoy, 2, |fixture| fixture.edit_filter(load::set_prices)).await?;
     let outcome = tokio::select! {
         outcome = on_live_data(&gateway, &folder) => outcome,
         () = shutdown.requested() => Err(anyhow!("interrupted")),
