@@ -52,7 +52,7 @@ pub struct Binding {
 
 /// A binding that is used more often than this is not written every time. Nothing is decided by
 /// less: caches live for minutes.
-const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+pub const WRITTEN_EVERY: Duration = Duration::from_secs(5);
 
 /// Failures of credentials in one request: how much each counts.
 pub type Failures<'a> = &'a [(CredentialId, u8)];

@@ -53,6 +53,7 @@ pub mod duration;
 pub mod frames;
 pub mod group;
 pub mod hash;
+pub mod headroom;
 pub mod home;
 #[cfg(test)]
 mod linear;

@@ -7,6 +7,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use crate::time::Timestamp;
+
 /// A value as it was read, and the token that a write must present to replace just that value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
@@ -47,6 +49,12 @@ pub trait SharedData {
     /// # Errors
     /// [`CasMismatch`] if another worker did.
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch>;
+
+    /// Whether it is worth the effort to look again at what changes slowly and is kept under a key.
+    /// A host may say no where it has just said yes.
+    fn is_due(&self, _key: &str, _now: Timestamp) -> bool {
+        true
+    }
 
     /// Something has happened to shared data that an operator may count. Nothing depends on it.
     fn note(&self, _note: Note) {}

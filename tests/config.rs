@@ -106,6 +106,7 @@ fn a_key_in_both_spellings_is_an_error() {
 fn strategies_have_the_references_spellings() {
     for (name, expected) in [
         ("round-robin", Strategy::RoundRobin),
+        ("headroom", Strategy::Headroom),
         ("fill-first", Strategy::FillFirst),
         ("fillfirst", Strategy::FillFirst),
         (" FF ", Strategy::FillFirst),
@@ -185,7 +186,7 @@ fn all_problems_are_reported_at_once_each_with_its_path() {
     assert_eq!(
         problems(&config),
         [
-            "routing.strategy: expected round-robin, fill-first or consistent, found \"random\"",
+            "routing.strategy: expected round-robin, fill-first, consistent or headroom, found \"random\"",
             "routing.session_affinity: expected true or false, found a string",
             "routing.session_affinity_ttl: expected a duration such as 1h, 90s or 1h30m, found \"1 hour\"",
             "routing.header: expected the name of a request header",

@@ -53,7 +53,10 @@ impl<S: SharedData> Rotation<'_, S> {
         match (strategy, session) {
             (Strategy::FillFirst, _) => candidates.first().copied(),
             (Strategy::Consistent, Some(session)) => rendezvous(candidates, session, self.fleet),
-            (Strategy::RoundRobin | Strategy::Consistent, _) => self.go_round(candidates),
+            // `headroom` has chosen before it comes to turns.
+            (Strategy::RoundRobin | Strategy::Consistent | Strategy::Headroom, _) => {
+                self.go_round(candidates)
+            }
         }
     }
 

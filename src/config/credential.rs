@@ -45,6 +45,11 @@ pub struct Credential {
     pub group: Option<GroupId>,
     /// The key of shared data under which the group is kept that responses name.
     pub group_key: String,
+    /// The most requests at once: beyond it new sessions go elsewhere.
+    pub max_concurrent: Option<u32>,
+    /// The keys of shared data under which its load and its requests in flight are kept.
+    pub load_key: String,
+    pub flights_key: String,
     /// What bindings and plans store in place of the id.
     pub fingerprint: CredentialId,
     /// The key of shared data under which its cooldowns are kept.
@@ -118,6 +123,10 @@ impl Credential {
         };
         let weight = fields.integer_within("weight", 0, 1_000_000).unwrap_or(1) as u32;
         let disable_cooling = fields.boolean("disable_cooling");
+        let max_concurrent = fields.integer_within("max_concurrent", 1, 65_535);
+        if max_concurrent.is_some() && setting.profile == Profile::Reference {
+            fields.problem("max_concurrent", "the profile reference counts no requests");
+        }
         let parent = fields
             .string("parent")
             .map(|parent| parent.trim().to_owned())
@@ -156,6 +165,9 @@ impl Credential {
             entry: entry(&cluster, endpoint.as_deref(), &headers),
             cooldown_key: format!("session_affinity/credential/{digits:016x}"),
             group_key: format!("session_affinity/group/{digits:016x}"),
+            load_key: format!("session_affinity/load/{digits:016x}"),
+            flights_key: format!("session_affinity/flights/{digits:016x}"),
+            max_concurrent: max_concurrent.map(|most| most as u32),
             group,
             id,
             cluster,

@@ -152,6 +152,12 @@ pub struct BodyConfig {
 pub struct Routing {
     /// How the credential of a new session is chosen.
     pub strategy: Strategy,
+    /// The part of a limit, in thousandths, from which on a credential gets no new session while
+    /// another one is below. Default 900 with the strategy `headroom`, else never.
+    pub spare_at: Option<u16>,
+    /// The part of a limit, in thousandths, from which on a session leaves its credential that has
+    /// no prompt cached there any more. Default never.
+    pub shed_at: Option<u16>,
     /// Whether sessions keep their credential.
     pub session_affinity: bool,
     /// The time after its last use at which a binding ends. At least 1 ms, default one hour.
@@ -249,6 +255,8 @@ pub enum Strategy {
     RoundRobin,
     /// Always the first by id, until it is not ready.
     FillFirst,
+    /// The one with the most room: see [`crate::headroom`].
+    Headroom,
 }
 
 impl Config {
@@ -445,6 +453,18 @@ impl CooldownConfig {
     }
 }
 
+/// What is spared with the strategy `headroom`, in thousandths.
+const SPARED_BY_DEFAULT: u16 = 900;
+
+/// A part of a limit, in thousandths.
+fn share(fields: &mut Fields<'_>, name: &str, profile: Profile) -> Option<u16> {
+    let share = fields.number_within(name, 0.01, 1.0)?;
+    if profile == Profile::Reference {
+        return fields.wrong(name, "the profile reference reads no limits of responses");
+    }
+    Some((share * 1000.0 + 0.5) as u16)
+}
+
 impl Routing {
     fn read(mut fields: Fields<'_>, profile: Profile, warnings: &mut Vec<String>) -> Self {
         let strategy = fields.string("strategy").and_then(|name| {
@@ -453,11 +473,13 @@ impl Routing {
                 "weighted-round-robin" | "weightedroundrobin" | "wrr" => Some(Strategy::RoundRobin),
                 "consistent" => Some(Strategy::Consistent),
                 "fill-first" | "fill_first" | "fillfirst" | "ff" => Some(Strategy::FillFirst),
+                "headroom" if profile == Profile::Recommended => Some(Strategy::Headroom),
                 _ => {
-                    fields.problem(
-                        "strategy",
-                        format!("expected round-robin, fill-first or consistent, found {name:?}"),
-                    );
+                    let known = match profile {
+                        Profile::Recommended => "round-robin, fill-first, consistent or headroom",
+                        Profile::Reference => "round-robin, fill-first or consistent",
+                    };
+                    fields.problem("strategy", format!("expected {known}, found {name:?}"));
                     None
                 }
             }
@@ -473,6 +495,10 @@ impl Routing {
         let ttl = fields.duration("session_affinity_ttl");
         let max_rotations =
             fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
+        let strategy = strategy.unwrap_or(Strategy::RoundRobin);
+        let spared = (strategy == Strategy::Headroom).then_some(SPARED_BY_DEFAULT);
+        let spare_at = share(&mut fields, "spare_at", profile).or(spared);
+        let shed_at = share(&mut fields, "shed_at", profile);
         let header = fields.header_name("header");
         if header.as_deref().is_some_and(is_reserved) {
             fields.problem("header", "expected a header that neither HTTP nor Envoy owns");
@@ -484,7 +510,9 @@ impl Routing {
         }
         fields.finish();
         Self {
-            strategy: strategy.unwrap_or(Strategy::RoundRobin),
+            strategy,
+            spare_at,
+            shed_at,
             session_affinity: match (affinity, deprecated) {
                 (None, None) => profile == Profile::Recommended,
                 (affinity, deprecated) => affinity.unwrap_or(false) || deprecated.unwrap_or(false),

@@ -51,7 +51,7 @@ const FIRST_WITHOUT_A_HOST: Duration = Duration::from_secs(15);
 
 /// A rate limit without an announced end, so soon after the credential has served another request,
 /// means too many requests at once: it never doubles.
-const CONCURRENT: Duration = Duration::from_secs(10);
+pub const CONCURRENT: Duration = Duration::from_secs(10);
 
 /// How exactly it is kept when a credential has served last: a write at most this often.
 const SERVED_EXACTNESS: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::state::siblings;
 use super::{Plan, Router};
 use crate::availability::{Unready, takes_new_sessions};
-use crate::config::{Ciphertext, Credential, Pool, Profile};
+use crate::config::{Ciphertext, Credential, Pool, Profile, Strategy};
 use crate::cooldown::{Block, FIRST};
 use crate::group;
 use crate::reply::{self, LocalReply};
@@ -82,8 +82,9 @@ impl Router {
         (injects_keys && is_attempt).then(|| NextStep::Reply(LocalReply::not_ready()))
     }
 
-    /// Takes the next credential after one has failed: the first of the rest that is ready. If none
-    /// is, the one whose block ends first among those that wait for no announced end.
+    /// Takes the next credential after one has failed: the first of the rest that is ready, or one
+    /// that is as good and has more room. If none is ready, the one whose block ends first among
+    /// those that wait for no announced end.
     pub(super) fn take_next<'c>(
         &self,
         pool: &'c Pool,
@@ -95,16 +96,19 @@ impl Router {
         if let Some((failed, class)) = failed {
             self.order_by_group(pool, plan, failed, class, shared);
         }
+        let compares_room = self.compares_room(pool);
         let mut last_resort: Option<(&Credential, Timestamp)> = None;
-        let mut chosen = None;
+        let mut ready = Vec::new();
         for id in &plan.rest {
             let Some(credential) = pool.credential(*id) else {
                 continue;
             };
             match self.cooldowns().block_for_new(shared, credential, plan.subject(), now) {
                 None => {
-                    chosen = Some(credential);
-                    break;
+                    ready.push(credential);
+                    if !compares_room {
+                        break;
+                    }
                 }
                 Some(Block::Failing { until, .. })
                     if last_resort.is_none_or(|(_, earliest)| until < earliest) =>
@@ -114,9 +118,58 @@ impl Router {
                 Some(_) => {}
             }
         }
+        let chosen =
+            self.roomiest(pool, plan, ready, failed.map(|(failed, _)| failed), shared, now);
         let taken = chosen.or(last_resort.map(|(credential, _)| credential))?;
         plan.rest.retain(|other| *other != taken.fingerprint);
         Some(taken)
+    }
+
+    /// Whether the room of credentials decides which of several equals is next.
+    fn compares_room(&self, pool: &Pool) -> bool {
+        let routing = &self.config.routing;
+        let compares = routing.spare_at.is_some() || self.headroom().counts_flights(pool);
+        compares && self.config.profile == Profile::Recommended
+    }
+
+    /// The one with the most room of the ready ones that are as good as the first: of its priority,
+    /// and in a group with the failed one if it is. The first is the session's last substitute, if
+    /// there is one: that has its prompt cached, and keeps it.
+    fn roomiest<'c>(
+        &self,
+        pool: &'c Pool,
+        plan: &Plan,
+        mut ready: Vec<&'c Credential>,
+        failed: Option<&Credential>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<&'c Credential> {
+        let first = *ready.first()?;
+        if ready.len() < 2 {
+            return Some(first);
+        }
+        let binding = plan.binding.and_then(|key| self.bindings.peek(shared, key, now));
+        let substitute = binding.and_then(|binding| binding.substitute);
+        if substitute.is_some_and(|it| it.credential == first.fingerprint && it.served.is_some()) {
+            return Some(first);
+        }
+        let group = failed.and_then(|failed| group::of(failed, shared));
+        let is_sibling = |it: &Credential| group.is_some() && group::of(it, shared) == group;
+        let is_first_sibling = is_sibling(first);
+        ready.retain(|it| {
+            it.priority == first.priority
+                && it.websockets == first.websockets
+                && is_sibling(it) == is_first_sibling
+        });
+        let (headroom, model) = (self.headroom(), plan.subject().model);
+        if self.config.routing.strategy != Strategy::Headroom {
+            return headroom.with_room(ready, pool, model, shared, now).first().copied();
+        }
+        // By id, as the pool has them.
+        let is_ready =
+            |it: &&Credential| ready.iter().any(|ready| ready.fingerprint == it.fingerprint);
+        let ready: Vec<_> = pool.credentials.iter().filter(is_ready).collect();
+        headroom.pick(&ready, pool, model, shared, now).result
     }
 
     /// Orders the rest of a plan by what its members have in common with the credential that has

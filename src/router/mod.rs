@@ -26,10 +26,11 @@ use crate::api::{Api, model_in_path};
 use crate::balance::{self, Cursors};
 use crate::binding::Bindings;
 use crate::body::Body;
-use crate::config::{Config, Profile};
+use crate::config::{Config, Pool, Profile};
 use crate::cooldown::{Cooldowns, depends_on_message};
 use crate::group;
 use crate::hash::{SEED_KEY, Seed};
+use crate::headroom::{self, Headroom};
 use crate::operator::changes;
 use crate::outcome::Observed;
 use crate::pins::Pins;
@@ -92,12 +93,15 @@ impl Router {
         let cooldowns = credentials.map(|credential| credential.cooldown_key.clone());
         let seed = [SEED_KEY.to_owned()].into_iter();
         let groups = self.config.pools.iter().flat_map(group::keys);
+        let all = self.config.pools.iter().flat_map(|pool| &pool.credentials);
+        let loads = all.flat_map(headroom::keys);
         let pins = self.pins.keys().filter(|_| self.config.pins.max > 0);
         seed.chain([changes::KEY.to_owned()])
             .chain(self.bindings.keys())
             .chain(balance::keys(&self.cursors))
             .chain(cooldowns)
             .chain(groups)
+            .chain(loads)
             .chain(pins)
     }
 
@@ -229,6 +233,7 @@ impl Router {
             rest: route.others.iter().map(|other| other.fingerprint).collect(),
             failures: Vec::new(),
             state: route.state.clone(),
+            ticket: 0,
             hides_account: self.config.hides_account_headers,
         }
     }
@@ -275,6 +280,16 @@ impl Router {
     pub fn needs_body_of(&self, status: u16, plan: &Plan) -> bool {
         let is_about_state = !plan.state.references.is_empty();
         matches!(status, 400 | 404 | 422) || (status == 403 && is_about_state)
+    }
+
+    /// Whether the requests of a pool are counted that are under way.
+    pub fn counts_flights(&self, pool: &Pool) -> bool {
+        self.config.profile == Profile::Recommended && self.headroom().counts_flights(pool)
+    }
+
+    /// Where there is room, in the profile `recommended`.
+    pub fn headroom(&self) -> Headroom<'_> {
+        Headroom { routing: &self.config.routing, seed: self.seed }
     }
 
     /// The bindings, for tools that look at them.

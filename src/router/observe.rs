@@ -13,7 +13,7 @@ use super::{AttemptResult, Plan, Router, Verdict};
 use crate::availability;
 use crate::binding::FAILURES_TO_MOVE;
 use crate::config::{Credential, CredentialId, Pool, Return};
-use crate::cooldown::{Change, Fault, Grounds};
+use crate::cooldown::{CONCURRENT, Change, Fault, Grounds};
 use crate::group::{self, GroupId};
 use crate::operation::Operation;
 use crate::outcome::Observed;
@@ -83,6 +83,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         response: &Response<'_>,
     ) -> Verdict<'c> {
         let reading = self.read(response);
+        self.learn_room(credential, response);
         let mut next = None;
         let result = match reading.class {
             Class::Success => {
@@ -114,6 +115,33 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         };
         let has_left_group = result == AttemptResult::Served && self.has_left_group(credential);
         Verdict { observed, next, changes: self.changes, has_left_group }
+    }
+
+    /// Learns what a response tells of the limits of its credential. Of many that are served it is
+    /// enough to read one now and then.
+    fn learn_room(&mut self, credential: &Credential, response: &Response<'_>) {
+        if let Response::Received { status, headers, .. } = response
+            && (*status >= 400 || self.shared.is_due(&credential.load_key, self.now))
+        {
+            let (headroom, model) = (self.router.headroom(), self.plan.subject().model);
+            self.is_written &= headroom.learn(credential, headers, model, self.shared, self.now);
+        }
+    }
+
+    /// Whether a credential refused a request because it takes no more at once. Where requests in
+    /// flight are counted, that is kept in place of a cooldown: what it serves, it goes on to serve.
+    fn learns_ceiling(&mut self, credential: &Credential, fault: &Fault) -> bool {
+        let headroom = self.router.headroom();
+        let is_told = fault.class != Class::RateLimit || fault.wait.is_some();
+        if is_told || !headroom.counts_flights(self.pool) {
+            return false;
+        }
+        let record = self.router.cooldowns().record(self.shared, credential).unwrap_or_default();
+        let is_concurrent = self.now.since(record.served) < CONCURRENT;
+        if is_concurrent {
+            self.is_written &= headroom.learn_ceiling(credential, self.shared, self.now);
+        }
+        is_concurrent
     }
 
     /// What a response means: by the operator's rules and statuses, else by the provider's tables.
@@ -240,6 +268,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         if is_proof {
             self.learn(credential, &fault, Grounds::Proof);
         }
+        let is_learned = is_proof || self.learns_ceiling(credential, &fault);
         // Every provider closes connections that are kept for long. What breaks below several
         // credentials is none of theirs; silence may be.
         let is_innocent = match response {
@@ -250,7 +279,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         };
         if !is_innocent {
             let credential = credential.fingerprint;
-            self.plan.add_failure(FailedAttempt { credential, fault, is_learned: is_proof });
+            self.plan.add_failure(FailedAttempt { credential, fault, is_learned });
         }
     }
 

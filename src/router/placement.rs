@@ -77,6 +77,14 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         if self.is_cold_everywhere(&binding) {
             return self.place_anew(session, Outcome::Cold);
         }
+        if let Some(home) = home.filter(|_| block.is_none())
+            && self.sheds(home, &binding)
+        {
+            let placed = self.place_anew(session, Outcome::Cold)?;
+            if placed.credential.fingerprint != home.fingerprint {
+                return Ok(placed);
+            }
+        }
         let status = match home {
             Some(_) if block.is_none() && !binding.avoids_home(self.now) => HomeStatus::Ready,
             Some(_) if has_served => HomeStatus::Blocked,
@@ -242,6 +250,20 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             && idle >= Lifetime::least(self.target.pool)
             && idle >= self.cache_lifetime().certain
             && !self.may_refer_to_state()
+    }
+
+    /// Whether a session leaves a home that nears its limit: its prompt is not certain to be cached
+    /// there any more.
+    fn sheds(&self, home: &Credential, binding: &Binding) -> bool {
+        let Some(shed_at) = self.router.config.routing.shed_at else { return false };
+        let idle = self.now.since(binding.home.served.unwrap_or(binding.used));
+        if self.target.pool.strict || idle < self.cache_lifetime().warm || self.may_refer_to_state()
+        {
+            return false;
+        }
+        let (pool, model) = (self.target.pool, &self.target.canonical_model);
+        let load = self.router.headroom().load(pool, home, Some(model), self.shared, self.now);
+        load.used >= shed_at
     }
 
     /// Whether the request refers to state that only its home has.

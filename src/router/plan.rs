@@ -21,7 +21,7 @@ use crate::signals::Class;
 use crate::target::{Subject, Target, canonical};
 use crate::time::Timestamp;
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The most credentials that a plan names beside the first ones.
 const LONGEST_REST: usize = u8::MAX as usize;
@@ -87,6 +87,8 @@ pub struct Plan {
     pub failures: Vec<FailedAttempt>,
     /// What it has to do with state that a provider keeps.
     pub state: StateUse,
+    /// By which it is known among the requests in flight; 0 where they are not counted.
+    pub ticket: u32,
     /// Whether clients do not see the headers that name the provider's account: whoever observes a
     /// response removes them.
     pub hides_account: bool,
@@ -183,6 +185,7 @@ impl Plan {
         bytes.byte(u8::from(self.is_repeated) | u8::from(self.hides_account) << 1);
         bytes.number(self.pool.0);
         bytes.word(self.shared_data);
+        bytes.word(self.ticket);
         bytes.time(self.began);
         bytes.time(self.sent);
         bytes.number(self.current.map_or(0, |current| current.0));
@@ -207,7 +210,7 @@ impl Plan {
         let (max_attempts, attempts, result) = (bytes.byte()?, bytes.byte()?, bytes.byte()?);
         let flags = bytes.byte()?;
         let pool = PoolId(bytes.number()?);
-        let shared_data = bytes.word()?;
+        let (shared_data, ticket) = (bytes.word()?, bytes.word()?);
         let (began, sent) = (bytes.time()?, bytes.time()?);
         let (current, next) = (bytes.number()?, bytes.number()?);
         let binding = bytes.hash()?;
@@ -234,6 +237,7 @@ impl Plan {
             rest: rest?,
             failures: failures?,
             state,
+            ticket,
             hides_account: flags & 2 != 0,
         })
     }
@@ -332,6 +336,7 @@ mod tests {
                 was_not_here: false,
                 was_unreadable: true,
             },
+            ticket: 11,
             hides_account: false,
         }
     }

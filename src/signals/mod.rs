@@ -59,6 +59,11 @@ pub enum Class {
     Overloaded,
 }
 
+/// A time that a provider writes in any form, as the wait until then; `None` if it is none.
+pub(crate) fn wait_of(text: &[u8], now: Timestamp) -> Option<Duration> {
+    wait::moment(text, now)
+}
+
 impl Class {
     /// Every class.
     pub const ALL: [Self; 11] = [

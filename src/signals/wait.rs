@@ -10,6 +10,11 @@ use crate::json::Value;
 use crate::request::Headers;
 use crate::time::Timestamp;
 
+/// A wait in any form, or the time until a point in time.
+pub(super) fn moment(text: &[u8], now: Timestamp) -> Option<Duration> {
+    moment::of(text, now)
+}
+
 /// A wait that a provider asked for.
 pub(super) struct Request {
     pub(super) wait: Duration,

@@ -14,7 +14,7 @@ fn spoil(filter: &mut Value) {
 }
 
 const PROBLEMS: [&str; 3] = [
-    "routing.strategy: expected round-robin, fill-first or consistent, found \"random\"",
+    "routing.strategy: expected round-robin, fill-first, consistent or headroom, found \"random\"",
     "pools[2].credentials[0].priority: expected an integer, found a string",
     "typo: unknown key",
 ];

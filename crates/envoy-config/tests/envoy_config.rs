@@ -264,7 +264,7 @@ fn all_problems_have_their_paths() {
     let expected = [
         "pools[0].credentials[1].key: required with --mode clusters",
         "pools[1].upstream: required with --mode clusters",
-        r#"filter.routing.strategy: expected round-robin, fill-first or consistent, found "random""#,
+        r#"filter.routing.strategy: expected round-robin, fill-first, consistent or headroom, found "random""#,
         "pools[0].credentials[1].weight: expected an integer, found a string",
         "filter.typo: unknown key",
     ];

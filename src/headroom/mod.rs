@@ -1,0 +1,328 @@
+//! Where there is room: how much of its limits a credential has used, what it carries, and how many
+//! requests are under way.
+//!
+//! Providers tell what is used of a limit with every response, so nothing is polled. What is known
+//! of a credential is its [`Load`]:
+//!
+//! - *room*: what is left of the window that has the least left, of those that are of the request's
+//!   model. A window that is over is whole again, one of tokens and requests comes back little by
+//!   little; where nothing was told, there is all the room.
+//! - *carried*: the sessions that it serves. Each counts as one at its turn, and fades to a third
+//!   within five minutes.
+//! - *in flight*: the requests that are under way, where they are counted: with the strategy
+//!   `headroom`, and in pools with a `max_concurrent`.
+//!
+//! With the strategy `headroom` a new session, a cold one and one whose credential fails gets the
+//! credential with the highest `weight * room / (1 + carried + in flight)`, the room in steps of a
+//! twentieth; among equals the one whose window ends first, because what is left of it is void
+//! then; among those the first by id. A choice counts at once, by compare-and-swap, so parallel
+//! starts spread.
+//!
+//! Two things outrank that order, with every strategy. A credential with as many requests in flight
+//! as it takes gets no new session while another one takes more; and from `routing.spare_at` on
+//! none while another one is below.
+
+mod flights;
+mod record;
+mod windows;
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use crate::config::{Credential, Pool, Routing, Strategy};
+use crate::hash::Seed;
+use crate::request::Headers;
+use crate::shared::{self, CAS_RETRIES, SharedData, Stored, Updated};
+use crate::time::Timestamp;
+use windows::Models;
+
+pub use flights::Flights;
+pub use record::LoadRecord;
+pub use windows::{WINDOWS, Window, names};
+
+/// How far two clocks may disagree.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
+
+/// The longest window there is: a month.
+const LONGEST: Duration = Duration::from_hours(31 * 24);
+
+/// Room is told apart in steps of so many thousandths.
+const STEP: u16 = 50;
+
+/// The load of a credential, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// What is used of the window that has the least left, in thousandths.
+    pub used: u16,
+    /// When that window is whole again; [`Timestamp::MAX`] if none is known.
+    pub reset: Timestamp,
+    /// The sessions that it carries.
+    pub carried: f64,
+    /// The requests that are under way; 0 where they are not counted.
+    pub in_flight: u32,
+    /// The most requests at once; `None` if that is not known.
+    pub most: Option<u32>,
+}
+
+impl Load {
+    /// Whether it takes no more requests at once.
+    pub fn is_full(&self) -> bool {
+        self.most.is_some_and(|most| self.in_flight >= most)
+    }
+
+    fn rank(&self, credential: &Credential) -> f64 {
+        let steps = (windows::WHOLE - self.used).div_ceil(STEP);
+        f64::from(credential.weight) * f64::from(steps)
+            / (1.0 + self.carried + f64::from(self.in_flight))
+    }
+}
+
+/// Where there is room.
+#[derive(Clone, Copy)]
+pub struct Headroom<'c> {
+    pub(crate) routing: &'c Routing,
+    pub(crate) seed: Seed,
+}
+
+/// What a candidate is compared by.
+struct Candidate<'c> {
+    credential: &'c Credential,
+    load: Load,
+    record: LoadRecord,
+    stored: Stored,
+}
+
+impl Headroom<'_> {
+    /// Whether requests in flight are counted.
+    pub fn counts_flights(&self, pool: &Pool) -> bool {
+        self.routing.strategy == Strategy::Headroom
+            || pool.credentials.iter().any(|it| it.max_concurrent.is_some())
+    }
+
+    /// The load of a credential, as a request for this model sees it; without a model, with all its
+    /// windows.
+    pub fn load(
+        &self,
+        pool: &Pool,
+        credential: &Credential,
+        model: Option<&str>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Load {
+        let models = model.map(|model| Models::of(model, self.seed));
+        let record = self.record(credential, shared);
+        self.load_in(&record, pool, credential, models.as_ref(), shared, now)
+    }
+
+    fn load_in(
+        &self,
+        record: &LoadRecord,
+        pool: &Pool,
+        credential: &Credential,
+        models: Option<&Models>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Load {
+        let windows = record.windows(now);
+        let windows = windows.filter(|it| models.is_none_or(|models| it.covers(models)));
+        let tightest = windows.max_by_key(|it| (it.used_at(now), Reverse(it.reset())));
+        let in_flight = match self.counts_flights(pool) {
+            true => flights::in_flight(&credential.flights_key, shared, now),
+            false => 0,
+        };
+        let ceiling = record.ceiling(now);
+        let most = credential.max_concurrent.into_iter().chain(ceiling).min();
+        Load {
+            used: tightest.map_or(0, |window| window.used_at(now)),
+            reset: tightest.map_or(Timestamp::MAX, Window::reset),
+            carried: record.carried(now),
+            in_flight,
+            most,
+        }
+    }
+
+    /// Those of the candidates that have room for a new session; all of them if none has.
+    pub fn with_room<'p>(
+        &self,
+        candidates: Vec<&'p Credential>,
+        pool: &Pool,
+        model: &str,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Vec<&'p Credential> {
+        let matters = self.routing.spare_at.is_some() || self.counts_flights(pool);
+        if candidates.len() < 2 || !matters {
+            return candidates;
+        }
+        let candidates = self.candidates(&candidates, pool, model, shared, now);
+        let with_room = self.rooms(&candidates);
+        with_room.into_iter().map(|candidate| candidate.credential).collect()
+    }
+
+    /// The candidate with the most room, which counts a session more from now on. The result is not
+    /// written if other workers wrote in every try.
+    pub fn pick<'p>(
+        &self,
+        candidates: &[&'p Credential],
+        pool: &Pool,
+        model: &str,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Updated<Option<&'p Credential>> {
+        let mut picked = None;
+        for _ in 0..CAS_RETRIES {
+            let candidates = self.candidates(candidates, pool, model, shared, now);
+            // Of equals the last one wins: candidates are sorted by id.
+            let best = self.rooms(&candidates).into_iter().rev().max_by(|one, other| {
+                let rank = one.load.rank(one.credential);
+                let rank = rank.total_cmp(&other.load.rank(other.credential));
+                rank.then_with(|| other.load.reset.cmp(&one.load.reset))
+            });
+            let Some(best) = best else { break };
+            picked = Some(best.credential);
+            let mut record = best.record.clone();
+            record.carry(None, now);
+            let value = record.encode(best.credential.entry);
+            if shared.set(&best.credential.load_key, &value, best.stored.cas).is_ok() {
+                return Updated { result: picked, written: true };
+            }
+        }
+        Updated { result: picked, written: picked.is_none() }
+    }
+
+    fn candidates<'p>(
+        &self,
+        candidates: &[&'p Credential],
+        pool: &Pool,
+        model: &str,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Vec<Candidate<'p>> {
+        let models = Models::of(model, self.seed);
+        let candidates = candidates.iter().map(|&credential| {
+            let stored = shared.get(&credential.load_key);
+            let record = LoadRecord::decode(&stored.value, credential.entry);
+            let load = self.load_in(&record, pool, credential, Some(&models), shared, now);
+            Candidate { credential, load, record, stored }
+        });
+        candidates.collect()
+    }
+
+    /// Those that take another request, and of them those that need not be spared.
+    fn rooms<'a, 'p>(&self, candidates: &'a [Candidate<'p>]) -> Vec<&'a Candidate<'p>> {
+        let mut rooms: Vec<_> = candidates.iter().collect();
+        keep_if_any(&mut rooms, |it| !it.load.is_full());
+        keep_if_any(&mut rooms, |it| !self.spares(it.load.used));
+        rooms
+    }
+
+    /// Whether a credential of which so much is used takes no new session.
+    pub fn spares(&self, used: u16) -> bool {
+        self.routing.spare_at.is_some_and(|at| used >= at)
+    }
+
+    /// A turn of a session goes to a credential, so long after the one before it.
+    pub fn carry(
+        &self,
+        credential: &Credential,
+        idle: Option<Duration>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) {
+        change(credential, shared, |record| {
+            record.carry(idle, now);
+            true
+        });
+    }
+
+    /// Learns what a response of a credential tells. Returns whether that could be written.
+    pub fn learn(
+        &self,
+        credential: &Credential,
+        headers: &Headers,
+        model: &str,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> bool {
+        let told = windows::told(headers, &Models::of(model, self.seed), now);
+        told.is_empty() || change(credential, shared, |record| record.keep(told.clone(), now))
+    }
+
+    /// A credential refused a request because it has as many as it takes at once.
+    pub fn learn_ceiling(
+        &self,
+        credential: &Credential,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> bool {
+        let in_flight = flights::in_flight(&credential.flights_key, shared, now);
+        change(credential, shared, |record| {
+            record.learn_ceiling(in_flight, now);
+            true
+        })
+    }
+
+    /// Whether a credential has begun to be spared, or has ceased to, since this was last asked by
+    /// any worker, and its load; `None` if neither.
+    pub fn note_sparing(
+        &self,
+        pool: &Pool,
+        credential: &Credential,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<(bool, Load)> {
+        self.routing.spare_at?;
+        let load = self.load(pool, credential, None, shared, now);
+        let is_spared = self.spares(load.used);
+        let mut has_changed = false;
+        let written = change(credential, shared, |record| {
+            has_changed = std::mem::replace(&mut record.is_spared, is_spared) != is_spared;
+            has_changed
+        });
+        (has_changed && written).then_some((is_spared, load))
+    }
+
+    /// What is known of a credential.
+    pub fn record(&self, credential: &Credential, shared: &impl SharedData) -> LoadRecord {
+        LoadRecord::decode(&shared.get(&credential.load_key).value, credential.entry)
+    }
+
+    /// The requests that are under way at a credential; `None` if they are not counted.
+    pub fn in_flight(
+        &self,
+        pool: &Pool,
+        credential: &Credential,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<u32> {
+        self.counts_flights(pool).then(|| flights::in_flight(&credential.flights_key, shared, now))
+    }
+}
+
+/// Every key of shared data that the load of a credential uses.
+pub fn keys(credential: &Credential) -> [String; 2] {
+    [credential.load_key.clone(), credential.flights_key.clone()]
+}
+
+fn keep_if_any<T>(all: &mut Vec<T>, is_kept: impl Fn(&T) -> bool) {
+    if all.iter().any(&is_kept) {
+        all.retain(is_kept);
+    }
+}
+
+/// Changes the record of a credential; `change` returns whether that is worth writing. Returns
+/// whether it was written, if it was.
+fn change(
+    credential: &Credential,
+    shared: &impl SharedData,
+    mut change: impl FnMut(&mut LoadRecord) -> bool,
+) -> bool {
+    let updated = shared::update(shared, &credential.load_key, |value| {
+        let mut record = LoadRecord::decode(value, credential.entry);
+        (change(&mut record).then(|| record.encode(credential.entry)), ())
+    });
+    updated.written
+}
+
+#[cfg(test)]
+mod tests;

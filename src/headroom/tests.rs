@@ -1,0 +1,494 @@
+//! The tables of the module: what providers tell, and what follows for new sessions.
+
+use super::*;
+use crate::config::Config;
+use crate::shared::InMemory;
+
+const OPUS: &str = "claude-opus-4-6";
+const SONNET: &str = "claude-sonnet-5-5";
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_secs(1_800_000_000 + seconds)
+}
+
+fn config(routing: &str, credentials: &str) -> Config {
+    let json = format!(
+        r#"{{"routing": {routing}, "pools": [{{"name": "p", "credentials": [{credentials}]}}]}}"#
+    );
+    Config::parse(json.as_bytes()).unwrap()
+}
+
+fn four(routing: &str) -> Config {
+    let four = ["a", "b", "c", "d"].map(|id| format!(r#"{{"id": "{id}", "cluster": "{id}"}}"#));
+    config(routing, &four.join(", "))
+}
+
+fn headroom(config: &Config) -> Headroom<'_> {
+    Headroom { routing: &config.routing, seed: Seed::STABLE }
+}
+
+fn of(headers: &[(&str, &str)]) -> Headers {
+    headers.iter().copied().collect()
+}
+
+/// What is used of the tightest window, in thousandths, and in how many seconds it is whole again.
+fn told(headers: &[(&str, &str)], model: &str) -> Option<(u16, u64)> {
+    let config = four("{}");
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let credential = &pool.credentials[0];
+    assert!(headroom.learn(credential, &of(headers), model, &shared, at(0)));
+    let load = headroom.load(pool, credential, Some(model), &shared, at(0));
+    (load.reset != Timestamp::MAX).then(|| (load.used, load.reset.since(at(0)).as_secs()))
+}
+
+#[test]
+fn what_providers_tell_is_read_in_their_units() {
+    let in_an_hour = "1800003600";
+    for (what, headers, expected) in [
+        (
+            "a subscription to Claude",
+            vec![
+                ("anthropic-ratelimit-unified-status", "allowed_warning"),
+                ("anthropic-ratelimit-unified-5h-utilization", "0.42"),
+                ("anthropic-ratelimit-unified-5h-reset", in_an_hour),
+                ("anthropic-ratelimit-unified-7d-utilization", "0.83"),
+                ("anthropic-ratelimit-unified-7d-reset", "1800086400"),
+            ],
+            Some((830, 86_400)),
+        ),
+        (
+            "a family of another model",
+            vec![
+                ("anthropic-ratelimit-unified-7d_sonnet-utilization", "0.99"),
+                ("anthropic-ratelimit-unified-5h-utilization", "0.1"),
+                ("anthropic-ratelimit-unified-5h-reset", in_an_hour),
+            ],
+            Some((100, 3600)),
+        ),
+        (
+            "the family of the model",
+            vec![
+                ("anthropic-ratelimit-unified-7d_opus-utilization", "0.97"),
+                ("anthropic-ratelimit-unified-7d_opus-reset", in_an_hour),
+                ("anthropic-ratelimit-unified-5h-utilization", "0.1"),
+            ],
+            Some((970, 3600)),
+        ),
+        (
+            "a window that rejects, without a share",
+            vec![
+                ("anthropic-ratelimit-unified-5h-status", "rejected"),
+                ("anthropic-ratelimit-unified-5h-reset", in_an_hour),
+            ],
+            Some((1000, 3600)),
+        ),
+        (
+            "Codex",
+            vec![
+                ("x-codex-primary-used-percent", "17.5"),
+                ("x-codex-primary-window-minutes", "300"),
+                ("x-codex-primary-reset-at", in_an_hour),
+                ("x-codex-secondary-used-percent", "3"),
+            ],
+            Some((175, 3600)),
+        ),
+        (
+            "an older Codex",
+            vec![
+                ("x-codex-primary-used-percent", "50"),
+                ("x-codex-primary-reset-after-seconds", "90"),
+            ],
+            Some((500, 90)),
+        ),
+        (
+            "Anthropic's API",
+            vec![
+                ("anthropic-ratelimit-requests-limit", "50"),
+                ("anthropic-ratelimit-requests-remaining", "49"),
+                ("anthropic-ratelimit-requests-reset", "2027-01-15T08:00:02Z"),
+                ("anthropic-ratelimit-input-tokens-limit", "40000"),
+                ("anthropic-ratelimit-input-tokens-remaining", "10000"),
+                ("anthropic-ratelimit-input-tokens-reset", "2027-01-15T08:00:45Z"),
+            ],
+            Some((750, 45)),
+        ),
+        (
+            "OpenAI",
+            vec![
+                ("x-ratelimit-limit-requests", "10000"),
+                ("x-ratelimit-remaining-requests", "9999"),
+                ("x-ratelimit-reset-requests", "6ms"),
+                ("x-ratelimit-limit-tokens", "200000"),
+                ("x-ratelimit-remaining-tokens", "50000"),
+                ("x-ratelimit-reset-tokens", "6m0s"),
+            ],
+            Some((750, 360)),
+        ),
+        (
+            "Azure: seconds",
+            vec![
+                ("x-ratelimit-limit-tokens", "1000"),
+                ("x-ratelimit-remaining-tokens", "400"),
+                ("x-ratelimit-reset-tokens", "12"),
+            ],
+            Some((600, 12)),
+        ),
+        (
+            "Azure's Responses, which say nothing",
+            vec![
+                ("x-ratelimit-limit-tokens", "-1"),
+                ("x-ratelimit-remaining-tokens", "-1"),
+                ("x-ratelimit-reset-tokens", "0"),
+            ],
+            None,
+        ),
+        (
+            "Groq: requests of a day",
+            vec![
+                ("x-ratelimit-limit-requests", "14400"),
+                ("x-ratelimit-remaining-requests", "1440"),
+                ("x-ratelimit-reset-requests", "2h59m59.56s"),
+            ],
+            Some((900, 10_799)),
+        ),
+        (
+            "Mistral: no ends, and a plan without allowance",
+            vec![
+                ("x-ratelimit-limit-req-minute", "0"),
+                ("x-ratelimit-remaining-req-minute", "0"),
+                ("x-ratelimit-limit-tokens-month", "1000000"),
+                ("x-ratelimit-remaining-tokens-month", "900000"),
+            ],
+            Some((1000, 60)),
+        ),
+        (
+            "xAI: no ends",
+            vec![("x-ratelimit-limit-requests", "480"), ("x-ratelimit-remaining-requests", "120")],
+            Some((750, 60)),
+        ),
+        (
+            "OpenRouter: milliseconds since the epoch",
+            vec![
+                ("x-ratelimit-limit", "20"),
+                ("x-ratelimit-remaining", "1"),
+                ("x-ratelimit-reset", "1800000030000"),
+            ],
+            Some((950, 30)),
+        ),
+        (
+            "an end that is past",
+            vec![
+                ("x-codex-primary-used-percent", "99"),
+                ("x-codex-primary-reset-at", "1700000000"),
+            ],
+            None,
+        ),
+        ("no number", vec![("x-codex-primary-used-percent", "NaN")], None),
+        (
+            "a share beyond the whole",
+            vec![("x-codex-primary-used-percent", "250")],
+            Some((1000, 86_400)),
+        ),
+        ("nothing", vec![("content-type", "application/json")], None),
+    ] {
+        assert_eq!(told(&headers, OPUS), expected, "{what}");
+    }
+}
+
+#[test]
+fn windows_of_one_model_say_nothing_of_another() {
+    let config = four("{}");
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let credential = &pool.credentials[0];
+    let headers = of(&[("x-ratelimit-limit-tokens", "10"), ("x-ratelimit-remaining-tokens", "1")]);
+    headroom.learn(credential, &headers, "gpt-5.4", &shared, at(0));
+    let used = |model| headroom.load(pool, credential, model, &shared, at(0)).used;
+    assert_eq!((used(Some("gpt-5.4")), used(Some("gpt-5.4-mini")), used(None)), (900, 0, 900));
+}
+
+#[test]
+fn a_subscription_is_used_until_its_window_ends_and_a_bucket_fills_on_the_way() {
+    let config = four("{}");
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let [plan, bucket] = [&pool.credentials[0], &pool.credentials[1]];
+    let headers =
+        [("x-codex-primary-used-percent", "80"), ("x-codex-primary-reset-at", "1800000100")];
+    headroom.learn(plan, &of(&headers), "m", &shared, at(0));
+    let headers = [
+        ("x-ratelimit-limit-tokens", "100"),
+        ("x-ratelimit-remaining-tokens", "20"),
+        ("x-ratelimit-reset-tokens", "100s"),
+    ];
+    headroom.learn(bucket, &of(&headers), "m", &shared, at(0));
+    for (seconds, of_plan, of_bucket) in
+        [(0, 800, 800), (50, 800, 400), (99, 800, 8), (100, 0, 0), (1_000_000, 0, 0)]
+    {
+        let used = |it| headroom.load(pool, it, Some("m"), &shared, at(seconds)).used;
+        assert_eq!((used(plan), used(bucket)), (of_plan, of_bucket), "after {seconds} s");
+    }
+    let long_ago = Timestamp::from_secs(1_700_000_000);
+    let used = |it| headroom.load(pool, it, Some("m"), &shared, long_ago).used;
+    assert_eq!((used(plan), used(bucket)), (0, 0), "the clock was set back");
+}
+
+#[test]
+fn what_is_told_again_and_again_is_written_every_few_seconds() {
+    let config = four("{}");
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let credential = &config.pools[0].credentials[0];
+    let mut writes = 0;
+    let mut before = Stored::default().cas;
+    for tenth in 0..100 {
+        let now = Timestamp::from_millis(at(0).as_millis() + tenth * 100);
+        let percent = format!("{}", 10.0 + tenth as f64 / 100.0);
+        let headers = [("x-codex-primary-used-percent", percent.as_str())];
+        headroom.learn(credential, &of(&headers), "m", &shared, now);
+        let cas = shared.get(&credential.load_key).cas;
+        writes += u32::from(cas != before);
+        before = cas;
+    }
+    assert_eq!(writes, 4, "in ten seconds");
+    let headers = [("x-codex-primary-used-percent", "95")];
+    headroom.learn(credential, &of(&headers), "m", &shared, at(10));
+    assert_ne!(shared.get(&credential.load_key).cas, before, "what differs is written at once");
+}
+
+#[test]
+fn a_flood_of_models_evicts_no_window_of_the_whole_credential() {
+    let config = four("{}");
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let credential = &pool.credentials[0];
+    let headers =
+        [("x-codex-primary-used-percent", "70"), ("x-codex-primary-reset-at", "1800090000")];
+    headroom.learn(credential, &of(&headers), "m", &shared, at(0));
+    for model in 0..500 {
+        let headers = [("x-ratelimit-limit-tokens", "9"), ("x-ratelimit-remaining-tokens", "9")];
+        headroom.learn(credential, &of(&headers), &format!("m{model}"), &shared, at(1));
+    }
+    assert_eq!(headroom.load(pool, credential, Some("m"), &shared, at(2)).used, 700);
+    assert!(shared.get(&credential.load_key).value.len() < 500);
+}
+
+#[test]
+fn what_does_not_decode_or_is_of_another_entry_is_empty() {
+    let mut record = LoadRecord::default();
+    record.carry(None, at(0));
+    record.learn_ceiling(3, at(0));
+    let headers = of(&[("x-codex-primary-used-percent", "70")]);
+    record.keep(windows::told(&headers, &Models::of("m", Seed::STABLE), at(0)), at(0));
+    let good = record.encode(5);
+    assert_eq!(LoadRecord::decode(&good, 5), record);
+    for (bad, entry) in [(&good[..], 6), (&good[..good.len() - 1], 5), (&[][..], 5), (&[9; 99], 5)]
+    {
+        assert_eq!(LoadRecord::decode(bad, entry), LoadRecord::default(), "{bad:?}");
+    }
+}
+
+/// Which of four credentials get so many new sessions, where so much of their limits is used (in
+/// percent; none: not known), and they end after so many seconds.
+fn spread(routing: &str, used: [Option<(u32, u64)>; 4], starts: u32) -> [u32; 4] {
+    let config = four(routing);
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    for (credential, used) in pool.credentials.iter().zip(used) {
+        let Some((percent, seconds)) = used else { continue };
+        let (percent, reset) = (percent.to_string(), (1_800_000_000 + seconds).to_string());
+        let headers = [
+            ("x-codex-primary-used-percent", percent.as_str()),
+            ("x-codex-primary-reset-at", reset.as_str()),
+        ];
+        headroom.learn(credential, &of(&headers), "m", &shared, at(0));
+    }
+    let all: Vec<_> = pool.credentials.iter().collect();
+    let mut counts = [0; 4];
+    for _ in 0..starts {
+        let picked = headroom.pick(&all, pool, "m", &shared, at(1));
+        let place = all
+            .iter()
+            .position(|it| Some(it.id.as_str()) == picked.result.map(|it| it.id.as_str()));
+        counts[place.unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn new_sessions_go_where_there_is_room() {
+    const HOUR: u64 = 3600;
+    let plain = r#"{"strategy": "headroom"}"#;
+    for (what, routing, used, starts, expected) in [
+        ("nothing is known", plain, [None; 4], 100, [25, 25, 25, 25]),
+        (
+            "the one with the most room is first",
+            plain,
+            [Some((50, HOUR)), Some((60, HOUR)), Some((40, HOUR)), Some((70, HOUR))],
+            1,
+            [0, 0, 1, 0],
+        ),
+        (
+            "in proportion to the room",
+            plain,
+            [Some((80, HOUR)), Some((60, HOUR)), Some((40, HOUR)), Some((20, HOUR))],
+            100,
+            [10, 20, 30, 40],
+        ),
+        (
+            "of equals the one whose window ends first",
+            plain,
+            [Some((50, 4 * HOUR)), Some((50, 2 * HOUR)), Some((50, HOUR)), Some((50, 3 * HOUR))],
+            2,
+            [0, 1, 1, 0],
+        ),
+        (
+            "less than a step apart is equal",
+            plain,
+            [Some((51, 4 * HOUR)), Some((54, HOUR)), Some((52, 2 * HOUR)), Some((53, 3 * HOUR))],
+            1,
+            [0, 1, 0, 0],
+        ),
+        (
+            "from nine tenths on one is spared",
+            plain,
+            [Some((90, HOUR)), Some((89, HOUR)), Some((95, HOUR)), Some((100, HOUR))],
+            100,
+            [0, 100, 0, 0],
+        ),
+        (
+            "if all are to be spared, the room decides again",
+            plain,
+            [Some((90, HOUR)), Some((90, HOUR)), Some((100, HOUR)), Some((100, HOUR))],
+            100,
+            [50, 50, 0, 0],
+        ),
+        ("if none has any, all the same", plain, [Some((100, HOUR)); 4], 4, [4, 0, 0, 0]),
+        (
+            "the threshold is configured",
+            r#"{"strategy": "headroom", "spare_at": 0.5}"#,
+            [Some((50, HOUR)), Some((49, HOUR)), None, Some((51, HOUR))],
+            90,
+            [0, 32, 58, 0],
+        ),
+    ] {
+        assert_eq!(spread(routing, used, starts), expected, "{what}");
+    }
+}
+
+#[test]
+fn weights_multiply_the_room() {
+    let config = config(
+        r#"{"strategy": "headroom"}"#,
+        r#"{"id": "max", "cluster": "a", "weight": 20}, {"id": "pro", "cluster": "b", "weight": 5}"#,
+    );
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let all: Vec<_> = pool.credentials.iter().collect();
+    let picks = (0..100).map(|_| headroom.pick(&all, pool, "m", &shared, at(0)).result.unwrap());
+    assert_eq!(picks.filter(|it| it.id == "max").count(), 80);
+}
+
+#[test]
+fn a_session_counts_as_one_while_it_goes_on_and_fades_when_it_ends() {
+    let mut record = LoadRecord::default();
+    record.carry(None, at(0));
+    let close = |carried: f64, expected: f64| (carried - expected).abs() < 0.01;
+    assert!(close(record.carried(at(0)), 1.0));
+    assert!(close(record.carried(at(300)), 0.368));
+    for turn in 1..=50 {
+        record.carry(Some(Duration::from_secs(40)), at(40 * turn));
+        assert!(close(record.carried(at(40 * turn)), 1.0), "turn {turn}");
+    }
+    assert!(record.carried(at(40 * 50 + 3600)) < 0.01);
+    assert!(close(record.carried(Timestamp::EPOCH), 1.0), "the clock was set back");
+}
+
+#[test]
+fn a_hundred_parallel_starts_spread_over_four_credentials() {
+    // Each start has read before any other writes: all but one of four lose the compare-and-swap.
+    struct Racing(InMemory, std::cell::Cell<u32>);
+    impl SharedData for Racing {
+        fn get(&self, key: &str) -> Stored {
+            self.0.get(key)
+        }
+        fn set(
+            &self,
+            key: &str,
+            value: &[u8],
+            cas: shared::Cas,
+        ) -> Result<(), shared::CasMismatch> {
+            self.1.set(self.1.get() + 1);
+            if self.1.get() % 4 == 0 {
+                self.0.set(key, value, cas)
+            } else {
+                Err(shared::CasMismatch)
+            }
+        }
+    }
+    let config = four(r#"{"strategy": "headroom"}"#);
+    let (headroom, shared) = (headroom(&config), Racing(InMemory::default(), 0.into()));
+    let pool = &config.pools[0];
+    let all: Vec<_> = pool.credentials.iter().collect();
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..100 {
+        let picked = headroom.pick(&all, pool, "m", &shared, at(0));
+        assert!(picked.written);
+        *counts.entry(picked.result.unwrap().id.clone()).or_insert(0) += 1;
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [25, 25, 25, 25]);
+}
+
+#[test]
+fn a_ceiling_is_learnt_grows_and_is_forgotten() {
+    let mut record = LoadRecord::default();
+    assert_eq!(record.ceiling(at(0)), None);
+    record.learn_ceiling(3, at(0));
+    for (seconds, expected) in
+        [(0, Some(2)), (59, Some(2)), (60, Some(3)), (599, Some(11)), (600, None)]
+    {
+        assert_eq!(record.ceiling(at(seconds)), expected, "after {seconds} s");
+    }
+    record.learn_ceiling(0, at(0));
+    assert_eq!(record.ceiling(at(0)), Some(1), "it takes one");
+}
+
+#[test]
+fn a_credential_that_takes_no_more_at_once_gets_no_new_session_with_any_strategy() {
+    let credentials =
+        r#"{"id": "a", "cluster": "a", "max_concurrent": 2}, {"id": "b", "cluster": "b"}"#;
+    for strategy in ["round-robin", "fill-first", "consistent", "headroom"] {
+        let config = config(&format!(r#"{{"strategy": "{strategy}"}}"#), credentials);
+        let (headroom, shared) = (headroom(&config), InMemory::default());
+        let pool = &config.pools[0];
+        let all: Vec<_> = pool.credentials.iter().collect();
+        let mut flights = Flights::new(1);
+        let room = |now| headroom.with_room(all.clone(), pool, "m", &shared, now).len();
+        assert!(headroom.counts_flights(pool));
+        let first = flights.begin(&all[0].flights_key, &shared, at(0));
+        assert_eq!(room(at(0)), 2);
+        flights.begin(&all[0].flights_key, &shared, at(0));
+        assert_eq!(room(at(0)), 1);
+        flights.end(first, &shared, at(1));
+        assert_eq!(room(at(1)), 2);
+    }
+}
+
+#[test]
+fn sparing_is_said_once_when_it_begins_and_once_when_it_ends() {
+    let config = four(r#"{"spare_at": 0.9}"#);
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let credential = &pool.credentials[0];
+    let said = |now| {
+        headroom.note_sparing(pool, credential, &shared, now).map(|(it, load)| (it, load.used))
+    };
+    assert_eq!(said(at(0)), None);
+    let headers = [
+        ("anthropic-ratelimit-unified-5h-utilization", "0.93"),
+        ("anthropic-ratelimit-unified-5h-reset", "1800000100"),
+    ];
+    headroom.learn(credential, &of(&headers), SONNET, &shared, at(1));
+    assert_eq!([said(at(2)), said(at(3))], [Some((true, 930)), None]);
+    assert_eq!([said(at(100)), said(at(101))], [Some((false, 0)), None], "its window has ended");
+}

@@ -1,0 +1,353 @@
+//! The windows of limits that providers tell with every response, as data.
+//!
+//! Sources: S, the newest official SDK; C, the source of a client or gateway; D, the provider's
+//! documentation; T, a probe, a test or an issue of somebody else. Gemini, Vertex, Bedrock and
+//! DeepSeek tell nothing.
+
+use std::time::Duration;
+
+use crate::hash::Seed;
+use crate::request::Headers;
+use crate::signals::{families, wait_of};
+use crate::target::canonical;
+use crate::time::Timestamp;
+
+/// Windows of one credential that are kept.
+pub const WINDOWS: usize = 16;
+
+/// What is used of a whole window, in thousandths.
+pub(super) const WHOLE: u16 = 1000;
+
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// One window that a provider tells.
+struct Row {
+    /// Its name, as gauges and the operator's page show it.
+    name: &'static str,
+    used: Used,
+    /// The headers that say when it ends; the first one counts.
+    resets: &'static [&'static str],
+    /// When it ends where no header says so.
+    length: Duration,
+    refill: Refill,
+    covers: Covers,
+}
+
+/// How a provider says what is used.
+enum Used {
+    /// A share, 0 to 1; and a header that says `rejected` where nothing is left.
+    Share(&'static str, &'static str),
+    /// Percent.
+    Percent(&'static str),
+    /// How much there is, and how much is left of it.
+    Left { limit: &'static str, remaining: &'static str },
+}
+
+/// How what is used comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refill {
+    /// All at once, at the end of the window.
+    AtTheEnd,
+    /// Little by little until then: a token bucket.
+    Steadily,
+}
+
+/// What a window is of.
+#[derive(Clone, Copy)]
+enum Covers {
+    Everything,
+    Family(&'static str),
+    /// The model of the request.
+    Model,
+}
+
+/// A window of a subscription to Claude.
+const fn unified(
+    name: &'static str,
+    share: &'static str,
+    status: &'static str,
+    resets: &'static [&'static str],
+    covers: Covers,
+) -> Row {
+    let used = Used::Share(share, status);
+    Row { name, used, resets, length: DAY, refill: Refill::AtTheEnd, covers }
+}
+
+/// A window of Codex.
+const fn codex(name: &'static str, percent: &'static str, resets: &'static [&'static str]) -> Row {
+    let used = Used::Percent(percent);
+    Row { name, used, resets, length: DAY, refill: Refill::AtTheEnd, covers: Covers::Everything }
+}
+
+/// A limit of an API, told by what is left.
+const fn bucket(
+    name: &'static str,
+    limit: &'static str,
+    remaining: &'static str,
+    resets: &'static [&'static str],
+    length: Duration,
+) -> Row {
+    let used = Used::Left { limit, remaining };
+    Row { name, used, resets, length, refill: Refill::Steadily, covers: Covers::Model }
+}
+
+/// The rows, each by its number in records: they may only grow at the end.
+static ROWS: [Row; 17] = [
+    // Subscriptions to Claude. Shares from 0 to 1, ends in seconds since the epoch. T
+    unified(
+        "5h",
+        "anthropic-ratelimit-unified-5h-utilization",
+        "anthropic-ratelimit-unified-5h-status",
+        &["anthropic-ratelimit-unified-5h-reset"],
+        Covers::Everything,
+    ),
+    unified(
+        "7d",
+        "anthropic-ratelimit-unified-7d-utilization",
+        "anthropic-ratelimit-unified-7d-status",
+        &["anthropic-ratelimit-unified-7d-reset"],
+        Covers::Everything,
+    ),
+    unified(
+        "7d_opus",
+        "anthropic-ratelimit-unified-7d_opus-utilization",
+        "anthropic-ratelimit-unified-7d_opus-status",
+        &["anthropic-ratelimit-unified-7d_opus-reset"],
+        Covers::Family("opus"),
+    ),
+    unified(
+        "7d_sonnet",
+        "anthropic-ratelimit-unified-7d_sonnet-utilization",
+        "anthropic-ratelimit-unified-7d_sonnet-status",
+        &["anthropic-ratelimit-unified-7d_sonnet-reset"],
+        Covers::Family("sonnet"),
+    ),
+    unified(
+        "7d_oi",
+        "anthropic-ratelimit-unified-7d_oi-utilization",
+        "anthropic-ratelimit-unified-7d_oi-status",
+        &["anthropic-ratelimit-unified-7d_oi-reset"],
+        Covers::Family("fable"),
+    ),
+    // Codex on a ChatGPT plan. Percent; ends in seconds since the epoch, earlier in seconds. C
+    codex(
+        "primary",
+        "x-codex-primary-used-percent",
+        &["x-codex-primary-reset-at", "x-codex-primary-reset-after-seconds"],
+    ),
+    codex(
+        "secondary",
+        "x-codex-secondary-used-percent",
+        &["x-codex-secondary-reset-at", "x-codex-secondary-reset-after-seconds"],
+    ),
+    // Anthropic's API. Counts; ends in RFC 3339, when all of it is back. D
+    bucket(
+        "requests",
+        "anthropic-ratelimit-requests-limit",
+        "anthropic-ratelimit-requests-remaining",
+        &["anthropic-ratelimit-requests-reset"],
+        MINUTE,
+    ),
+    bucket(
+        "input_tokens",
+        "anthropic-ratelimit-input-tokens-limit",
+        "anthropic-ratelimit-input-tokens-remaining",
+        &["anthropic-ratelimit-input-tokens-reset"],
+        MINUTE,
+    ),
+    bucket(
+        "output_tokens",
+        "anthropic-ratelimit-output-tokens-limit",
+        "anthropic-ratelimit-output-tokens-remaining",
+        &["anthropic-ratelimit-output-tokens-reset"],
+        MINUTE,
+    ),
+    // OpenAI: counts, ends as Go durations. Azure: ends in seconds. Groq: requests of a day, tokens
+    // of a minute. xAI: no ends. S, D, T
+    bucket(
+        "requests",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        &["x-ratelimit-reset-requests"],
+        MINUTE,
+    ),
+    bucket(
+        "tokens",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-tokens",
+        &["x-ratelimit-reset-tokens"],
+        MINUTE,
+    ),
+    bucket(
+        "project_tokens",
+        "x-ratelimit-limit-project-tokens",
+        "x-ratelimit-remaining-project-tokens",
+        &["x-ratelimit-reset-project-tokens"],
+        MINUTE,
+    ),
+    // Mistral: counts of a minute and of a month, without ends. T
+    bucket(
+        "requests",
+        "x-ratelimit-limit-req-minute",
+        "x-ratelimit-remaining-req-minute",
+        &[],
+        MINUTE,
+    ),
+    bucket(
+        "tokens",
+        "x-ratelimit-limit-tokens-minute",
+        "x-ratelimit-remaining-tokens-minute",
+        &[],
+        MINUTE,
+    ),
+    bucket(
+        "tokens_month",
+        "x-ratelimit-limit-tokens-month",
+        "x-ratelimit-remaining-tokens-month",
+        &[],
+        DAY,
+    ),
+    // OpenRouter, mainly on free models. Ends in milliseconds since the epoch. T
+    bucket(
+        "requests",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        &["x-ratelimit-reset"],
+        MINUTE,
+    ),
+];
+
+/// The names of all windows, each once.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let is_first = |at: usize, name| ROWS.iter().take(at).all(|other| other.name != name);
+    ROWS.iter()
+        .enumerate()
+        .filter(move |(at, row)| is_first(*at, row.name))
+        .map(|(_, row)| row.name)
+}
+
+/// What every header begins with that tells a window. A provider has headers of one kind.
+const PREFIXES: [&str; 4] =
+    ["anthropic-ratelimit-unified-", "anthropic-ratelimit-", "x-codex-", "x-ratelimit-"];
+
+/// What a provider has told of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub(super) row: u8,
+    /// Which models it is of; 0 for all.
+    pub(super) models: u32,
+    /// What was used of it, in thousandths.
+    pub(super) used: u16,
+    /// When that was told.
+    pub(super) seen: Timestamp,
+    /// When all of it is back.
+    pub(super) reset: Timestamp,
+}
+
+impl Window {
+    /// Its name; `None` of a row that this version does not know.
+    pub fn name(&self) -> Option<&'static str> {
+        Some(ROWS.get(usize::from(self.row))?.name)
+    }
+
+    /// What is used of it now, in thousandths.
+    pub fn used_at(&self, now: Timestamp) -> u16 {
+        let steadily = ROWS.get(usize::from(self.row)).map(|row| row.refill == Refill::Steadily);
+        if now >= self.reset || self.seen > now + super::CLOCK_TOLERANCE {
+            return 0;
+        }
+        let length = self.reset.since(self.seen).as_millis().max(1);
+        match steadily {
+            Some(false) => self.used,
+            Some(true) => {
+                let left = self.reset.since(now).as_millis().min(length);
+                (u128::from(self.used) * left / length) as u16
+            }
+            None => 0,
+        }
+    }
+
+    /// When all of it is back.
+    pub fn reset(&self) -> Timestamp {
+        self.reset
+    }
+
+    /// Whether it is of this model.
+    pub(super) fn covers(&self, models: &Models) -> bool {
+        self.models == 0 || self.models == models.model || Some(self.models) == models.family
+    }
+}
+
+/// The model of a request, as windows know it.
+pub(super) struct Models {
+    model: u32,
+    family: Option<u32>,
+    families: [(&'static str, u32); families::ALL.len()],
+}
+
+impl Models {
+    pub(super) fn of(model: &str, seed: Seed) -> Self {
+        let tag = |name: &str| seed.hash(&[b"window", name.as_bytes()]).tag().max(1);
+        let families = families::ALL.map(|family| (family, tag(family)));
+        let family = families::of(model);
+        let family = family.and_then(|of| families.iter().find(|(family, _)| *family == of));
+        Self { model: tag(canonical(model)), family: family.map(|(_, tag)| *tag), families }
+    }
+}
+
+/// The windows that a response tells.
+pub(super) fn told(headers: &Headers, models: &Models, now: Timestamp) -> Vec<Window> {
+    let tells = |prefix: &str| headers.iter().any(|(name, _)| name.starts_with(prefix));
+    let prefix = PREFIXES.into_iter().find(|prefix| tells(prefix));
+    let Some(prefix) = prefix else { return Vec::new() };
+    let windows = ROWS.iter().enumerate().filter_map(|(at, row)| {
+        if !row.begins_with(prefix) {
+            return None;
+        }
+        let used = row.used(headers)?;
+        let wait = row.resets.iter().find_map(|name| wait_of(headers.first(name)?, now));
+        let models = match row.covers {
+            Covers::Everything => 0,
+            Covers::Family(of) => models.families.iter().find(|(family, _)| *family == of)?.1,
+            Covers::Model => models.model,
+        };
+        let reset = now + wait.unwrap_or(row.length).min(super::LONGEST);
+        Some(Window { row: at as u8, models, used, seen: now, reset })
+    });
+    windows.collect()
+}
+
+impl Row {
+    fn begins_with(&self, prefix: &str) -> bool {
+        let (Used::Share(name, _) | Used::Percent(name) | Used::Left { limit: name, .. }) =
+            &self.used;
+        name.starts_with(prefix)
+    }
+
+    fn used(&self, headers: &Headers) -> Option<u16> {
+        let share = match self.used {
+            Used::Share(share, status) => {
+                if headers.text(status).eq_ignore_ascii_case("rejected") {
+                    return Some(WHOLE);
+                }
+                number(headers, share)?
+            }
+            Used::Percent(percent) => number(headers, percent)? / 100.0,
+            Used::Left { limit, remaining } => {
+                let (limit, remaining) = (number(headers, limit)?, number(headers, remaining)?);
+                // A plan without allowance tells a limit of 0; `-1` is how Azure tells none.
+                if limit < 0.0 || remaining < 0.0 {
+                    return None;
+                }
+                if limit == 0.0 { 1.0 } else { 1.0 - remaining / limit }
+            }
+        };
+        Some((share.clamp(0.0, 1.0) * f64::from(WHOLE) + 0.5) as u16)
+    }
+}
+
+fn number(headers: &Headers, name: &str) -> Option<f64> {
+    let number: f64 = std::str::from_utf8(headers.first(name)?).ok()?.trim().parse().ok()?;
+    number.is_finite().then_some(number)
+}

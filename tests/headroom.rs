@@ -1,0 +1,258 @@
+//! New work goes where there is room: what follows from the limits that responses tell, and from
+//! requests in flight, for whole sessions.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use session_affinity::headroom::Flights;
+use session_affinity::outcome::Outcome;
+use session_affinity::router::Decision;
+use session_affinity::time::Timestamp;
+use world::{Fate, HOUR, MINUTE, SECOND, World, is, routed, said};
+
+fn world(routing: Value, credentials: &[&str]) -> World {
+    let credentials: Vec<_> =
+        credentials.iter().map(|id| json!({"id": id, "cluster": id})).collect();
+    // Ends of windows are points in time, which are told from waits by their size.
+    let now = Timestamp::from_secs(1_800_000_000);
+    World { now, ..World::of(&config(routing, json!(credentials))) }
+}
+
+fn config(routing: Value, credentials: Value) -> Value {
+    json!({
+        "routing": routing,
+        "pools": [{"name": "p", "provider": "claude", "credentials": credentials}]
+    })
+}
+
+impl World {
+    /// A credential tells how much of its five hours is used, in percent, and when they end.
+    fn tells(&self, session: &str, used: u32, left: Duration) -> String {
+        let share = format!("{}", f64::from(used) / 100.0);
+        let reset = ((self.now + left).as_millis() / 1000).to_string();
+        let headers = [
+            ("anthropic-ratelimit-unified-5h-utilization", share.as_str()),
+            ("anthropic-ratelimit-unified-5h-reset", reset.as_str()),
+        ];
+        let decision = self.ask(session, "m");
+        self.answer(&decision, 200, &headers, "");
+        said(&decision).0
+    }
+
+    /// So many new sessions start, and are served; how many each credential gets.
+    fn starts(&self, name: &str, count: u32) -> BTreeMap<String, u32> {
+        let mut counts = BTreeMap::new();
+        for session in 0..count {
+            let to = self.play(&self.ask(&format!("{name}{session}"), "m"), &[]).to;
+            *counts.entry(to).or_insert(0) += 1;
+        }
+        counts
+    }
+}
+
+fn counts<const N: usize>(counts: [(&str, u32); N]) -> BTreeMap<String, u32> {
+    counts.into_iter().map(|(id, count)| (id.to_owned(), count)).collect()
+}
+
+#[test]
+fn a_warm_session_stays_at_a_credential_that_new_ones_avoid() {
+    let mut world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    assert_eq!(world.tells("old", 50, HOUR), "a");
+    world.now += MINUTE;
+    assert_eq!(world.tells("old", 95, HOUR), "a");
+    assert_eq!(world.starts("new", 10), counts([("b", 10)]));
+    assert_eq!(said(&world.ask("old", "m")), is("a", Outcome::Hit));
+    world.now += HOUR;
+    assert_eq!(world.starts("later", 10), counts([("a", 5), ("b", 5)]), "the window has ended");
+}
+
+#[test]
+fn sparing_refines_every_strategy_and_is_off_by_default() {
+    for (strategy, spare_at, expected) in [
+        ("fill-first", json!(0.8), "b"),
+        ("round-robin", json!(0.8), "b"),
+        ("consistent", json!(0.8), "b"),
+        ("fill-first", Value::Null, "a"),
+    ] {
+        let mut routing = json!({"strategy": strategy});
+        if !spare_at.is_null() {
+            routing["spare_at"] = spare_at;
+        }
+        let world = world(routing, &["a", "b"]);
+        // Whoever serves it: all of them tell.
+        for session in 0..30 {
+            if world.tells(&format!("x{session}"), 10, HOUR) == "a" {
+                world.tells(&format!("x{session}"), 85, HOUR);
+                break;
+            }
+        }
+        let starts = world.starts("new", 8);
+        assert_eq!(starts, counts([(expected, 8)]), "{strategy}");
+    }
+}
+
+#[test]
+fn priority_outranks_room() {
+    let credentials = json!([
+        {"id": "paid", "cluster": "a"},
+        {"id": "plan", "cluster": "b", "priority": 1},
+    ]);
+    let world = World::of(&config(json!({"strategy": "headroom"}), credentials));
+    assert_eq!(world.tells("old", 99, HOUR), "plan");
+    assert_eq!(world.starts("new", 5), counts([("plan", 5)]));
+}
+
+#[test]
+fn from_shed_at_on_cold_sessions_leave_and_warm_ones_stay() {
+    let shed = json!({"strategy": "headroom", "shed_at": 0.8});
+    let keep = json!({"strategy": "headroom"});
+    let (short, long) = (MINUTE, 10 * MINUTE);
+    for (routing, idle, used, expected) in [
+        (&shed, short, 85, is("a", Outcome::Hit)),
+        (&shed, long, 79, is("a", Outcome::Hit)),
+        (&shed, long, 85, is("b", Outcome::Cold)),
+        (&keep, long, 85, is("a", Outcome::Hit)),
+    ] {
+        let mut world = world(routing.clone(), &["a", "b"]);
+        let turn = |world: &World| {
+            let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+            let headers = [(":path", "/v1/chat/completions"), ("x-session-id", "s")];
+            said(&world.decide(&headers, &body))
+        };
+        // OpenAI's prompts are certainly gone after an hour only, and warm for some minutes.
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        let headers = [(":path", "/v1/chat/completions"), ("x-session-id", "s")];
+        let share = format!("{}", f64::from(used) / 100.0);
+        let told = [("anthropic-ratelimit-unified-5h-utilization", share.as_str())];
+        world.answer(&world.decide(&headers, &body), 200, &told, "");
+        world.now += idle;
+        assert_eq!(turn(&world), expected, "{routing} {idle:?} {used}");
+    }
+}
+
+#[test]
+fn the_sessions_of_an_exhausted_credential_spread_by_room() {
+    let world = world(json!({"strategy": "headroom"}), &["a", "b", "c"]);
+    for session in 0..60 {
+        world.play(&world.ask(&format!("s{session}"), "m"), &[]);
+    }
+    // Twenty each. Now `c` has half as much again of the room of `b`, and `a` is at its end.
+    for session in 0..60 {
+        let at = said(&world.ask(&format!("s{session}"), "m")).0;
+        let used = match at.as_str() {
+            "b" => 60,
+            "c" => 40,
+            _ => continue,
+        };
+        world.tells(&format!("s{session}"), used, HOUR);
+    }
+    let limit = Fate::Says(429, &[("retry-after", "600")], "");
+    let mut moved = BTreeMap::new();
+    for session in 0..60 {
+        let decision = world.ask(&format!("s{session}"), "m");
+        if routed(&decision).credential.id == "a" || decision.outcome() != Outcome::Hit {
+            let to = world.play(&decision, &[("a", limit)]).to;
+            *moved.entry(to.trim_start_matches("a ").to_owned()).or_insert(0) += 1;
+        }
+    }
+    // Sixty sessions on two: 24 and 36 by their room.
+    assert_eq!(moved, counts([("b", 4), ("c", 16)]));
+}
+
+#[test]
+fn a_refusal_for_too_many_requests_at_once_starts_no_cooldown_where_they_are_counted() {
+    let credentials = json!([
+        {"id": "a", "cluster": "a", "max_concurrent": 9},
+        {"id": "b", "cluster": "b"},
+    ]);
+    let mut world = World::of(&config(json!({"strategy": "fill-first"}), credentials));
+    let mut flights = Flights::new(1);
+    let pool = &world.router.config().pools[0];
+    let key_a = pool.credentials[0].flights_key.clone();
+    world.play(&world.ask("bound", "m"), &[]);
+    let tickets: Vec<_> = (0..3).map(|_| flights.begin(&key_a, &world.shared, world.now)).collect();
+    world.now += SECOND;
+    let sent = world.play(&world.ask("bound", "m"), &[("a", Fate::Status(429))]);
+    assert_eq!((sent.to.as_str(), sent.changes.len()), ("a b", 0));
+    assert_eq!(world.out_for("m"), "", "nothing cools down");
+    flights.end(tickets[0], &world.shared, world.now);
+    assert_eq!(said(&world.ask("new1", "m")), is("b", Outcome::Miss), "it took two at once");
+    assert_eq!(said(&world.ask("bound", "m")).0, "a", "bound ones pass");
+    flights.end(tickets[1], &world.shared, world.now);
+    assert_eq!(said(&world.ask("new2", "m")), is("a", Outcome::Miss), "there is room again");
+    world.now += HOUR;
+    // Long after it has served, the same answer is a limit like any other.
+    world.play(&world.ask("bound", "m"), &[("a", Fate::Status(429))]);
+    assert_eq!(world.out_for("m"), "a:rate_limit:1s");
+}
+
+#[test]
+fn if_all_take_no_more_at_once_new_sessions_are_served_all_the_same() {
+    let credentials = json!([
+        {"id": "a", "cluster": "a", "max_concurrent": 1},
+        {"id": "b", "cluster": "b", "max_concurrent": 1},
+    ]);
+    let world = World::of(&config(json!({}), credentials));
+    let mut flights = Flights::new(1);
+    for credential in &world.router.config().pools[0].credentials {
+        flights.begin(&credential.flights_key, &world.shared, world.now);
+    }
+    assert!(matches!(world.ask("new", "m"), Decision::Route(_)));
+}
+
+#[test]
+fn sub_agents_are_sessions_of_their_own_and_go_where_there_is_room() {
+    let world = world(json!({"strategy": "headroom"}), &["a", "b", "c", "d"]);
+    let mut counts = BTreeMap::new();
+    for agent in 0..40 {
+        let agent = format!("agent-{agent}");
+        let headers = [
+            (":path", "/v1/messages"),
+            ("x-claude-code-session-id", "5b3a9f0e-6f1d-4d7c-9d3f-0a6a5a1f0c11"),
+            ("x-claude-code-agent-id", agent.as_str()),
+        ];
+        let decision = world.decide(&headers, &json!({"model": "m"}));
+        assert_eq!(decision.outcome(), Outcome::Miss);
+        *counts.entry(said(&decision).0).or_insert(0) += 1;
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [10, 10, 10, 10]);
+}
+
+#[test]
+fn sessions_that_go_on_count_and_those_that_ended_do_not() {
+    let mut world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    let first = world.starts("first", 40);
+    assert_eq!(first, counts([("a", 20), ("b", 20)]));
+    // Those of `a` go on for an hour, those of `b` have ended.
+    let of_a: Vec<_> = (0..40)
+        .map(|session| format!("first{session}"))
+        .filter(|session| said(&world.ask(session, "m")).0 == "a")
+        .collect();
+    for _ in 0..60 {
+        world.now += MINUTE;
+        for session in &of_a {
+            assert_eq!(world.play(&world.ask(session, "m"), &[]).to, "a");
+        }
+    }
+    assert_eq!(world.starts("new", 18), counts([("b", 18)]));
+}
+
+#[test]
+fn the_reference_knows_no_room() {
+    for (section, value) in [
+        ("routing", json!({"strategy": "headroom"})),
+        ("routing", json!({"spare_at": 0.9})),
+        ("routing", json!({"shed_at": 0.9})),
+    ] {
+        let mut config = config(json!({}), json!([{"id": "a", "cluster": "a"}]));
+        config["profile"] = json!("reference");
+        config[section] = value;
+        let parsed = session_affinity::config::Config::parse(config.to_string().as_bytes());
+        assert!(parsed.is_err(), "{config}");
+    }
+}
