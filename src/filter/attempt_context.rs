@@ -18,7 +18,7 @@ use super::held::Held;
 use super::host::{self, Host};
 use super::pending::PendingError;
 use super::watch::Watch;
-use super::{Running, filter_state, hygiene};
+use super::{Running, filter_state, flights, hygiene};
 use crate::config::{Credential, HeaderValue, Pool};
 use crate::mistakes::Mistake;
 use crate::request::Headers;
@@ -125,6 +125,7 @@ impl AttemptContext {
         let next = verdict.next.filter(|_| is_held);
         if let Some(next) = next {
             running.select_cluster(next);
+            flights::go_on(plan.ticket, next);
             if plan.keeps_first_response() {
                 filter_state::set_first_response(response, plan.hides_account);
             }
@@ -301,7 +302,8 @@ impl HttpContext for AttemptContext {
         if status < 400 {
             let kind = self.running.watches(status, &headers).filter(|_| !end_of_stream);
             let Some(kind) = kind else {
-                self.record_success(&mut plan);
+                let response = Response::Received { status, headers: &headers, body: b"" };
+                self.record(&mut plan, &response, true);
                 return Action::Continue;
             };
             let watch = Watch::new(kind, headers);

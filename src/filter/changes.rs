@@ -7,11 +7,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
-use super::host;
+use super::host::{self, Host};
 use crate::config::Credential;
 use crate::cooldown::Change;
 use crate::outcome::Outcome;
-use crate::router::{Plan, Route, short};
+use crate::router::{Plan, Route, Router, short};
 
 /// Lines that a VM writes in a second.
 const LINES: u32 = 20;
@@ -84,6 +84,22 @@ impl Changes {
                 session.tag(),
                 why.as_str()
             ));
+        }
+    }
+
+    /// Credentials have begun to be spared, or have room again.
+    pub(super) fn sparing(&self, router: &Router) {
+        for (pool, credential, is_spared, load) in router.sparing(&Host, host::now()) {
+            let (id, percent) = (&credential.id, load.used / 10);
+            match is_spared {
+                true => self.write(format_args!(
+                    "sparing begins: pool={pool} credential={id} used={percent}% until={}",
+                    load.reset.as_millis() / 1000
+                )),
+                false => self.write(format_args!(
+                    "sparing ends: pool={pool} credential={id} used={percent}%"
+                )),
+            }
         }
     }
 

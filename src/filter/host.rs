@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::mem;
 use std::time::{Duration, UNIX_EPOCH};
 
+use fnv::FnvHasher;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
@@ -31,9 +33,31 @@ impl SharedData for Host {
         hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| CasMismatch)
     }
 
+    /// Once a second for each key.
+    fn is_due(&self, key: &str, now: Timestamp) -> bool {
+        let mut hasher = FnvHasher::default();
+        hasher.write(key.as_bytes());
+        let (key, second) = (hasher.finish(), now.as_millis() / 1000);
+        LOOKED.with_borrow_mut(|looked| match looked.binary_search_by_key(&key, |(key, _)| *key) {
+            Ok(at) => {
+                looked.get_mut(at).is_some_and(|(_, last)| mem::replace(last, second) != second)
+            }
+            Err(at) => {
+                looked.insert(at, (key, second));
+                true
+            }
+        })
+    }
+
     fn note(&self, note: Note) {
         metrics::note(note);
     }
+}
+
+thread_local! {
+    /// In which second it was last looked at what is kept under a key, by its hash. There are no
+    /// more keys than credentials that were ever configured.
+    static LOOKED: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What all VMs have counted under a name; 0 if nothing.

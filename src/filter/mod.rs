@@ -9,6 +9,7 @@
 mod attempt_context;
 mod changes;
 mod filter_state;
+mod flights;
 mod header_map;
 mod held;
 mod host;
@@ -318,6 +319,8 @@ impl Running {
         if self.metrics.pass_second() {
             host::adopt_log_level();
             if self.role == Role::Listener {
+                flights::refresh();
+                self.changes.sparing(&self.router);
                 self.metrics.set_gauges(&self.router);
             }
         }

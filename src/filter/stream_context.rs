@@ -22,7 +22,7 @@ use super::host::{self, Host};
 use super::meter::Meter;
 use super::pending::PendingError;
 use super::watch::Watch;
-use super::{Running, filter_state, hygiene};
+use super::{Running, filter_state, flights, hygiene};
 use crate::config::UsageReading;
 use crate::outcome::Outcome;
 use crate::reply::LocalReply;
@@ -59,6 +59,8 @@ pub(super) struct StreamContext {
     rest: Option<SecondModel>,
     /// What reads what the response has cost.
     meter: Option<Meter>,
+    /// The request's ticket among those in flight; 0 if it is not counted.
+    flight: u32,
     /// What was seen of the body of a request that is only watched, which is not held.
     seen: Vec<u8>,
     /// How a request that is only watched would have been decided.
@@ -90,7 +92,8 @@ enum Stage {
 impl StreamContext {
     pub(super) fn new(running: Rc<Running>) -> Self {
         let (meter, watched, seen) = (None, Outcome::Unmatched, Vec::new());
-        Self { running, stage: Stage::New, rest: None, meter, seen, watched, is_complete: false }
+        let (stage, flight) = (Stage::New, 0);
+        Self { running, stage, rest: None, meter, flight, seen, watched, is_complete: false }
     }
 
     /// Decides the held request with at most `body_bytes` of its body.
@@ -174,7 +177,11 @@ impl StreamContext {
         }
         match decision {
             Decision::Route(route) => {
-                let plan = router.plan(&route, now);
+                let mut plan = router.plan(&route, now);
+                if router.counts_flights(route.pool) {
+                    self.flight = flights::begin(route.credential);
+                    plan.ticket = self.flight;
+                }
                 self.meter = Meter::of(&running, &plan, route.outcome, headers);
                 self.send_to(&route, &plan, headers);
                 self.stage = Stage::Sent(plan);
@@ -414,6 +421,7 @@ impl HttpContext for StreamContext {
 
     /// The end of the stream, also of one that was cut off.
     fn on_log(&mut self) {
+        flights::end(mem::take(&mut self.flight));
         self.observe_error();
         self.end_meter();
         if let Stage::Passing(plan) = &self.stage
