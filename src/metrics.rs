@@ -61,6 +61,12 @@ pub enum Metric {
     CredentialState,
     /// When the cooldown of a credential ends.
     BlockEnd,
+    /// What is used of a window of a credential's limits, in percent.
+    Utilization,
+    /// When such a window is whole again.
+    WindowReset,
+    /// Requests that are under way at a credential.
+    InFlight,
     /// Entries of a table that can still be used.
     TableEntries,
     /// Entries that a table has room for.
@@ -69,7 +75,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Requests,
         Self::Attempts,
         Self::Failovers,
@@ -87,6 +93,9 @@ impl Metric {
         Self::Credentials,
         Self::CredentialState,
         Self::BlockEnd,
+        Self::Utilization,
+        Self::WindowReset,
+        Self::InFlight,
         Self::TableEntries,
         Self::TableCapacity,
     ];
@@ -113,6 +122,13 @@ impl Metric {
             Self::BlockEnd => {
                 ("credential_block_end_timestamp_seconds", &["pool", "credential", "class"])
             }
+            Self::Utilization => {
+                ("credential_limit_used_percent", &["pool", "credential", "window"])
+            }
+            Self::WindowReset => {
+                ("credential_limit_reset_timestamp_seconds", &["pool", "credential", "window"])
+            }
+            Self::InFlight => ("credential_requests_in_flight", &["pool", "credential"]),
             Self::TableEntries => ("table_entries", &["table"]),
             Self::TableCapacity => ("table_capacity", &["table"]),
         }

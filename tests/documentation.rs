@@ -155,7 +155,7 @@ fn every_configuration_in_a_document_is_accepted() {
             accepted += 1;
         }
     }
-    assert_eq!(accepted, 6);
+    assert_eq!(accepted, 7);
 }
 
 #[test]

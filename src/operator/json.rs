@@ -54,6 +54,12 @@ impl Json {
         self
     }
 
+    pub(super) fn boolean(&mut self, value: bool) -> &mut Self {
+        self.separate();
+        self.0.push_str(if value { "true" } else { "false" });
+        self
+    }
+
     pub(super) fn null(&mut self) -> &mut Self {
         self.separate();
         self.0.push_str("null");

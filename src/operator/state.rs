@@ -94,6 +94,10 @@ struct View<'a> {
     /// the credential as a whole, which is of no cooldown.
     blocks: Vec<(Option<Cooldown>, Block)>,
     group: Option<u32>,
+    in_flight: Option<u32>,
+    is_spared: bool,
+    /// What is used of the windows of its limits, in percent, and when they are whole again.
+    windows: Vec<(&'static str, u16, Timestamp)>,
 }
 
 impl<'a> View<'a> {
@@ -120,7 +124,31 @@ impl<'a> View<'a> {
         let group = group::of(credential, shared).map(group::GroupId::tag);
         let (state, _) = router.standing(credential, shared, now);
         let state = state.as_str();
-        Self { router, pool, credential, state, record, overridden, blocks, group }
+        let mut view = Self {
+            router,
+            pool,
+            credential,
+            state,
+            record,
+            overridden,
+            blocks,
+            group,
+            in_flight: None,
+            is_spared: false,
+            windows: Vec::new(),
+        };
+        if router.config().profile == Profile::Recommended {
+            view.look_for_room(shared, now);
+        }
+        view
+    }
+
+    fn look_for_room(&mut self, shared: &impl SharedData, now: Timestamp) {
+        let headroom = self.router.headroom();
+        self.in_flight = headroom.in_flight(self.pool, self.credential, shared, now);
+        let load = headroom.load(self.pool, self.credential, None, shared, now);
+        self.is_spared = headroom.spares(load.used);
+        self.windows = headroom.record(self.credential, shared).tightest(now);
     }
 
     fn write(&self, json: &mut Json, census: &Census) {
@@ -142,8 +170,17 @@ impl<'a> View<'a> {
             None => json.null(),
         };
         json.key("sessions").number(census.sessions_of(credential.fingerprint));
-        // How many requests are under way is Envoy's to know.
-        json.key("in_flight").null();
+        json.key("in_flight");
+        match self.in_flight {
+            Some(in_flight) => json.number(in_flight.into()),
+            None => json.null(),
+        };
+        json.key("spared").boolean(self.is_spared).key("windows").open('[');
+        for (name, used, reset) in &self.windows {
+            json.open('{').key("name").text(name).key("used").number((*used).into());
+            json.key("reset").number(reset.as_millis()).close('}');
+        }
+        json.close(']');
         json.key("served").number(self.record.served.as_millis());
         json.key("blocks").open('[');
         for (cooldown, block) in &self.blocks {

@@ -3,6 +3,7 @@
 use super::Router;
 use crate::config::{Availability, Credential, Pool, Profile};
 use crate::cooldown::Block;
+use crate::headroom::{self, Load};
 use crate::metrics::{Ledger, Metric};
 use crate::outcome::{CredentialState, Failover, Outcome};
 use crate::shared::SharedData;
@@ -49,11 +50,59 @@ impl Router {
             ledger.declare(Metric::Probes, &[&pool.name, id]);
             if self.config.observe.by_credential {
                 set_gauges_of_credential((&pool.name, &credential.id), state, &blocks, ledger);
+                self.set_gauges_of_load(pool, credential, ledger, shared, now);
             }
         }
         for (state, count) in counts {
             ledger.set(Metric::Credentials, &[&pool.name, state.as_str()], count);
         }
+    }
+
+    fn set_gauges_of_load(
+        &self,
+        pool: &Pool,
+        credential: &Credential,
+        ledger: &mut Ledger,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) {
+        if self.config.profile == Profile::Reference {
+            return;
+        }
+        let windows = self.headroom().record(credential, shared).tightest(now);
+        for name in headroom::names() {
+            let values = [&pool.name, &credential.id, name];
+            match windows.iter().find(|(known, ..)| *known == name) {
+                Some((_, used, reset)) => {
+                    ledger.set(Metric::Utilization, &values, (*used).into());
+                    ledger.set(Metric::WindowReset, &values, reset.as_millis() / 1000);
+                }
+                None => {
+                    ledger.clear(Metric::Utilization, &values);
+                    ledger.clear(Metric::WindowReset, &values);
+                }
+            }
+        }
+        if let Some(in_flight) = self.headroom().in_flight(pool, credential, shared, now) {
+            let values = [pool.name.as_str(), &credential.id];
+            ledger.set(Metric::InFlight, &values, in_flight.into());
+        }
+    }
+
+    /// The credentials that have begun to be spared, or have room again, since any worker has asked.
+    pub fn sparing(
+        &self,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Vec<(&str, &Credential, bool, Load)> {
+        let pools = self.config.pools.iter();
+        let all = pools.flat_map(|pool| pool.credentials.iter().map(move |it| (pool, it)));
+        let changes = all.filter_map(|(pool, credential)| {
+            let change = self.headroom().note_sparing(pool, credential, shared, now);
+            let (is_spared, load) = change?;
+            Some((pool.name.as_str(), credential, is_spared, load))
+        });
+        changes.collect()
     }
 
     /// What a credential can do now, and every block of it.

@@ -486,6 +486,7 @@ fn filter_credential(credential: &Credential, cluster: &str) -> Map<String, Valu
     ]);
     add(&mut members, "priority", &credential.priority);
     add(&mut members, "weight", &credential.weight);
+    add(&mut members, "max_concurrent", &credential.max_concurrent);
     add(&mut members, "parent", &credential.parent);
     add(&mut members, "group", &credential.group);
     add(&mut members, "websockets", &credential.websockets);

@@ -84,6 +84,7 @@ pub(super) struct Credential {
     pub(super) id: String,
     pub(super) priority: Option<Value>,
     pub(super) weight: Option<Value>,
+    pub(super) max_concurrent: Option<Value>,
     pub(super) parent: Option<Value>,
     pub(super) group: Option<Value>,
     pub(super) websockets: Option<Value>,

@@ -80,9 +80,11 @@ fn filter_sections() -> Map<String, Value> {
         "mode": one_of(&["route", "shadow"], "Whether requests are routed, or only watched"),
         "routing": filter(object_map(json!({
             "strategy": pattern(
-                r"^\s*((?i:round[-_]?robin|rr|weighted-round-robin|weightedroundrobin|wrr|consistent|fill[-_]?first|ff))\s*$",
-                "How the credential of a new session is chosen: round-robin, fill-first or consistent"
+                r"^\s*((?i:round[-_]?robin|rr|weighted-round-robin|weightedroundrobin|wrr|consistent|headroom|fill[-_]?first|ff))\s*$",
+                "How the credential of a new session is chosen: round-robin, fill-first, consistent or headroom"
             ),
+            "spare_at": share("From this used share of a limit on a credential gets no new session while another one is below"),
+            "shed_at": share("From this used share of a limit on a session leaves that may not be cached any more"),
             "session_affinity": boolean("Whether sessions are kept together"),
             "claude_code_session_affinity": deprecated(boolean("Write session_affinity")),
             "session_affinity_ttl": duration("A binding ends when it is not used for so long"),
@@ -145,6 +147,11 @@ fn filter_sections() -> Map<String, Value> {
             "hide_account_headers": boolean("Response headers that name the account do not reach clients"),
         }))),
     }))
+}
+
+/// A part of a whole.
+fn share(description: &str) -> Value {
+    json!({"type": "number", "minimum": 0.01, "maximum": 1, "description": description})
 }
 
 fn prices() -> Value {
@@ -259,6 +266,7 @@ fn credential() -> Map<String, Value> {
         "id": pattern(WORD, "Unique in the pool; bindings refer to it"),
         "priority": {"type": ["integer", "string"], "pattern": NUMBER, "description": "Higher goes first"},
         "weight": integer(0, 1_000_000, "Its share of new sessions"),
+        "max_concurrent": integer(1, 65_535, "The most requests at once; beyond it new sessions go elsewhere"),
         "disable_cooling": boolean("Overrides the top, in either direction"),
         "parent": string("Credentials of one parent share its turn"),
         "group": pattern(WORD, "Credentials of one organization share what the provider keeps"),

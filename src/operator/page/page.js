@@ -83,6 +83,8 @@ class Card {
       "Last served": credential.served ? `${span(now - credential.served)} ago` : "never",
       "In flight": known(credential.in_flight),
     };
+    if (credential.windows.length) facts.Limits = credential.windows.map(({name, used, reset}) =>
+      `${name} ${used} % used, ends in ${span(reset - now)}`).join("; ") + (credential.spared ? "; spared" : "");
     if (group) facts.Group = group;
     if (configured != "active") facts.Configured = configured;
     if (override) facts.Operator = `${override.state} for ${span(override.until - now)}`;
