@@ -419,7 +419,7 @@ fn a_hundred_parallel_starts_spread_over_four_credentials() {
             cas: shared::Cas,
         ) -> Result<(), shared::CasMismatch> {
             self.1.set(self.1.get() + 1);
-            if self.1.get() % 4 == 0 {
+            if self.1.get().is_multiple_of(4) {
                 self.0.set(key, value, cas)
             } else {
                 Err(shared::CasMismatch)
