@@ -9,6 +9,7 @@ use std::time::Duration;
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use serde_json::json;
+use session_affinity::binding::HomeRule;
 use session_affinity::body::Body;
 use session_affinity::config::{Config, CredentialId};
 use session_affinity::hash::Seed;
@@ -123,7 +124,14 @@ fn confirmation_of_a_binding(bencher: Bencher<'_, '_>) {
     let mut now = NOW;
     bencher.bench_local(|| {
         now += Duration::from_mins(1);
-        gateway.router.bindings().confirm(&gateway.shared, key, credential, &[], true, now)
+        gateway.router.bindings().confirm(
+            &gateway.shared,
+            key,
+            credential,
+            &[],
+            HomeRule::Kept,
+            now,
+        )
     });
 }
 

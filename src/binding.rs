@@ -28,6 +28,13 @@ pub const FAILURES_TO_MOVE: u8 = 2;
 /// How far two clocks may disagree.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
+/// For so long a session avoids a home that failed it without another credential to serve it, and a
+/// common home that failed it too often. It doubles with every further failure.
+const AVOIDANCE: Duration = Duration::from_mins(1);
+
+/// The longest that a session avoids a common home: it is asked once more after that.
+const LONGEST_AVOIDANCE: Duration = Duration::from_hours(1);
+
 /// Two streams that the home cuts off within this time are no accident.
 const CUTS_TOGETHER: Duration = Duration::from_mins(10);
 
@@ -53,6 +60,17 @@ pub struct Binding {
 /// A binding that is used more often than this is not written every time. Nothing is decided by
 /// less: caches live for minutes.
 pub const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+
+/// When another credential takes the place of a session's home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HomeRule {
+    /// Never: the home is what all Envoys of a fleet find. Whoever serves instead is a substitute.
+    Common,
+    /// If the home never served, or failed the session too often.
+    Kept,
+    /// At once: the home is who served last.
+    LastServed,
+}
 
 /// Failures of credentials in one request: how much each counts.
 pub type Failures<'a> = &'a [(CredentialId, u8)];
@@ -81,6 +99,12 @@ impl BoundCredential {
     }
 }
 
+/// How long a session that was failed so often is served elsewhere, if it can be.
+fn avoidance(failures: u8) -> Duration {
+    let doublings = failures.saturating_sub(FAILURES_TO_MOVE).min(6);
+    (AVOIDANCE * (1 << doublings)).min(LONGEST_AVOIDANCE)
+}
+
 impl Binding {
     /// The binding of a session whose home was just chosen.
     pub fn new(home: BoundCredential, now: Timestamp) -> Self {
@@ -98,37 +122,59 @@ impl Binding {
     }
 
     /// The binding after a credential has served the session, and these have failed it in the same
-    /// request. Another credential replaces the home only if that never served, if sessions do not
-    /// return, or if the home failed the session too often.
+    /// request.
     fn served_by(
         mut self,
         credential: CredentialId,
         failed: Failures<'_>,
-        returns: bool,
+        rule: HomeRule,
         now: Timestamp,
     ) -> Self {
         let serving = BoundCredential { credential, served: Some(now) };
         if self.home.credential == credential {
             return Self {
-                substitute: self.substitute,
+                substitute: self.substitute.filter(|_| rule != HomeRule::Common),
                 avoid_until: self.avoid_until.min(now),
                 ..Self::new(serving, now)
             };
         }
-        self.add_failures(failed);
-        if self.home.served.is_none() || !returns || self.failures >= FAILURES_TO_MOVE {
+        self.add_failures(failed, rule);
+        let is_left = match rule {
+            HomeRule::Common => false,
+            HomeRule::Kept => self.home.served.is_none() || self.failures >= FAILURES_TO_MOVE,
+            HomeRule::LastServed => true,
+        };
+        if is_left {
             return Self::new(serving, now);
+        }
+        let have_failed = failed.iter().any(|(_, count)| *count > 0);
+        if rule == HomeRule::Common && have_failed && self.failures >= FAILURES_TO_MOVE {
+            self.avoid_until = now + avoidance(self.failures);
+        } else if rule == HomeRule::Common && failed.is_empty() && self.avoid_until <= now {
+            // The next in the order, and the first that was asked.
+            self.failures = 0;
         }
         self.substitute = Some(serving);
         self
     }
 
-    fn add_failures(&mut self, failed: Failures<'_>) {
+    /// With a common home the failures of all count that are asked before the one that serves.
+    fn add_failures(&mut self, failed: Failures<'_>, rule: HomeRule) {
         for (credential, count) in failed {
-            if *credential == self.home.credential {
+            if *credential == self.home.credential || rule == HomeRule::Common {
                 self.failures = self.failures.saturating_add(*count);
             }
         }
+    }
+
+    /// The binding with another home, which all Envoys find.
+    #[must_use]
+    pub fn moved_to(self, home: CredentialId) -> Self {
+        let substitute = self.substitute.filter(|it| it.credential != home);
+        let served = self.substitute.filter(|it| it.credential == home).and_then(|it| it.served);
+        let left = substitute.filter(|it| it.served > self.home.served).unwrap_or(self.home);
+        let home = BoundCredential { credential: home, served };
+        Self { substitute: Some(left), ..Self::new(home, self.used) }
     }
 
     /// What is left after a credential has failed; `None` if nothing is.
@@ -230,7 +276,7 @@ impl Bindings {
         key: KeyHash,
         credential: CredentialId,
         failed: Failures<'_>,
-        returns: bool,
+        rule: HomeRule,
         now: Timestamp,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
@@ -239,7 +285,7 @@ impl Bindings {
                 return (Edit::Leave, ());
             }
             let binding = bound.unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
-            (Edit::Put(binding.served_by(credential, failed, returns, now).numbers()), ())
+            (Edit::Put(binding.served_by(credential, failed, rule, now).numbers()), ())
         });
         updated.written
     }
@@ -262,7 +308,7 @@ impl Bindings {
         shared: &impl SharedData,
         key: KeyHash,
         failed: Failures<'_>,
-        avoid_until: Timestamp,
+        rule: HomeRule,
         now: Timestamp,
     ) -> bool {
         let updated = self.table.update(shared, key, now, |entry| {
@@ -270,11 +316,11 @@ impl Bindings {
                 return (Edit::Leave, ());
             };
             let mut after = before;
-            after.add_failures(failed);
+            after.add_failures(failed, rule);
             if after == before {
                 return (Edit::Leave, ());
             }
-            after.avoid_until = avoid_until;
+            after.avoid_until = now + avoidance(after.failures);
             (Edit::Put(after.numbers()), ())
         });
         updated.written
@@ -287,6 +333,7 @@ impl Bindings {
         shared: &impl SharedData,
         key: KeyHash,
         credential: CredentialId,
+        rule: HomeRule,
         now: Timestamp,
     ) {
         self.table.update(shared, key, now, |entry| {
@@ -294,10 +341,14 @@ impl Bindings {
             let Some(mut binding) = binding else {
                 return (Edit::Leave, ());
             };
-            if now.since(binding.avoid_until) < CUTS_TOGETHER {
-                binding.failures = FAILURES_TO_MOVE;
-            }
+            let are_together = now.since(binding.avoid_until) < CUTS_TOGETHER;
             binding.avoid_until = now;
+            if are_together {
+                binding.failures = FAILURES_TO_MOVE;
+                if rule == HomeRule::Common {
+                    binding.avoid_until = now + LONGEST_AVOIDANCE;
+                }
+            }
             (Edit::Put(binding.numbers()), ())
         });
     }

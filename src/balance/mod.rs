@@ -188,7 +188,7 @@ impl Order<'_> {
 /// `fleet`, `routing.seed` and the name of the pool: without the seed no client can choose its
 /// credential by its session id. Taken as a number between 0 and 1, the score is `-weight /
 /// ln(draw)`. None of this may ever change.
-fn rendezvous<'c>(
+pub fn rendezvous<'c>(
     candidates: &[&'c Credential],
     session: &[u8],
     fleet: Seed,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::state::siblings;
 use super::{Plan, Router};
 use crate::availability::{Unready, takes_new_sessions};
+use crate::binding::HomeRule;
 use crate::config::{Ciphertext, Credential, Pool, Profile, Strategy};
 use crate::cooldown::{Block, FIRST};
 use crate::group;
@@ -70,7 +71,8 @@ impl Router {
             && let Some(key) = plan.binding
         {
             // The reference binds the credential that it picks, also when it picks again.
-            self.bindings.confirm(shared, key, credential.fingerprint, &[], false, now);
+            let (id, rule) = (credential.fingerprint, HomeRule::LastServed);
+            self.bindings.confirm(shared, key, id, &[], rule, now);
         }
         Some(NextStep::Send { pool, credential })
     }

@@ -4,6 +4,7 @@
 //! Data in, data out: the request, the shared data and the time are arguments, so every case can be
 //! tested without a proxy. The steps of a decision are in the module `selection`.
 
+mod common_home;
 mod decision;
 mod failover;
 mod gauges;

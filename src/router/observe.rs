@@ -6,13 +6,11 @@
 //! provider's. What is pending is lost if the request ends in between, because the client leaves or
 //! a worker's VM traps: then nothing was proven.
 
-use std::time::Duration;
-
 use super::plan::FailedAttempt;
 use super::{AttemptResult, Plan, Router, Verdict};
 use crate::availability;
-use crate::binding::FAILURES_TO_MOVE;
-use crate::config::{Credential, CredentialId, Pool, Return};
+use crate::binding::{FAILURES_TO_MOVE, HomeRule};
+use crate::config::{Credential, CredentialId, Pool};
 use crate::cooldown::{CONCURRENT, Change, Fault, Grounds};
 use crate::group::{self, GroupId};
 use crate::operation::Operation;
@@ -23,9 +21,6 @@ use crate::response::{Failure, Response};
 use crate::shared::SharedData;
 use crate::signals::{self, Class, Context, Evidence, Reading, Rule, Scope};
 use crate::time::Timestamp;
-
-/// For so long a session avoids a home that failed it without another credential to serve it.
-const AVOIDANCE: Duration = Duration::from_mins(1);
 
 /// One attempt that has ended, and what is written because of it.
 pub(super) struct Observer<'a, 'c, S> {
@@ -60,7 +55,8 @@ impl Router {
     /// and again is a reason for its session to move; it proves nothing about the credential.
     pub fn observe_cut(&self, plan: &Plan, shared: &impl SharedData, now: Timestamp) {
         if let Some((key, current)) = plan.binding.zip(plan.current) {
-            self.bindings.cut(shared, key, current, now);
+            let rule = self.pool_of(plan).map_or(HomeRule::Kept, |pool| self.home_rule(pool));
+            self.bindings.cut(shared, key, current, rule, now);
         }
     }
 }
@@ -212,11 +208,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
     ) -> Option<&'c Credential> {
         self.plan.state.was_not_here = true;
         self.plan.state.was_unreadable = is_about_ciphertext(reading.code);
-        if let Some(key) = self.plan.binding {
-            let bindings = &self.router.bindings;
-            self.is_written &=
-                bindings.withdraw(self.shared, key, credential.fingerprint, self.now);
-        }
+        self.withdraw(credential);
         let (pins, reference) = (&self.router.pins, self.plan.state.references.first().copied());
         let is_gone = self.plan.state.is_pinned && self.plan.state.is_sole;
         if let Some(reference) = reference.filter(|_| is_gone) {
@@ -240,6 +232,23 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         next
     }
 
+    /// Takes a choice back that has failed before it served. A home that all Envoys find was not
+    /// chosen.
+    fn withdraw(&mut self, credential: &Credential) {
+        if let Some(key) = self.plan.binding
+            && self.router.home_rule(self.pool) != HomeRule::Common
+        {
+            let (bindings, id) = (&self.router.bindings, credential.fingerprint);
+            self.is_written &= bindings.withdraw(self.shared, key, id, self.now);
+        }
+    }
+
+    /// Whether credentials did not have what the request needs that were asked before the one that
+    /// served it: they have not failed.
+    fn has_searched(&self) -> bool {
+        self.plan.failures.is_empty() && self.plan.attempts > 1 + u8::from(self.plan.is_repeated)
+    }
+
     /// Whether the same credential is tried once more: its kept connection was closed as it was
     /// used again, or what failed lies below all credentials of the pool.
     fn is_repeated_on(&self, credential: &Credential, response: &Response<'_>) -> bool {
@@ -258,11 +267,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         reading: &Reading,
         response: &Response<'_>,
     ) {
-        if let Some(key) = self.plan.binding {
-            let bindings = &self.router.bindings;
-            self.is_written &=
-                bindings.withdraw(self.shared, key, credential.fingerprint, self.now);
-        }
+        self.withdraw(credential);
         let is_proof = reading.evidence == Evidence::Proof && reading.class.cools_down();
         let fault = self.fault(reading, response, is_proof);
         if is_proof {
@@ -331,11 +336,13 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
             }
         }
         if let Some(key) = self.plan.binding {
-            let failed = weights(self.plan);
-            let returns = self.router.config.failover.returns != Return::Never;
-            let id = credential.fingerprint;
+            let (rule, id) = (self.router.home_rule(self.pool), credential.fingerprint);
+            let mut failed = weights(self.plan);
+            if rule == HomeRule::Common && self.has_searched() {
+                failed.push((id, FAILURES_TO_MOVE));
+            }
             let bindings = &self.router.bindings;
-            self.is_written &= bindings.confirm(self.shared, key, id, &failed, returns, self.now);
+            self.is_written &= bindings.confirm(self.shared, key, id, &failed, rule, self.now);
         }
     }
 
@@ -388,9 +395,9 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         }
         if let Some(key) = self.plan.binding.filter(|_| !is_alike) {
             let failed = weights(self.plan);
-            let avoid_until = self.now + AVOIDANCE;
+            let rule = self.router.home_rule(self.pool);
             let bindings = &self.router.bindings;
-            self.is_written &= bindings.fail(self.shared, key, &failed, avoid_until, self.now);
+            self.is_written &= bindings.fail(self.shared, key, &failed, rule, self.now);
         }
         self.plan.failures.iter_mut().for_each(|failed| failed.is_learned = true);
     }

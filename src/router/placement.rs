@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::selection::{Choice, Selection};
 use crate::availability::{self, Unready};
-use crate::binding::{Binding, BoundCredential};
+use crate::binding::{Binding, BoundCredential, HomeRule};
 use crate::config::{Ciphertext, Credential, CredentialId, carries_ciphertext};
 use crate::cooldown::Block;
 use crate::home::{Circumstances, Destination, HomeStatus};
@@ -48,6 +48,10 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         session: &Session<'_>,
         bound: Option<Binding>,
     ) -> Result<Placed<'c>, Unready> {
+        let is_common = self.router.home_rule(self.target.pool) == HomeRule::Common;
+        if is_common && let Some(placed) = self.place_at_common_home(session, bound) {
+            return placed;
+        }
         let inherited = if bound.is_none() { self.first_turn(session) } else { None };
         let Some(binding) = bound.or(inherited) else {
             return self.place_anew(session, Outcome::Miss);
@@ -98,12 +102,12 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
     }
 
     /// Whether the request may not leave the group of its home.
-    fn is_bound_to_group(&self) -> bool {
+    pub(super) fn is_bound_to_group(&self) -> bool {
         self.state.has_ciphertext && self.router.config.failover.ciphertext == Ciphertext::SameGroup
     }
 
     /// Where a session goes that may not leave the group of its home.
-    fn place_in_group(
+    pub(super) fn place_in_group(
         &mut self,
         home: &'c Credential,
         block: Option<Block>,
@@ -234,7 +238,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 
     /// A bound credential, if it may go on serving. An established binding outranks priority,
     /// because moving a session costs its prompt cache.
-    fn serving(&mut self, id: CredentialId) -> Option<&'c Credential> {
+    pub(super) fn serving(&mut self, id: CredentialId) -> Option<&'c Credential> {
         availability::bound(self.target.pool, id).filter(|it| self.block(it).is_none())
     }
 
@@ -244,7 +248,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 
     /// Whether a session has no prompt cached anywhere, and no state either as far as its request
     /// shows. Such a session is placed anew, which corrects skew at no cost.
-    fn is_cold_everywhere(&self, binding: &Binding) -> bool {
+    pub(super) fn is_cold_everywhere(&self, binding: &Binding) -> bool {
         let idle = self.now.since(binding.used);
         !self.target.pool.strict
             && idle >= Lifetime::least(self.target.pool)
@@ -273,7 +277,7 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 
     /// Whether the request carries what only the group of its home can read. Where the body was not
     /// read, one that generates is taken to: clients send reasoning back, signed or encrypted.
-    fn may_carry_ciphertext(&self) -> bool {
+    pub(super) fn may_carry_ciphertext(&self) -> bool {
         let (body, path) = (&self.request.body, self.request.headers.path());
         let generates = self.target.operation == Operation::Generate;
         let may_be_there = generates && !path.ends_with("/completions");
@@ -292,7 +296,11 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 }
 
 impl<'c> Placed<'c> {
-    fn at(credential: &'c Credential, outcome: Outcome, binding: Option<Binding>) -> Self {
+    pub(super) fn at(
+        credential: &'c Credential,
+        outcome: Outcome,
+        binding: Option<Binding>,
+    ) -> Self {
         Self { credential, outcome, binding, second: None, others: Others::All }
     }
 

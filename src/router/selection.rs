@@ -236,6 +236,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
                     ready.retain(|credential| Some(credential.fingerprint) != avoided);
                 }
                 let ready = self.prefer_group(ready, avoided);
+                let ready = self.prefer_other_parents(ready, avoided);
                 let credential = self.consult_strategy(ready, session)?;
                 return Ok(Choice { credential, is_probe: false });
             }
@@ -277,6 +278,22 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             .filter(|it| (group::of(it, self.shared) == Some(group)) != is_limited)
             .collect();
         if preferred.is_empty() { ready } else { preferred }
+    }
+
+    /// With `consistent`, those of another parent than the home of a session that has to leave that:
+    /// the order in which an attempt at the home is followed by others.
+    fn prefer_other_parents(
+        &self,
+        ready: Vec<&'c Credential>,
+        home: Option<CredentialId>,
+    ) -> Vec<&'c Credential> {
+        let home = home.and_then(|home| self.target.pool.credential(home));
+        let parent = home.and_then(|home| home.parent.as_ref());
+        let is_consistent = self.router.config.routing.strategy == Strategy::Consistent;
+        let Some(parent) = parent.filter(|_| is_consistent) else { return ready };
+        let others: Vec<_> =
+            ready.iter().copied().filter(|it| it.parent.as_ref() != Some(parent)).collect();
+        if others.is_empty() { ready } else { others }
     }
 
     fn consult_strategy(
@@ -347,12 +364,12 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         order.sort(&others)
     }
 
-    fn fleet(&self) -> Seed {
+    pub(super) fn fleet(&self) -> Seed {
         Seed::of_fleet(&self.router.config.routing.seed, &self.target.pool.name)
     }
 
     /// What `consistent` goes by: a session's id, and the hash of its tenants if there is one.
-    fn with_tenant_scope(&self, id: &[u8]) -> Vec<u8> {
+    pub(super) fn with_tenant_scope(&self, id: &[u8]) -> Vec<u8> {
         match self.tenant_scope {
             Some(scope) => [id, &scope.0.to_le_bytes()].concat(),
             None => id.to_vec(),
@@ -370,7 +387,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
 
     /// Why a credential may not be used now. An announced limit that is due for a probe is no
     /// reason.
-    fn block_of(&mut self, credential: &'c Credential, is_new: bool) -> Option<Block> {
+    pub(super) fn block_of(&mut self, credential: &'c Credential, is_new: bool) -> Option<Block> {
         let Target { model, .. } = &self.target;
         let (shared, now, subject) = (self.shared, self.now, self.target.subject());
         let block = match self.router.config.profile {
@@ -392,7 +409,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         Some(block)
     }
 
-    fn prefers_websockets(&self) -> bool {
+    pub(super) fn prefers_websockets(&self) -> bool {
         self.request.headers.ask_for_websocket()
             && (self.router.config.profile == Profile::Recommended
                 || self.target.provider.trim().eq_ignore_ascii_case("codex"))

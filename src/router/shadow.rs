@@ -6,6 +6,7 @@
 //! credential that served the session last. Cooldowns follow from the real responses.
 
 use super::{Plan, Router};
+use crate::binding::HomeRule;
 use crate::hash::KeyHash;
 use crate::outcome::Actual;
 use crate::shared::SharedData;
@@ -23,7 +24,8 @@ impl Router {
         now: Timestamp,
     ) -> Actual {
         let (chosen, session) = (plan.next.take(), plan.binding.take());
-        let actual = self.pool_of(plan).and_then(|pool| pool.only_credential_of(cluster));
+        let pool = self.pool_of(plan);
+        let actual = pool.and_then(|pool| pool.only_credential_of(cluster));
         plan.current = actual.map(|actual| actual.fingerprint);
         if !is_served {
             return Actual::Failed;
@@ -31,10 +33,14 @@ impl Router {
         let (Some(chosen), Some(actual), Some(session)) = (chosen, plan.current, session) else {
             return Actual::Unknown;
         };
-        self.bindings.confirm(shared, session, chosen, &[], true, now);
+        let rule = match pool.map(|pool| self.home_rule(pool)) {
+            Some(HomeRule::Common) => HomeRule::Common,
+            _ => HomeRule::Kept,
+        };
+        self.bindings.confirm(shared, session, chosen, &[], rule, now);
         let real = really(session);
         let before = self.bindings.peek(shared, real, now).map(|binding| binding.home.credential);
-        self.bindings.confirm(shared, real, actual, &[], false, now);
+        self.bindings.confirm(shared, real, actual, &[], HomeRule::LastServed, now);
         match before {
             Some(before) if before == actual => Actual::Same,
             Some(_) => Actual::Moved,
