@@ -167,16 +167,6 @@ impl Binding {
         }
     }
 
-    /// The binding with another home, which all Envoys find.
-    #[must_use]
-    pub fn moved_to(self, home: CredentialId) -> Self {
-        let substitute = self.substitute.filter(|it| it.credential != home);
-        let served = self.substitute.filter(|it| it.credential == home).and_then(|it| it.served);
-        let left = substitute.filter(|it| it.served > self.home.served).unwrap_or(self.home);
-        let home = BoundCredential { credential: home, served };
-        Self { substitute: Some(left), ..Self::new(home, self.used) }
-    }
-
     /// What is left after a credential has failed; `None` if nothing is.
     fn without_chosen(mut self, credential: CredentialId) -> Option<Self> {
         let failed = BoundCredential::chosen(credential);

@@ -400,7 +400,7 @@ fn two_envoys_serve_the_turns_of_a_session_at_one_credential_but_for_one_failed_
         let to = envoys[at].turn("1", if is_out { &fates } else { &[] });
         failed[at] += to.split(' ').count() - 1;
         let expected = if is_out { &order[1] } else { &order[0] };
-        if turn < 30 || turn > 36 {
+        if !(30..=36).contains(&turn) {
             assert_eq!(to.rsplit(' ').next().unwrap(), expected, "turn {turn}");
         }
         for envoy in &mut envoys {

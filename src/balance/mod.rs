@@ -188,6 +188,7 @@ impl Order<'_> {
 /// `fleet`, `routing.seed` and the name of the pool: without the seed no client can choose its
 /// credential by its session id. Taken as a number between 0 and 1, the score is `-weight /
 /// ln(draw)`. None of this may ever change.
+#[inline(never)]
 pub fn rendezvous<'c>(
     candidates: &[&'c Credential],
     session: &[u8],
@@ -199,6 +200,7 @@ pub fn rendezvous<'c>(
         .max_by(|left, right| score(left, session, fleet).total_cmp(&score(right, session, fleet)))
 }
 
+#[inline(never)]
 fn score(credential: &Credential, session: &[u8], fleet: Seed) -> f64 {
     let draw = fleet.hash(&[session, credential.id.as_bytes()]).0 as u64;
     // The upper 53 bits, shifted by a half: never 0, never 1.

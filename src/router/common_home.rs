@@ -45,33 +45,28 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         session: &Session<'_>,
         bound: Option<Binding>,
     ) -> Option<Result<Placed<'c>, Unready>> {
-        let (used, is_cold) = (bound.map(|it| it.used), self.is_cold(bound));
+        let is_cold = bound.is_some_and(|it| self.is_cold_everywhere(&it));
+        self.used = bound.map(|it| it.used);
+        let before = bound.map(|it| it.home.credential);
         let bound = bound.filter(|_| !is_cold);
         let (home, block) = self.common_home(session, bound)?;
-        self.used = used;
-        let (binding, outcome) = match bound {
-            Some(binding) if binding.home.credential == home.fingerprint => {
-                (binding, Outcome::Substitute)
-            }
-            Some(binding) => {
-                let old = availability::bound(self.target.pool, binding.home.credential);
-                self.home = Some((old, Absence::Gone));
-                (binding.moved_to(home.fingerprint), Outcome::Rebind)
-            }
-            None => {
-                let home = BoundCredential::chosen(home.fingerprint);
-                let outcome = if is_cold { Outcome::Cold } else { Outcome::Miss };
-                (Binding::new(home, self.now), outcome)
-            }
+        let known = bound.filter(|it| it.home.credential == home.fingerprint);
+        let outcome = match known {
+            Some(_) => Outcome::Substitute,
+            None if is_cold => Outcome::Cold,
+            None if before.is_some() => Outcome::Rebind,
+            None => Outcome::Miss,
         };
-        let placed = self.place_from(session, (home, block), binding, outcome);
-        // What is known is only read.
-        let new = (bound != Some(binding)).then_some(binding);
-        Some(placed.map(|placed| Placed { binding: placed.binding.or(new), ..placed }))
-    }
-
-    fn is_cold(&self, bound: Option<Binding>) -> bool {
-        bound.is_some_and(|it| self.is_cold_everywhere(&it))
+        if let Some(before) = before.filter(|_| outcome == Outcome::Rebind) {
+            self.home = Some((availability::bound(self.target.pool, before), Absence::Gone));
+        }
+        let chosen = BoundCredential::chosen(home.fingerprint);
+        let binding = known.unwrap_or(Binding::new(chosen, self.now));
+        let mut placed = self.place_from(session, (home, block), binding, outcome);
+        if let (Ok(placed), None) = (&mut placed, known) {
+            placed.binding = placed.binding.or(Some(binding));
+        }
+        Some(placed)
     }
 
     /// At the home, or at who stands in for it. `outcome` is what it is called if the session was
@@ -83,8 +78,8 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         binding: Binding,
         outcome: Outcome,
     ) -> Result<Placed<'c>, Unready> {
-        let is_known = outcome == Outcome::Substitute;
-        if binding.home.served.is_some() {
+        let has_served = binding.home.served.is_some();
+        if has_served {
             self.state.home = Some(home.fingerprint);
             self.state.has_ciphertext = self.may_carry_ciphertext();
             if self.is_bound_to_group() {
@@ -92,38 +87,36 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
             }
         }
         let is_avoided = self.now < binding.avoid_until;
+        let substitute = binding.substitute.filter(|it| it.served.is_some());
+        let is_away = substitute.is_some_and(|it| it.served > binding.home.served);
+        let at_home = match outcome {
+            Outcome::Substitute if is_away => Outcome::Return,
+            Outcome::Substitute => Outcome::Hit,
+            other => other,
+        };
         if block.is_none() && !is_avoided {
-            let is_away = binding.substitute.is_some_and(|it| it.served > binding.home.served);
-            let outcome = match outcome {
-                Outcome::Substitute if is_away => Outcome::Return,
-                Outcome::Substitute => Outcome::Hit,
-                other => other,
-            };
-            return Ok(Placed::at(home, outcome, None));
+            return Ok(Placed::at(home, at_home, None));
         }
-        if is_known {
+        if outcome == Outcome::Substitute {
             let why = block.map_or(Absence::Failed, |block| Absence::Blocked(block.class()));
             self.home = Some((Some(home), why));
         }
-        if let Some(substitute) = binding.substitute.filter(|it| is_avoided && it.served.is_some())
-            && let Some(credential) = self.serving(substitute.credential)
+        if let Some(credential) =
+            substitute.filter(|_| is_avoided).and_then(|it| self.serving(it.credential))
         {
             return Ok(Placed::at(credential, outcome, None));
         }
-        let may_stay = !matches!(block, Some(Block::RateLimited { .. }));
-        match self.choose(Some(session), Some(home.fingerprint)) {
+        let may_stay = has_served && !matches!(block, Some(Block::RateLimited { .. }));
+        let (credential, outcome) = match self.choose(Some(session), Some(home.fingerprint)) {
             Ok(Choice { credential, is_probe: false }) => {
                 let is_home = credential.fingerprint == home.fingerprint;
-                let outcome = if is_home && is_known { Outcome::Hit } else { outcome };
-                Ok(Placed::at(credential, outcome, None))
+                (credential, if is_home { at_home } else { outcome })
             }
             // Without a better one a session stays at a home that is only suspected to fail.
-            _ if may_stay && binding.home.served.is_some() => {
-                Ok(Placed::at(home, Outcome::Probe, None))
-            }
-            Ok(Choice { credential, .. }) => Ok(Placed::at(credential, Outcome::Probe, None)),
-            Err(unready) => Err(unready),
-        }
+            _ if may_stay => (home, Outcome::Probe),
+            choice => (choice?.credential, Outcome::Probe),
+        };
+        Ok(Placed::at(credential, outcome, None))
     }
 
     /// The winner among the configured credentials that take new sessions, without those that an

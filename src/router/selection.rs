@@ -387,6 +387,7 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
 
     /// Why a credential may not be used now. An announced limit that is due for a probe is no
     /// reason.
+    #[inline(never)]
     pub(super) fn block_of(&mut self, credential: &'c Credential, is_new: bool) -> Option<Block> {
         let Target { model, .. } = &self.target;
         let (shared, now, subject) = (self.shared, self.now, self.target.subject());
