@@ -31,7 +31,7 @@ pub use session::SessionConfig;
 
 use crate::api::Api;
 use crate::body::{Body, PathId, Paths};
-use crate::json::Kind;
+use crate::json::{Kind, has_name};
 use crate::signals::{Class, Rule};
 
 /// Members of a body that refer to state of the provider: OpenAI's stored responses and
@@ -58,7 +58,7 @@ pub fn carries_ciphertext(api: Api, body: &Body<'_>) -> bool {
             &[br#""encrypted_content""#, br#""reasoning.encrypted""#, br#""thought_signature""#]
         }
     };
-    names.iter().any(|name| memchr::memmem::find(body.bytes(), name).is_some())
+    has_name(names, body.bytes())
 }
 
 /// Filter states that the filter uses for itself.

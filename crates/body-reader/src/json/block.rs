@@ -21,6 +21,27 @@ impl Block {
         }
     }
 
+    /// Whether a byte is in it.
+    pub(crate) fn has(&self, byte: u8) -> bool {
+        lanes::any(self.0.map(|lanes| lanes::found(lanes, byte)))
+    }
+
+    /// Whether a quotation mark is in it that one of these bytes follows. The other block begins one
+    /// byte later.
+    pub(crate) fn has_quoted(&self, next: &Self, [x, y, z]: [u8; 3]) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, next.0);
+        lanes::any([[a, e], [b, f], [c, g], [d, h]].map(|[quotes, letters]| {
+            let others = lanes::or(lanes::found(letters, y), lanes::found(letters, z));
+            let letters = lanes::or(lanes::found(letters, x), others);
+            lanes::and(lanes::found(quotes, b'"'), letters)
+        }))
+    }
+
+    /// Where such a quotation mark is.
+    pub(crate) fn quoted(&self, next: &Self, [x, y, z]: [u8; 3]) -> u64 {
+        self.equal(b'"') & (next.equal(x) | next.equal(y) | next.equal(z))
+    }
+
     /// Where a byte is.
     pub(crate) fn equal(&self, byte: u8) -> u64 {
         self.mask(|lanes| lanes::equal(lanes, byte))
@@ -72,9 +93,22 @@ pub(crate) fn parity(mut ones: u64) -> u64 {
 
 #[cfg(target_arch = "wasm32")]
 mod lanes {
-    use core::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_splat, u64x2, v128, v128_or};
+    use core::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_splat, u64x2, v128, v128_any_true};
+    pub(super) use core::arch::wasm32::{v128_and as and, v128_or as or};
 
     pub(super) type Lanes = v128;
+    /// All bits of a byte that was found, and none of another.
+    pub(super) type Found = v128;
+
+    #[inline(always)]
+    pub(super) fn found(lanes: Lanes, byte: u8) -> Found {
+        u8x16_eq(lanes, u8x16_splat(byte))
+    }
+
+    #[inline(always)]
+    pub(super) fn any([a, b, c, d]: [Found; 4]) -> bool {
+        v128_any_true(or(or(a, b), or(c, d)))
+    }
 
     #[inline(always)]
     pub(super) fn load(bytes: &[u8; 16]) -> Lanes {
@@ -84,18 +118,36 @@ mod lanes {
 
     #[inline(always)]
     pub(super) fn equal(lanes: Lanes, byte: u8) -> u16 {
-        u8x16_bitmask(u8x16_eq(lanes, u8x16_splat(byte)))
+        u8x16_bitmask(found(lanes, byte))
     }
 
     #[inline(always)]
     pub(super) fn equal_but_for(lanes: Lanes, bit: u8, byte: u8) -> u16 {
-        equal(v128_or(lanes, u8x16_splat(bit)), byte)
+        equal(or(lanes, u8x16_splat(bit)), byte)
     }
 }
 
 #[cfg(not(target_arch = "wasm32"))]
 mod lanes {
     pub(super) type Lanes = [u8; 16];
+    /// A bit for each byte.
+    pub(super) type Found = u16;
+
+    pub(super) fn found(lanes: Lanes, byte: u8) -> Found {
+        equal(lanes, byte)
+    }
+
+    pub(super) fn and(one: Found, other: Found) -> Found {
+        one & other
+    }
+
+    pub(super) fn or(one: Found, other: Found) -> Found {
+        one | other
+    }
+
+    pub(super) fn any(found: [Found; 4]) -> bool {
+        found != [0; 4]
+    }
 
     pub(super) fn load(bytes: &[u8; 16]) -> Lanes {
         *bytes

@@ -14,6 +14,7 @@ pub(crate) mod block;
 #[cfg(test)]
 mod differential;
 mod ends;
+mod names;
 mod scan;
 mod skip;
 mod text;
@@ -21,6 +22,7 @@ mod text;
 use std::borrow::Cow;
 
 pub use ends::{closed_in, places_of};
+pub use names::{MOST_NAMES, has_name};
 use scan::RawMembers;
 pub use scan::{Elements, Members};
 
