@@ -2,11 +2,14 @@
 
 use super::kinds::{Kind, KindId};
 use crate::body::{Body, PathId, Paths};
-use crate::json::{Kind as JsonKind, Value};
+use crate::json::{Kind as JsonKind, Value, has_name};
 use crate::steps;
 
 /// Bytes of an id that count. No real one is this long.
 const LONGEST_ID: usize = 512;
+
+/// How every name of a member begins that holds the id or the address of a file.
+const FILE: &[u8] = b"\"file";
 
 /// What stands behind a collection in a path, and is no id.
 const NO_IDS: [&str; 3] = ["compact", "input_tokens", "search"];
@@ -68,7 +71,7 @@ impl IdPaths {
             let part = body.get(part).filter(|part| part.kind() != JsonKind::String);
             ids.extend(part.and_then(|part| first_inside(name, &part.text())));
         }
-        if may_have_files {
+        if may_have_files && has_name(&[FILE], body.bytes()) {
             ids.extend(first_inside("files", body.bytes()));
             ids.extend(first_file_uri(body.bytes()));
         }
@@ -235,6 +238,14 @@ fn string(value: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_of_files_begin_as_the_search_for_any_of_them_expects() {
+        let kind = KindId::named("files").unwrap();
+        for name in kind.kind().unwrap().deep.iter().chain(&["fileUri", "file_uri"]) {
+            assert!(format!("\"{name}\"").as_bytes().starts_with(FILE), "{name}");
+        }
+    }
 
     fn words(ids: &[Id]) -> String {
         let words = ids.iter().map(|id| {

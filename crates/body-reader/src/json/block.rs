@@ -130,23 +130,23 @@ mod lanes {
 #[cfg(not(target_arch = "wasm32"))]
 mod lanes {
     pub(super) type Lanes = [u8; 16];
-    /// A bit for each byte.
-    pub(super) type Found = u16;
+    /// All bits of a byte that was found, and none of another.
+    pub(super) type Found = [u8; 16];
 
     pub(super) fn found(lanes: Lanes, byte: u8) -> Found {
-        equal(lanes, byte)
+        lanes.map(|lane| if lane == byte { 0xff } else { 0 })
     }
 
     pub(super) fn and(one: Found, other: Found) -> Found {
-        one & other
+        std::array::from_fn(|at| one.get(at).unwrap_or(&0) & other.get(at).unwrap_or(&0))
     }
 
     pub(super) fn or(one: Found, other: Found) -> Found {
-        one | other
+        std::array::from_fn(|at| one.get(at).unwrap_or(&0) | other.get(at).unwrap_or(&0))
     }
 
     pub(super) fn any(found: [Found; 4]) -> bool {
-        found != [0; 4]
+        found != [[0; 16]; 4]
     }
 
     pub(super) fn load(bytes: &[u8; 16]) -> Lanes {
