@@ -5,6 +5,7 @@
 //! share bindings. Each mistake is one warning that names the line to mend. A VM repeats it once an
 //! hour at most, however many requests show it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ const REPEATED_EVERY: Duration = Duration::from_hours(1);
 
 /// Requests after which a part of the scope that was in none of them is one that never comes.
 const ENOUGH_REQUESTS: u32 = 100;
+
+/// The first successes are all looked at for what hardly ever changes, and later one of so many.
+const LOOKED_AT_FIRST: u32 = 16;
+const LOOKED_AT_LATER: u32 = 16;
 
 /// A mistake, with what the warning says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +125,26 @@ fn expects_cluster_filter(config: &Config, pool: &Pool, plan: &Plan) -> bool {
     pool.injects_keys()
         || pool.credentials.iter().any(|credential| credential.endpoint.is_some())
         || (config.routing.names_filter_state && plan.max_attempts > 1)
+}
+
+/// Which successes are looked at for how filters and routes are wired: each question to the host
+/// costs a microsecond. Errors are always looked at.
+#[derive(Debug, Default)]
+pub struct Samples(Cell<u32>);
+
+impl Samples {
+    /// Whether the next response is looked at.
+    pub fn take(&self) -> bool {
+        let count = self.0.get();
+        let is_last = count == LOOKED_AT_FIRST + LOOKED_AT_LATER - 1;
+        self.0.set(if is_last { LOOKED_AT_FIRST } else { count + 1 });
+        count <= LOOKED_AT_FIRST
+    }
+
+    /// Looks at all responses again for a while, because one was wrong.
+    pub fn begin(&self) {
+        self.0.set(0);
+    }
 }
 
 /// Looks for parts of the scope that never come.
@@ -227,6 +252,16 @@ mod tests {
 
     const CLUSTERS: &str = r#"{"routing": {"filter_state": "cluster"}, "pools": [{"name": "p", "credentials": [
         {"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]}]}"#;
+
+    #[test]
+    fn the_first_successes_are_looked_at_and_later_one_of_sixteen() {
+        let samples = Samples::default();
+        let taken = |count: u32| (0..count).filter(|_| samples.take()).count();
+        assert_eq!(taken(LOOKED_AT_FIRST), 16);
+        assert_eq!(taken(10 * LOOKED_AT_LATER), 10);
+        samples.begin();
+        assert_eq!(taken(LOOKED_AT_FIRST), 16);
+    }
 
     #[test]
     fn each_filter_sees_the_mistakes_that_concern_it() {

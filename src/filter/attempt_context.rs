@@ -15,7 +15,7 @@ use proxy_wasm::types::Action;
 
 use super::header_map::{self, Map};
 use super::held::Held;
-use super::host::{self, Host};
+use super::host::{self, Host, Piece};
 use super::pending::PendingError;
 use super::watch::Watch;
 use super::{Running, filter_state, flights, hygiene};
@@ -373,7 +373,7 @@ impl AttemptContext {
         else {
             return;
         };
-        let seen = watch.read_piece(size, end_of_stream, &plan);
+        let seen = watch.read_piece(&Piece::of(size), end_of_stream, &plan);
         let is_settled = self.record_event(&mut plan, &watch, seen, false);
         let goes_on = watch.is_websocket() && seen == FirstEvent::Content;
         if !is_settled || goes_on {

@@ -175,6 +175,36 @@ pub(super) fn response_body(start: usize, length: usize) -> Vec<u8> {
         .unwrap_or_default()
 }
 
+/// A piece of a response's body that passes. A small one that two readers need is read once.
+pub(super) struct Piece {
+    pub(super) size: usize,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Piece {
+    /// Bytes of a piece that is read at once.
+    const SMALL: usize = 16 << 10;
+
+    /// A piece for one reader.
+    pub(super) fn of(size: usize) -> Self {
+        Self { size, bytes: None }
+    }
+
+    /// A piece for several readers.
+    pub(super) fn shared(size: usize) -> Self {
+        let bytes = matches!(size, 1..=Self::SMALL).then(|| response_body(0, size));
+        Self { size, bytes }
+    }
+
+    /// A part of it.
+    pub(super) fn part(&self, start: usize, length: usize) -> Vec<u8> {
+        match &self.bytes {
+            Some(bytes) => bytes.get(start..start + length).unwrap_or_default().to_vec(),
+            None => response_body(start, length),
+        }
+    }
+}
+
 /// The name of the cluster on which this filter runs.
 pub(super) fn cluster_name() -> String {
     String::from_utf8(attribute(&["xds", "cluster_name"])).unwrap_or_default()

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Running, filter_state, host};
+use super::host::Piece;
+use super::{Running, filter_state};
 use crate::api::Api;
 use crate::config::{PoolId, Price, UsageReading, Words};
 use crate::metrics::Metric;
@@ -69,15 +70,15 @@ impl Meter {
 
     /// A piece of the response passes.
     #[inline(never)]
-    pub(super) fn pass(&mut self, size: usize, running: &Running) {
+    pub(super) fn pass(&mut self, piece: &Piece, running: &Running) {
         let Self { api, response, .. } = self;
         let mut told = Vec::new();
         match response {
             Some(Response::Passing(excerpt)) => {
-                excerpt.take(size, |Range { start, end }| host::response_body(start, end - start));
+                excerpt.take(piece.size, |Range { start, end }| piece.part(start, end - start));
             }
             Some(Response::Turns(turns)) => {
-                let piece = host::response_body(0, size);
+                let piece = piece.part(0, piece.size);
                 turns.feed(&piece, *api, &mut |reading| told.push(reading));
             }
             Some(Response::Told(_)) | None => {}

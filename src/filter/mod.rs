@@ -37,7 +37,7 @@ use crate::cooldown::Change;
 use crate::hash::Seed;
 use crate::metrics::Metric;
 
-use crate::mistakes::{Mistake, ScopeWatch, Warnings};
+use crate::mistakes::{Mistake, Samples, ScopeWatch, Warnings};
 use crate::operator::changes::note_cooldowns;
 use crate::outcome::{Failover, Outcome};
 use crate::request::Headers;
@@ -100,6 +100,7 @@ struct Running {
     held: HeldStreams,
     bodies: Cell<Bodies>,
     scope: RefCell<ScopeWatch>,
+    samples: Samples,
     /// The pools of which responses have shown whether filters on their clusters observe attempts.
     observed: RefCell<Vec<(PoolId, bool)>>,
 }
@@ -150,6 +151,12 @@ impl Running {
         let observed = self.observed.borrow();
         let known = observed.iter().find(|(known, _)| *known == pool);
         known.map_or_else(|| ARE_ATTEMPTS_OBSERVED.get(), |(_, is_observed)| *is_observed)
+    }
+
+    /// Whether responses have shown that no filter on the clusters of a pool observes attempts, and
+    /// none is in this VM that could have begun to.
+    fn expects_no_attempt(&self, pool: PoolId) -> bool {
+        !ARE_ATTEMPTS_OBSERVED.get() && self.observed.borrow().contains(&(pool, false))
     }
 
     /// A response has shown whether they do. A gateway may have pools of both kinds, and updates
@@ -407,9 +414,19 @@ impl RootContext for Root {
         let held = HeldStreams::default();
         let bodies = Cell::new(Bodies::Unknown);
         let scope = RefCell::default();
-        let observed = RefCell::default();
-        let running =
-            Running { router, metrics, changes, role, version, held, bodies, scope, observed };
+        let (observed, samples) = (RefCell::default(), Samples::default());
+        let running = Running {
+            router,
+            metrics,
+            changes,
+            role,
+            version,
+            held,
+            bodies,
+            scope,
+            samples,
+            observed,
+        };
         self.running = Some(Rc::new(running));
         true
     }

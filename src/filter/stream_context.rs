@@ -18,7 +18,7 @@ use proxy_wasm::types::Action;
 
 use super::attempt_context::RETRY;
 use super::header_map::{self, Map};
-use super::host::{self, Host};
+use super::host::{self, Host, Piece};
 use super::meter::Meter;
 use super::pending::PendingError;
 use super::watch::Watch;
@@ -379,26 +379,34 @@ impl HttpContext for StreamContext {
             return self.witness(sent, end_of_stream);
         }
         // Where a filter on the cluster has observed the response, it has changed its headers too.
-        if let Some(newest) = filter_state::plan().filter(|newest| newest.attempts > 0) {
+        let is_sample = self.running.samples.take();
+        let headers = (!is_sample && self.running.expects_no_attempt(sent.pool))
+            .then(|| header_map::headers(Map::Response))
+            .filter(|headers| host::status_of(headers) < 400);
+        if headers.is_none()
+            && let Some(newest) = filter_state::plan().filter(|newest| newest.attempts > 0)
+        {
             // Also by a module in another VM.
             self.running.note_observed(newest.pool, true);
             return self.end(newest);
         }
-        let headers = header_map::headers(Map::Response);
+        let headers = headers.unwrap_or_else(|| header_map::headers(Map::Response));
         if sent.hides_account {
             hygiene::remove_account_headers(self, &headers);
         }
         if headers.first(RETRY).is_some() {
             self.set_http_response_header_bytes(RETRY, None);
         }
-        self.observe_headers(sent, headers, end_of_stream)
+        self.observe_headers(sent, headers, end_of_stream, is_sample)
     }
 
     /// Nothing is held here, so `size` is that of the piece that passes.
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         self.is_complete |= end_of_stream;
+        let is_shared = self.meter.is_some() && matches!(self.stage, Stage::PassingStream(..));
+        let piece = if is_shared { Piece::shared(size) } else { Piece::of(size) };
         if let Some(meter) = &mut self.meter {
-            meter.pass(size, &self.running);
+            meter.pass(&piece, &self.running);
         }
         if end_of_stream {
             self.end_meter();
@@ -408,7 +416,7 @@ impl HttpContext for StreamContext {
         {
             self.observe_error();
         }
-        self.observe_stream(size, end_of_stream);
+        self.observe_stream(&piece, end_of_stream);
         Action::Continue
     }
 

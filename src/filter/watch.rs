@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::host;
+use super::host::{self, Piece};
 use crate::pins;
 use crate::request::Headers;
 use crate::router::Plan;
@@ -93,9 +93,9 @@ impl Watch {
     }
 
     /// Reads a piece that passes.
-    pub(super) fn read_piece(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
+    pub(super) fn read_piece(&mut self, piece: &Piece, is_end: bool, plan: &Plan) -> FirstEvent {
         if self.is_websocket() {
-            let piece = host::response_body(0, size);
+            let piece = piece.part(0, piece.size);
             let wanted = ID_WITHIN.saturating_sub(self.bytes.len());
             self.bytes.extend_from_slice(piece.get(..wanted).unwrap_or(&piece));
             let seen = self.frames.feed(&piece, &origin(&self.headers, plan));
@@ -105,10 +105,10 @@ impl Watch {
             self.has_content |= seen == FirstEvent::Content;
             return seen;
         }
-        let wanted = LIMIT.saturating_sub(self.bytes.len()).min(size);
-        self.bytes.extend_from_slice(&host::response_body(0, wanted));
+        let wanted = LIMIT.saturating_sub(self.bytes.len()).min(piece.size);
+        self.bytes.extend_from_slice(&piece.part(0, wanted));
         match self.look(is_end, plan) {
-            FirstEvent::More if wanted < size => FirstEvent::Content,
+            FirstEvent::More if wanted < piece.size => FirstEvent::Content,
             seen => seen,
         }
     }

@@ -13,7 +13,7 @@ use super::{Stage, StreamContext};
 use crate::filter::attempt_context::RETRY;
 use crate::filter::filter_state;
 use crate::filter::header_map::{self, Map};
-use crate::filter::host::{self, Host, Origin};
+use crate::filter::host::{self, Host, Origin, Piece};
 use crate::filter::hygiene;
 use crate::filter::pending::PendingError;
 use crate::filter::watch::Watch;
@@ -103,7 +103,7 @@ impl StreamContext {
         if plan.current.is_none() {
             return Action::Continue;
         }
-        self.observe_headers(plan, headers, end_of_stream)
+        self.observe_headers(plan, headers, end_of_stream, false)
     }
 
     /// Observes the headers of a response where no filter on the cluster does, or finds that its
@@ -113,10 +113,11 @@ impl StreamContext {
         mut plan: Plan,
         headers: Headers,
         end_of_stream: bool,
+        is_sample: bool,
     ) -> Action {
         let status = host::status_of(&headers);
         let origin = host::origin_of_response();
-        if self.finds_mistake(&plan, &origin) {
+        if (status >= 400 || is_sample) && self.finds_mistake(&plan, &origin) {
             return Action::Continue;
         }
         match origin {
@@ -155,7 +156,11 @@ impl StreamContext {
             return false;
         };
         self.running.warn(&mistake);
-        matches!(mistake, Mistake::OtherCluster { .. })
+        let is_misled = matches!(mistake, Mistake::OtherCluster { .. });
+        if is_misled {
+            self.running.samples.begin();
+        }
+        is_misled
     }
 
     fn observe_success(
@@ -224,7 +229,7 @@ impl StreamContext {
     }
 
     /// Observes what the beginning of a stream shows.
-    pub(super) fn observe_stream(&mut self, size: usize, end_of_stream: bool) {
+    pub(super) fn observe_stream(&mut self, piece: &Piece, end_of_stream: bool) {
         let (mut plan, mut watch) = match mem::replace(&mut self.stage, Stage::Done) {
             Stage::PassingStream(plan, watch) => (plan, watch),
             stage => {
@@ -232,7 +237,7 @@ impl StreamContext {
                 return;
             }
         };
-        match watch.read_piece(size, end_of_stream, &plan) {
+        match watch.read_piece(piece, end_of_stream, &plan) {
             FirstEvent::More => {
                 self.stage = Stage::PassingStream(plan, watch);
                 return;
