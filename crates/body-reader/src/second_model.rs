@@ -124,12 +124,12 @@ impl SecondModel {
         let mut depth = self.depth;
         let at = piece.iter().position(|byte| match byte {
             b'"' => true,
-            b'{' | b'[' => {
+            b'{' | b'[' | b'(' => {
                 depth = depth.saturating_add(1);
                 false
             }
-            b'}' | b']' if depth == 2 => true,
-            b'}' | b']' => {
+            b'}' | b']' | b')' if depth == 2 => true,
+            b'}' | b']' | b')' => {
                 depth -= 1;
                 false
             }
@@ -164,7 +164,8 @@ impl SecondModel {
         match byte {
             b'"' if self.depth == 1 && self.expects_name => return Place::Name,
             b'"' => return Place::Text,
-            b'{' | b'[' => {
+            // Parentheses are no JSON, but the reader counts them too, and so do blocks.
+            b'{' | b'[' | b'(' => {
                 if self.depth == 0 {
                     self.expects_name = byte == b'{';
                     // An array names no model.
@@ -174,7 +175,7 @@ impl SecondModel {
                 }
                 self.depth = self.depth.saturating_add(1);
             }
-            b'}' | b']' => {
+            b'}' | b']' | b')' => {
                 self.depth = self.depth.saturating_sub(1);
                 if self.depth == 0 {
                     return Place::Behind;
@@ -274,6 +275,24 @@ mod tests {
             "",
         ] {
             assert!(!shows(document), "{document}");
+        }
+    }
+
+    #[test]
+    fn parentheses_count_alike_wherever_pieces_end() {
+        let behind = " ".repeat(2 * BLOCK);
+        for nested in ["(", ")", "()", "[(]", "[)]"] {
+            for gap in 0..BLOCK {
+                let padding = " ".repeat(BLOCK + gap);
+                let document =
+                    format!(r#"{{"model":"a","x":[[{padding}{nested}{behind}]],"model":"b"}}"#);
+                let whole = shows(&document);
+                for size in [1, 7, 64, 100] {
+                    let mut piecewise = SecondModel::default();
+                    let found = document.as_bytes().chunks(size).any(|piece| piecewise.read(piece));
+                    assert_eq!(found, whole, "{size}: {document}");
+                }
+            }
         }
     }
 
