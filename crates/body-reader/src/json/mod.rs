@@ -15,6 +15,8 @@ pub(crate) mod block;
 mod differential;
 mod ends;
 mod names;
+#[cfg(any(test, feature = "oracle"))]
+pub mod oracle;
 mod scan;
 mod skip;
 mod text;
