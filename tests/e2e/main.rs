@@ -11,6 +11,7 @@ mod bodies;
 mod clients;
 mod configuration;
 mod cooldowns;
+mod corners;
 mod deploy;
 mod discovery;
 mod edge;
