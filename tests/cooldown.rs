@@ -207,6 +207,19 @@ fn an_announced_limit_is_capped_and_never_shortened_by_another() {
 }
 
 #[test]
+fn an_announced_limit_stays_when_a_request_under_way_fails_otherwise() {
+    let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
+    let mut early = world.router.plan(routed(&world.ask("1", "m")), world.now);
+    world.meets("2", 429, &[("retry-after", "1")], "");
+    world.now += SECOND / 2;
+    // The guess would end half a second later than what was announced.
+    world.end(&mut early, Fate::Status(503));
+    assert_eq!(world.retry_after("3"), (429, Some(1)));
+    world.now += SECOND / 2;
+    assert_eq!(world.sends("3").0, "a");
+}
+
+#[test]
 fn a_success_that_set_out_before_a_block_does_not_end_it() {
     let mut world = World::with(json!([{"id": "a", "cluster": "a"}]), json!({}));
     let mut early = world.router.plan(routed(&world.ask("1", "m")), world.now);

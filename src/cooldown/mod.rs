@@ -469,8 +469,10 @@ impl Cooldowns<'_> {
             (Grounds::Proof, None) => (Basis::Proven, self.longest(fault.class), 0),
             (_, wait) => {
                 // The length grows once a window, however many requests were under way when it
-                // opened.
-                if open.is_some_and(|open| open.class == fault.class) {
+                // opened. What a provider announced stays, although a guess may end later.
+                let stays =
+                    |open: &Cooldown| open.class == fault.class || open.basis == Basis::Announced;
+                if open.is_some_and(stays) {
                     return None;
                 }
                 let level = self.level(old, fault, grounds, record.served, session, now);

@@ -245,12 +245,13 @@ impl Context for AttemptContext {
     /// The attempt is over. If it had no response that is known here, before the router chooses the
     /// cluster of the next one.
     fn on_done(&mut self) -> bool {
-        let (mut plan, is_held) = match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Sent(plan) => (plan, true),
-            Stage::HeldError(pending) => (pending.plan, true),
+        let (mut plan, is_kept) = match mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Sent(plan) => (plan, self.is_kept),
+            // Its response had begun, so its connection was not stale.
+            Stage::HeldError(pending) => (pending.plan, false),
             Stage::HeldStream(plan, _, held) => {
                 held.settle();
-                (plan, true)
+                (plan, false)
             }
             // A WebSocket that was opened and on which the provider has said nothing.
             Stage::PassingStream(mut plan, watch) if watch.is_silent_websocket() => {
@@ -265,8 +266,8 @@ impl Context for AttemptContext {
             // The listener's filter has ended the request.
             return true;
         }
-        if let Some(failure) = host::failure_of_attempt(plan.sent, self.is_kept) {
-            self.record(&mut plan, &Response::Failed(failure), is_held);
+        if let Some(failure) = host::failure_of_attempt(plan.sent, is_kept) {
+            self.record(&mut plan, &Response::Failed(failure), true);
         }
         true
     }

@@ -122,6 +122,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Puts chaos on a real Envoy: clients that leave, providers that fail, a configuration that
+    /// changes; and judges every request
+    Soak {
+        #[command(flatten)]
+        envoy: EnvoyChoice,
+        #[command(flatten)]
+        soak: soak::Arguments,
+    },
     /// Holds what deploy/ ships against the tools and schemas of its platforms
     Deploy,
     /// Starts the docker-compose stack, sends sessions through it, and takes it down
@@ -214,6 +222,10 @@ fn execute(command: Command) -> Result<()> {
             bench::bench(&envoy, &prepare::module()?, quick)
         }
         Command::Simulate { arguments } => verify::simulate(&arguments),
+        Command::Soak { envoy, soak } => {
+            let envoy = prepare::envoy(envoy.version())?;
+            block_on(soak.run(&envoy, &prepare::module()?))
+        }
         Command::Deploy => deploy::check(),
         Command::ComposeTest { compose } => block_on(compose::test(compose.provision)),
         Command::ObserveTest { provision } => block_on(observability::test(provision)),

@@ -1,0 +1,115 @@
+//! The command: runs with every way, a report, and an exit code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, value_parser};
+use envoy_harness::output::print;
+use envoy_harness::progress::note;
+use envoy_harness::{Envoy, Mode};
+
+use crate::oracle::{self, Setting};
+use crate::report::{self, Part};
+use crate::run::{Plan, run};
+
+/// The workers of the runs, in turn.
+const WORKERS: [u32; 4] = [2, 4, 1, 2];
+
+/// How many violations are printed in full.
+const PRINTED: usize = 20;
+
+/// What is run, and for how long.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// How long all runs take together, without the time to start and to come to rest
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
+    minutes: u64,
+    /// What all that is sent follows from
+    #[arg(long, default_value_t = 17)]
+    seed: u64,
+    /// Threads of Envoy, instead of 1, 2 and 4 in turn
+    #[arg(long, value_parser = value_parser!(u32).range(1..=64))]
+    workers: Option<u32>,
+    /// Only these ways to wire the filter, instead of all
+    #[arg(long, value_enum)]
+    way: Vec<Mode>,
+    /// Write the report into this file as Markdown, and beside it as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// If a rule was broken, or the machinery failed.
+    pub async fn run(&self, envoy: &Envoy, module: &Path) -> Result<()> {
+        let ways = if self.way.is_empty() { Mode::ALL.to_vec() } else { self.way.clone() };
+        let ways: Vec<_> = ways.into_iter().filter(|way| way.runs_on(envoy.version)).collect();
+        ensure!(!ways.is_empty(), "Envoy {} has none of these ways", envoy.version);
+        let length = Duration::from_secs(self.minutes * 60 / ways.len() as u64);
+        let mut parts = Vec::new();
+        for (number, (mode, workers)) in ways.iter().zip(WORKERS.iter().cycle()).enumerate() {
+            let plan = Plan {
+                mode: *mode,
+                workers: self.workers.unwrap_or(*workers),
+                seed: self.seed + number as u64,
+                length,
+            };
+            note(&format!(
+                "soak {}/{}: {}, {} workers, seed {}, {} s",
+                number + 1,
+                ways.len(),
+                mode.as_str(),
+                plan.workers,
+                plan.seed,
+                length.as_secs()
+            ));
+            let history = run(envoy, module, &plan).await?;
+            let setting = Setting {
+                fails_over: *mode != Mode::NextRequest,
+                shares_port: *mode == Mode::Keys,
+                has_keys: *mode != Mode::Replicas,
+            };
+            let verdict = oracle::judge(&history, setting);
+            for violation in verdict.violations.iter().take(PRINTED) {
+                let request =
+                    violation.request.map(|id| format!(" request {id},")).unwrap_or_default();
+                note(&format!(
+                    "{}:{request} seed {}: {}",
+                    violation.rule, plan.seed, violation.story
+                ));
+            }
+            parts.push(Part { plan, history, verdict });
+        }
+        let command = self.to_string();
+        let page = report::page(&command, envoy.version, &parts);
+        match &self.report {
+            Some(file) => {
+                if let Some(folder) = file.parent() {
+                    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+                }
+                let json = file.with_extension("json");
+                fs::write(file, &page).with_context(|| file.display().to_string())?;
+                fs::write(&json, report::json(&command, &parts)?)
+                    .with_context(|| json.display().to_string())?;
+            }
+            None => print(&page)?,
+        }
+        let broken: usize = parts.iter().map(|part| part.verdict.violations.len()).sum();
+        ensure!(broken == 0, "the soak found {broken} violations: see above");
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Arguments {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "cargo xtask soak --minutes {} --seed {}", self.minutes, self.seed)?;
+        if let Some(workers) = self.workers {
+            write!(formatter, " --workers {workers}")?;
+        }
+        self.way.iter().try_for_each(|way| write!(formatter, " --way {}", way.as_str()))
+    }
+}

@@ -1,0 +1,115 @@
+//! Rules for what a credential may be sent: nothing while it waits for an announced end, nothing
+//! when it is disabled.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::facts::Facts;
+use super::{Rule, Tolerance, Verdict};
+use crate::gateway::{COOLDOWN_MAX, COOLDOWN_TOLD};
+use crate::history::{Arrival, Did, End, Name, SECOND, State, Time};
+
+/// Requests that come so close together may be one probe.
+const TOGETHER: Time = SECOND;
+
+/// An announced limit, from when it was known for certain.
+struct Told {
+    began: Time,
+    known: Time,
+    until: Time,
+    probed: Option<Time>,
+}
+
+pub(super) fn judge(facts: &Facts<'_>, verdict: &mut Verdict) {
+    told(facts, verdict);
+    disabled(facts, verdict);
+}
+
+/// When the decision for an attempt was made at the earliest.
+fn decided(facts: &Facts<'_>, arrival: &Arrival) -> Option<Time> {
+    let id = arrival.request?;
+    let before = facts.arrivals(id).iter().filter(|other| other.number < arrival.number);
+    let before = before.map(|other| other.done).max();
+    Some(before.unwrap_or(facts.request(id)?.began))
+}
+
+fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
+    let mut limits: BTreeMap<(Name, &str), Vec<Told>> = BTreeMap::new();
+    for arrival in &facts.history.arrivals {
+        let Some(credential) = arrival.credential() else {
+            continue;
+        };
+        let key = (credential, arrival.model.as_str());
+        let open = limits.entry(key).or_default();
+        open.retain(|told| told.until > arrival.at);
+        if let Some(decided) = decided(facts, arrival) {
+            for told in open.iter_mut().filter(|told| told.known < decided) {
+                verdict.judged(Rule::Told);
+                let due = told.probed.unwrap_or(told.began) + COOLDOWN_MAX * SECOND;
+                let is_together = told.probed.is_some_and(|probed| arrival.at < probed + TOGETHER);
+                if is_together {
+                    verdict.tolerates(Tolerance::Probe);
+                } else if arrival.at + TOGETHER / 10 >= due {
+                    told.probed = Some(arrival.at);
+                    verdict.tolerates(Tolerance::Probe);
+                } else {
+                    let request = arrival.request.and_then(|id| facts.request(id));
+                    let story = format!(
+                        "{credential} had said at {:.3} s to wait until {:.3} s: {}",
+                        crate::run::seconds(told.began),
+                        crate::run::seconds(told.until),
+                        request.map(|request| facts.story(request)).unwrap_or_default(),
+                    );
+                    verdict.breaks(Rule::Told, arrival.request, story);
+                }
+            }
+        }
+        if arrival.did.is_served() {
+            // It was sent after the limit began, so it ends it.
+            open.clear();
+        }
+        if let Did::Answered { status: 429, retry_after: Some(wait), .. } = arrival.did {
+            let request = arrival.request.and_then(|id| facts.request(id));
+            // If the client left, or a VM trapped, nobody may have learned it.
+            let is_learned = request.is_some_and(|request| {
+                matches!(request.end, End::Answered(_))
+                    && !facts.has_trapped(request.began, request.ended)
+            });
+            if let Some(request) = request.filter(|_| is_learned) {
+                open.push(Told {
+                    began: arrival.at,
+                    known: request.ended,
+                    until: arrival.at + wait.min(COOLDOWN_TOLD) * SECOND,
+                    probed: None,
+                });
+            }
+        }
+    }
+}
+
+fn disabled(facts: &Facts<'_>, verdict: &mut Verdict) {
+    let mut known: HashMap<(u64, Name), ()> = HashMap::new();
+    for arrival in &facts.history.arrivals {
+        let (Some(credential), Some(id)) = (arrival.credential(), arrival.request) else {
+            continue;
+        };
+        let Some(request) = facts.request(id) else {
+            continue;
+        };
+        let is_new = known.insert((request.session, credential), ()).is_none();
+        let state = facts.state(credential, request.began, arrival.at);
+        let is_right = match state {
+            Ok(None) => true,
+            Ok(Some(State::Draining)) => !is_new,
+            Ok(Some(State::Disabled | State::Absent)) => false,
+            Err(()) => {
+                verdict.tolerates(Tolerance::UpdateRace);
+                continue;
+            }
+        };
+        verdict.judged(Rule::Disabled);
+        if !is_right {
+            let story = format!("{credential} was {state:?}: {}", facts.story(request));
+            verdict.breaks(Rule::Disabled, Some(id), story);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! One run: an Envoy, its providers, its clients, and what comes of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use envoy_harness::{Envoy, Mode};
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+
+use crate::client::{self, Message};
+use crate::gateway::Gateway;
+use crate::history::{Digest, Ending, History, Recorder, Request, SECOND, Time};
+use crate::outages;
+use crate::provider::Scene;
+use crate::session::Session;
+use crate::world;
+
+/// Sessions at a time.
+const CLIENTS: usize = 64;
+
+/// For so long it may take until nothing is under way any more.
+const QUIET: Duration = Duration::from_secs(40);
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How the filter is wired.
+    pub mode: Mode,
+    /// Threads of Envoy.
+    pub workers: u32,
+    /// What all that is sent follows from.
+    pub seed: u64,
+    /// How long sessions begin.
+    pub length: Duration,
+}
+
+/// What the tasks of clients share.
+struct Clients {
+    recorder: Recorder,
+    plan: Plan,
+    address: std::net::SocketAddr,
+    sessions: AtomicU64,
+    until: Time,
+    /// Held by every turn; whoever wants silence takes it alone.
+    silence: RwLock<()>,
+}
+
+/// Runs a plan, and returns what happened.
+///
+/// # Errors
+/// If Envoy does not start, or ends by itself, or a part of the machinery fails.
+pub async fn run(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<History> {
+    let recorder = Recorder::new();
+    let pools = world::pools(plan.mode);
+    let has_keys = plan.mode != Mode::Replicas;
+    let scene = Scene { recorder: recorder.clone(), outages: Arc::default(), has_keys };
+    let mut ports = outages::ports(plan.mode, &scene).await?;
+    let mut gateway = Gateway::start(envoy, module, plan.mode, plan.workers, &ports).await?;
+    let until = recorder.now() + u64::try_from(plan.length.as_micros())?;
+    let clients = Arc::new(Clients {
+        recorder: recorder.clone(),
+        plan: plan.clone(),
+        address: gateway.envoy.address(),
+        sessions: AtomicU64::new(0),
+        until,
+        silence: RwLock::new(()),
+    });
+    let mut tasks = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let clients = Arc::clone(&clients);
+        tasks.spawn(async move { clients.play().await });
+    }
+    // A quarter of the time is for everything to reach its size.
+    tokio::time::sleep(plan.length / 4).await;
+    let mut ending = Ending::default();
+    {
+        let _silence = clients.silence.write().await;
+        quiet(&gateway).await?;
+        ending.memory_before = gateway.stat("server.memory_allocated").await?;
+        ending.resident_before = gateway.envoy.resident_memory()?;
+    }
+    let outages = outages::play(&scene, pools, &mut ports, plan.seed, until);
+    let updates = outages::update(&mut gateway, &recorder, pools, plan.seed, until);
+    tokio::try_join!(outages, updates)?;
+    while let Some(task) = tasks.join_next().await {
+        task.context("a client has panicked")??;
+    }
+    ending.left = quiet(&gateway).await?;
+    read_ending(&gateway, &mut ending).await?;
+    gateway.envoy.stop().await?;
+    let mut history = recorder.history();
+    history.ending = ending;
+    Ok(history)
+}
+
+/// Waits until nothing is under way, and returns what is.
+async fn quiet(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
+    let begun = Instant::now();
+    loop {
+        let stats = gateway.envoy.stats("").await?;
+        let is_gauge = |name: &str| {
+            name == "http.llm.downstream_rq_active"
+                || name == "http.llm.downstream_cx_active"
+                || (name.starts_with("cluster.")
+                    && ["upstream_rq_active", "upstream_rq_pending_active", "rq_retry_open"]
+                        .iter()
+                        .any(|gauge| name.ends_with(gauge)))
+        };
+        // Clients keep connections while they are silent.
+        let left: Vec<_> = stats.into_iter().filter(|(name, n)| *n > 0 && is_gauge(name)).collect();
+        let has_requests = left.iter().any(|(name, _)| !name.ends_with("downstream_cx_active"));
+        if left.is_empty() || (!has_requests && begun.elapsed() > Duration::from_secs(2)) {
+            return Ok(left);
+        }
+        if begun.elapsed() > QUIET {
+            return Ok(left);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn read_ending(gateway: &Gateway, ending: &mut Ending) -> Result<()> {
+    // The filter hands its counts over every second.
+    let mut before = u64::MAX;
+    for _ in 0..20 {
+        ending.counted_requests =
+            gateway.counted("session_affinity_requests_total", "outcome=").await?;
+        if ending.counted_requests == before {
+            break;
+        }
+        before = ending.counted_requests;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    ending.counted_successes =
+        gateway.counted("session_affinity_attempts_total", "class=.=success").await?;
+    ending.reloads = gateway.counted(".vm_reload_success", "wasm.").await?;
+    ending.memory_after = gateway.stat("server.memory_allocated").await?;
+    ending.resident_after = gateway.envoy.resident_memory()?;
+    let is_bad = |line: &&String| line.contains("][critical]") || line.contains("][error]");
+    ending.complaints = gateway.envoy.log().iter().filter(is_bad).take(20).cloned().collect();
+    Ok(())
+}
+
+impl Clients {
+    /// Plays sessions, one after the other.
+    async fn play(&self) -> Result<()> {
+        while self.recorder.now() < self.until {
+            let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+            let session = Session::new(self.plan.seed, number, self.plan.mode);
+            let mut kept = None;
+            for turn in 0..session.turns {
+                if self.recorder.now() >= self.until {
+                    break;
+                }
+                self.turn(&session, turn, &mut kept).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn turn(
+        &self,
+        session: &Session,
+        number: usize,
+        kept: &mut Option<client::Connection>,
+    ) -> Result<()> {
+        let turn = session.turn(number);
+        tokio::time::sleep(turn.pause).await;
+        let _noise = self.silence.read().await;
+        if turn.on_new_connection {
+            *kept = None;
+        }
+        let id = session.number * 100 + number as u64;
+        let mut headers = client::headers(&turn.headers)?;
+        headers.insert("x-soak-id", id.into());
+        headers.insert("x-soak-model", session.model.escape_default().to_string().try_into()?);
+        let message = Message {
+            path: &turn.path,
+            headers: &headers,
+            body: turn.body.clone(),
+            manner: turn.manner,
+        };
+        let began = self.recorder.now();
+        let end = client::send(self.address, session.is_http2, kept, &message).await;
+        self.recorder.request(Request {
+            id,
+            session: session.number,
+            pool: session.pool.name,
+            model: session.model.escape_default().to_string(),
+            named_by: turn.named_by,
+            manner: turn.manner.word(),
+            body: Digest::of(&turn.body),
+            is_slow_upload: turn.manner == client::Manner::SlowUpload,
+            may_be_refused: turn.may_be_refused,
+            began,
+            ended: self.recorder.now(),
+            end,
+        });
+        Ok(())
+    }
+}
+
+/// Seconds of a time, for people.
+pub(crate) fn seconds(time: Time) -> f64 {
+    time as f64 / SECOND as f64
+}
