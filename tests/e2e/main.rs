@@ -19,6 +19,7 @@ mod envoy_gateway;
 mod evidence;
 mod failover;
 mod gateways;
+mod headroom;
 mod homes;
 mod istio;
 mod leaks;

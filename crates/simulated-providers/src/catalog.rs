@@ -1,5 +1,5 @@
-//! Responses as real providers send them when something is wrong, by name: `responses.jsonl`, one a
-//! line, each with its source.
+//! Responses as real providers send them when something is wrong, or soon will be, by name:
+//! `responses.jsonl`, one a line, each with its source.
 //!
 //! | field | |
 //! |---|---|

@@ -28,7 +28,8 @@ async fn every_response_of_the_catalog_can_be_requested_of_any_account() {
         let reply = reply.unwrap();
         assert_eq!(reply.account(), "openai-a", "{name}");
         let is_stream = reply.header("content-type").is_some_and(|it| it.starts_with("text/event"));
-        assert_eq!(reply.status == 200, is_stream, "{name}: {}", reply.text);
+        let is_warning = name == "anthropic-session-warning";
+        assert_eq!(reply.status == 200, is_stream || is_warning, "{name}: {}", reply.text);
     }
     world.providers.stop().await;
 }
