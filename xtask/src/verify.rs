@@ -137,6 +137,10 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
         in_browser(&find(Some(&PINNED.to_string()))?)
     })?;
     step("a million sessions", || million_sessions(&find(Some(&PINNED.to_string()))?))?;
+    step("soak", || {
+        let envoy = find(Some(&PINNED.to_string()))?;
+        crate::block_on(soak::Arguments::of_ci().run(&envoy, &built::path()))
+    })?;
     step("docker-compose", || crate::block_on(compose::test(provision)))
 }
 

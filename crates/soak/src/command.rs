@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, value_parser};
 use envoy_harness::output::print;
 use envoy_harness::progress::note;
-use envoy_harness::{Envoy, Mode};
+use envoy_harness::{Envoy, Mode, module};
 
 use crate::oracle::{self, Setting};
 use crate::report::{self, Part};
@@ -24,24 +24,43 @@ const PRINTED: usize = 20;
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// How long all runs take together, without the time to start and to come to rest
-    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
     minutes: u64,
     /// What all that is sent follows from
-    #[arg(long, default_value_t = 17)]
+    #[arg(long, value_name = "S", default_value_t = 17)]
     seed: u64,
     /// Threads of Envoy, instead of 1, 2 and 4 in turn
-    #[arg(long, value_parser = value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
     workers: Option<u32>,
     /// Only these ways to wire the filter, instead of all
     #[arg(long, value_enum)]
     way: Vec<Mode>,
+    /// Trap VMs as well, with a module that is built for it
+    #[arg(long)]
+    traps: bool,
     /// Write the report into this file as Markdown, and beside it as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
 
 impl Arguments {
-    /// Runs it.
+    /// What a change has to pass.
+    pub fn of_ci() -> Self {
+        Self { minutes: 2, seed: 17, workers: None, way: vec![], traps: false, report: None }
+    }
+
+    /// The module that it needs: this one, or one that traps.
+    ///
+    /// # Errors
+    /// If that cannot be built.
+    fn module(&self, shipped: &Path) -> Result<PathBuf> {
+        match self.traps {
+            true => Ok(module::build_with_trap()?.path),
+            false => Ok(shipped.to_owned()),
+        }
+    }
+
+    /// Runs it with the module that is shipped.
     ///
     /// # Errors
     /// If a rule was broken, or the machinery failed.
@@ -49,6 +68,7 @@ impl Arguments {
         let ways = if self.way.is_empty() { Mode::ALL.to_vec() } else { self.way.clone() };
         let ways: Vec<_> = ways.into_iter().filter(|way| way.runs_on(envoy.version)).collect();
         ensure!(!ways.is_empty(), "Envoy {} has none of these ways", envoy.version);
+        let module = self.module(module)?;
         let length = Duration::from_secs(self.minutes * 60 / ways.len() as u64);
         let mut parts = Vec::new();
         for (number, (mode, workers)) in ways.iter().zip(WORKERS.iter().cycle()).enumerate() {
@@ -57,6 +77,7 @@ impl Arguments {
                 workers: self.workers.unwrap_or(*workers),
                 seed: self.seed + number as u64,
                 length,
+                traps: self.traps,
             };
             note(&format!(
                 "soak {}/{}: {}, {} workers, seed {}, {} s",
@@ -67,7 +88,7 @@ impl Arguments {
                 plan.seed,
                 length.as_secs()
             ));
-            let history = run(envoy, module, &plan).await?;
+            let history = run(envoy, &module, &plan).await?;
             let setting = Setting {
                 fails_over: *mode != Mode::NextRequest,
                 shares_port: *mode == Mode::Keys,
@@ -109,6 +130,9 @@ impl std::fmt::Display for Arguments {
         write!(formatter, "cargo xtask soak --minutes {} --seed {}", self.minutes, self.seed)?;
         if let Some(workers) = self.workers {
             write!(formatter, " --workers {workers}")?;
+        }
+        if self.traps {
+            write!(formatter, " --traps")?;
         }
         self.way.iter().try_for_each(|way| write!(formatter, " --way {}", way.as_str()))
     }

@@ -1,13 +1,15 @@
 //! The Envoy of a run: its configuration in files, which change while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use envoy_config::{EnvoyConfig, File, Source};
+use envoy_config::{EnvoyConfig, File, Source, secret_file};
+use envoy_harness::client::{self, Protocol};
 use envoy_harness::{Envoy, Fixture, Mode, Process};
+use hyper::Request;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,6 +26,9 @@ pub(crate) const COOLDOWN_MAX: u64 = 5;
 pub(crate) const COOLDOWN_TOLD: u64 = 15;
 /// How many credentials a request may be sent to.
 pub(crate) const MAX_ATTEMPTS: usize = 3;
+
+/// How a line of the access log begins; then comes the id of the request.
+pub(crate) const ACCESS: &str = "soak ";
 
 /// An Envoy whose configuration is in files.
 pub(crate) struct Gateway {
@@ -53,12 +58,18 @@ impl Gateway {
             .collect();
         let (states, module) = (BTreeMap::new(), module.to_owned());
         let files = files(mode, &module, &addresses, &states, directory.path(), 0)?;
+        let mut secrets = BTreeSet::new();
+        files.iter().for_each(|file| collect_secrets(&file.content, &mut secrets));
+        for secret in secrets {
+            let keys = world::pools(mode).iter().flat_map(|pool| pool.credentials);
+            let mut keys = keys.filter(|it| secret.contains(&it.replace('-', "_")));
+            let owner = keys.next().with_context(|| format!("whose is the secret {secret}?"))?;
+            write(directory.path(), &secret_file(&secret, &world::key(owner)))?;
+        }
         files.iter().try_for_each(|file| write(directory.path(), file))?;
         let bootstrap = files.first().context("there is no bootstrap")?;
         let fixture = Fixture::without_filter(bootstrap.content.clone());
-        let keys = world::pools(mode).iter().flat_map(|pool| pool.credentials);
-        let keys: Vec<_> = keys.map(|it| (world::variable(it), world::key(it))).collect();
-        let envoy = Process::start(envoy, &fixture, workers, &keys).await?;
+        let envoy = Process::start(envoy, &fixture, workers, &[]).await?;
         Ok(Self { envoy, mode, module, directory, addresses, states, listeners: 0 })
     }
 
@@ -134,6 +145,32 @@ impl Gateway {
         Ok(())
     }
 
+    /// Traps the VM of a worker, and waits until it has another one.
+    pub(crate) async fn trap(&self, recorder: &Recorder) -> Result<()> {
+        let began = recorder.now();
+        let before = self.counted(".vm_reload_success", "wasm.").await?;
+        let begun = Instant::now();
+        let mut has_trapped = false;
+        loop {
+            let mut request = Request::post("/of-no-pool");
+            if !has_trapped {
+                request = request.header("x-trap", "now");
+            }
+            let request = request.body(client::empty())?;
+            // What comes of it does not matter: some worker traps, and some worker is asked.
+            let _ = client::send(self.envoy.address(), Protocol::Http1, request).await;
+            has_trapped = true;
+            let now = self.counted(".vm_reload_success", "wasm.").await?;
+            if now > before || begun.elapsed() > SETTLING {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (settled, states) = (recorder.now(), self.states.clone());
+        recorder.update(Update { began, settled, states, is_trap: true, ..Update::default() });
+        Ok(())
+    }
+
     /// A number of Envoy's; 0 if it has none of that name.
     pub(crate) async fn stat(&self, name: &str) -> Result<u64> {
         Ok(self.envoy.stats(name).await?.get(name).copied().unwrap_or_default())
@@ -178,7 +215,7 @@ fn files(
     let pools = world::pools(mode).iter();
     let pools: Vec<_> = pools.map(|pool| pool_input(pool, mode, addresses, states)).collect();
     let max = format!("{COOLDOWN_MAX}s");
-    let input = json!({
+    let mut input = json!({
         "listener": "127.0.0.1:0",
         "admin": "127.0.0.1:0",
         "module": module,
@@ -193,12 +230,22 @@ fn files(
         "pools": pools,
     });
     let root = root.to_str().context("the directory is not UTF-8")?;
+    // Keys from the environment are named in the configuration of the VM: with every credential that
+    // comes or goes, all VMs would be new, and with them what they had counted.
+    if mode != Mode::Replicas {
+        input["secrets"] = json!(format!("{root}/secrets"));
+    }
     let config = EnvoyConfig::parse(&input.to_string(), mode)?;
     let mut files = config.split(&Source::Files(root.to_owned()))?;
     let timeout = format!("{}s", 300 + listeners);
     for file in files.iter_mut().filter(|file| file.name == "listeners.yaml") {
-        let manager = "/resources/0/filter_chains/0/filters/0/typed_config/request_timeout";
-        *file.content.pointer_mut(manager).context("no request_timeout")? = json!(timeout);
+        let manager = "/resources/0/filter_chains/0/filters/0/typed_config";
+        let manager = file.content.pointer_mut(manager).context("no connection manager")?;
+        manager["request_timeout"] = json!(timeout);
+        let format = "/access_log/0/typed_config/log_format/text_format_source/inline_string";
+        let format = manager.pointer_mut(format).context("no access log")?;
+        let usual = format.as_str().unwrap_or_default();
+        *format = json!(format!("{ACCESS}%REQ(x-soak-id)% {usual}"));
     }
     Ok(files)
 }
@@ -220,7 +267,7 @@ fn pool_input(
         let mut input = json!({"id": credential, "state": state});
         match mode {
             Mode::Replicas => input["endpoint"] = json!(address(credential)),
-            _ => input["key"] = json!(world::variable(credential)),
+            _ => input["key"] = json!("FROM_A_FILE"),
         }
         if matches!(mode, Mode::Clusters | Mode::NextRequest) {
             input["upstream"] = json!(format!("http://{}", address(credential)));
@@ -241,6 +288,24 @@ fn pool_input(
         input["key_header"] = json!(pool.key_header);
     }
     input
+}
+
+/// The names of the secrets that a part of the configuration reads from files.
+fn collect_secrets(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            if members.contains_key("sds_config")
+                && let Some(name) = members.get("name").and_then(Value::as_str)
+            {
+                names.insert(name.to_owned());
+            }
+            members.values().for_each(|member| collect_secrets(member, names));
+        }
+        Value::Array(elements) => {
+            elements.iter().for_each(|element| collect_secrets(element, names));
+        }
+        _ => {}
+    }
 }
 
 /// Replaces a file by a rename, as Envoy expects.

@@ -223,6 +223,8 @@ pub struct Ending {
     pub resident_after: u64,
     /// Lines of the log at the level of errors.
     pub complaints: Vec<String>,
+    /// What the access log says of each request.
+    pub access_log: HashMap<u64, String>,
 }
 
 impl Digest {

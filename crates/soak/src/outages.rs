@@ -9,6 +9,7 @@ use crate::gateway::Gateway;
 use crate::history::{Closed, Name, Recorder, SECOND, State, Time};
 use crate::provider::{Outage, Port, Scene};
 use crate::random::Random;
+use crate::run::Plan;
 use crate::world::{self, Pool};
 
 /// Plays outages, one after the other in each pool, until the time is over.
@@ -101,10 +102,10 @@ pub(crate) async fn update(
     gateway: &mut Gateway,
     recorder: &Recorder,
     pools: &'static [Pool],
-    seed: u64,
+    plan: &Plan,
     until: Time,
 ) -> Result<()> {
-    let mut random = Random::of(&[seed, u64::MAX - 1]);
+    let mut random = Random::of(&[plan.seed, u64::MAX - 1]);
     let mut number = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(random.between(1500, 4000) as u64)).await;
@@ -114,6 +115,10 @@ pub(crate) async fn update(
         number += 1;
         if number % 5 == 0 {
             gateway.replace_listener(recorder).await?;
+            continue;
+        }
+        if plan.traps && number % 3 == 0 {
+            gateway.trap(recorder).await?;
             continue;
         }
         let Some(pool) = pools.get(random.below(pools.len())) else {
@@ -126,7 +131,6 @@ pub(crate) async fn update(
             Some(credential) => gateway.set(credential, None, recorder).await?,
             None => {
                 let credential = random.pick(pool.credentials).context("an empty pool")?;
-                // In a pool with one port, its cluster has the name of the first.
                 gateway.set(credential, state, recorder).await?;
             }
         }

@@ -417,7 +417,10 @@ async fn write_chunk(wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
 fn leaks(head: &Head, has_keys: bool) -> Vec<String> {
     let mut leaks = Vec::new();
     for (name, value) in &head.headers {
-        let is_internal = name.starts_with("x-session-affinity-") || name.starts_with("x-envoy-");
+        // Servers of one's own are told the address of the client.
+        let is_address = !has_keys && name == "x-envoy-external-address";
+        let is_internal = name.starts_with("x-session-affinity-")
+            || (name.starts_with("x-envoy-") && !is_address);
         let is_secret =
             has_keys && SECRET.contains(&name.as_str()) && world::owner(value).is_none();
         if is_internal || is_secret {

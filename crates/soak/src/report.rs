@@ -49,14 +49,16 @@ impl Part {
         sessions.sort_unstable();
         sessions.dedup();
         let listeners = history.updates.iter().filter(|it| it.is_listener).count() as u64;
+        let traps = history.updates.iter().filter(|it| it.is_trap).count() as u64;
         let largest = history.requests.iter().map(|it| it.body.length).max().unwrap_or_default();
         let bytes: u64 = history.requests.iter().map(|it| it.body.length).sum();
         [
             ("sessions", sessions.len() as u64),
             ("requests", history.requests.len() as u64),
             ("attempts that reached a provider", history.arrivals.len() as u64),
-            ("updates of credentials", history.updates.len() as u64 - listeners),
+            ("updates of credentials", history.updates.len() as u64 - listeners - traps),
             ("replacements of the listener", listeners),
+            ("traps of a VM", traps),
             ("closed ports", history.closed.len() as u64),
             ("largest request in KB", largest >> 10),
             ("all requests in MB", bytes >> 20),

@@ -11,7 +11,7 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use crate::client::{self, Message};
-use crate::gateway::Gateway;
+use crate::gateway::{ACCESS, Gateway};
 use crate::history::{Digest, Ending, History, Recorder, Request, SECOND, Time};
 use crate::outages;
 use crate::provider::Scene;
@@ -35,6 +35,8 @@ pub struct Plan {
     pub seed: u64,
     /// How long sessions begin.
     pub length: Duration,
+    /// Whether VMs are trapped; the module has to be one that does.
+    pub traps: bool,
 }
 
 /// What the tasks of clients share.
@@ -83,7 +85,7 @@ pub async fn run(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<History> {
         ending.resident_before = gateway.envoy.resident_memory()?;
     }
     let outages = outages::play(&scene, pools, &mut ports, plan.seed, until);
-    let updates = outages::update(&mut gateway, &recorder, pools, plan.seed, until);
+    let updates = outages::update(&mut gateway, &recorder, pools, plan, until);
     tokio::try_join!(outages, updates)?;
     while let Some(task) = tasks.join_next().await {
         task.context("a client has panicked")??;
@@ -139,9 +141,20 @@ async fn read_ending(gateway: &Gateway, ending: &mut Ending) -> Result<()> {
     ending.reloads = gateway.counted(".vm_reload_success", "wasm.").await?;
     ending.memory_after = gateway.stat("server.memory_allocated").await?;
     ending.resident_after = gateway.envoy.resident_memory()?;
-    let is_bad = |line: &&String| line.contains("][critical]") || line.contains("][error]");
-    ending.complaints = gateway.envoy.log().iter().filter(is_bad).take(20).cloned().collect();
+    // A trap is an error of Envoy's, and one that was asked for.
+    let is_bad = |line: &&String| {
+        ending.reloads == 0 && (line.contains("][critical]") || line.contains("][error]"))
+    };
+    let log = gateway.envoy.log();
+    ending.complaints = log.iter().filter(is_bad).take(20).cloned().collect();
+    ending.access_log = log.iter().filter_map(|line| access(line)).collect();
     Ok(())
+}
+
+/// The id of a request, and what the access log says of it.
+fn access(line: &str) -> Option<(u64, String)> {
+    let (id, rest) = line.strip_prefix(ACCESS)?.split_once(' ')?;
+    Some((id.parse().ok()?, rest.to_owned()))
 }
 
 impl Clients {

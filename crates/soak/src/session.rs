@@ -282,7 +282,7 @@ fn manner(random: &mut Random) -> Manner {
 
 /// The faults of the attempts, in order.
 fn faults(random: &mut Random) -> String {
-    if !random.percent(12) {
+    if !random.percent(7) {
         return String::new();
     }
     let mut fault = || {

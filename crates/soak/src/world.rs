@@ -89,11 +89,6 @@ pub(crate) fn key(credential: &str) -> String {
     if credential.starts_with("openai") { format!("Bearer {key}") } else { key }
 }
 
-/// The variable with the key of a credential.
-pub(crate) fn variable(credential: &str) -> String {
-    format!("SOAK_{}", credential.replace('-', "_").to_uppercase())
-}
-
 /// The credential that has this key.
 pub(crate) fn owner(key: &[u8]) -> Option<Name> {
     let key = std::str::from_utf8(key).ok()?;

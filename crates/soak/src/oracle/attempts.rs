@@ -43,15 +43,24 @@ fn internal(arrival: &Arrival, verdict: &mut Verdict) {
     }
 }
 
-/// How often a request may have been sent twice to a credential: after a kept connection broke.
-pub(super) fn stale(arrivals: &[&Arrival]) -> usize {
+/// The attempts behind which the same credential was asked once more, without a response.
+fn repeated<'a>(arrivals: &'a [&'a Arrival]) -> impl Iterator<Item = &'a Arrival> {
     let pairs = arrivals.iter().zip(arrivals.iter().skip(1));
     let again = pairs.filter(|(one, other)| {
         one.credential() == other.credential()
-            && one.is_reused
             && matches!(one.did, Did::Broke | Did::Left | Did::Waits)
     });
-    again.count()
+    again.map(|(one, _)| *one)
+}
+
+/// How often a request may have been sent twice to a credential.
+pub(super) fn stale(arrivals: &[&Arrival]) -> usize {
+    repeated(arrivals).count()
+}
+
+/// Whether the filter says that it met a connection that was kept.
+fn is_said_stale(request: &Request) -> bool {
+    matches!(&request.end, End::Answered(answer) if answer.decision.contains("(stale,"))
 }
 
 fn repeat(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
@@ -65,9 +74,12 @@ fn repeat(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
         *sent.entry(credential).or_default() += 1;
     }
     let stale = stale(arrivals);
+    let is_reused = repeated(arrivals).all(|arrival| arrival.is_reused);
     let twice: usize = sent.values().map(|count| count - 1).sum();
-    if stale == 1 && twice == 1 {
+    if stale == 1 && twice == 1 && is_reused {
         verdict.tolerates(Tolerance::Stale);
+    } else if stale == 1 && twice == 1 && is_said_stale(request) {
+        verdict.tolerates(Tolerance::Unused);
     } else if twice > 0 {
         verdict.breaks(Rule::Repeat, Some(request.id), facts.story(request));
     }

@@ -38,12 +38,16 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
         let Some(credential) = arrival.credential() else {
             continue;
         };
+        let request = arrival.request.and_then(|id| facts.request(id));
+        if request.is_none_or(|request| request.may_be_refused) {
+            // Which model a hostile body names is a question of reading.
+            continue;
+        }
         let key = (credential, arrival.model.as_str());
         let open = limits.entry(key).or_default();
         open.retain(|told| told.until > arrival.at);
         if let Some(decided) = decided(facts, arrival) {
             for told in open.iter_mut().filter(|told| told.known < decided) {
-                verdict.judged(Rule::Told);
                 let due = told.probed.unwrap_or(told.began) + COOLDOWN_MAX * SECOND;
                 let is_together = told.probed.is_some_and(|probed| arrival.at < probed + TOGETHER);
                 if is_together {
@@ -75,6 +79,7 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
                     && !facts.has_trapped(request.began, request.ended)
             });
             if let Some(request) = request.filter(|_| is_learned) {
+                verdict.judged(Rule::Told);
                 open.push(Told {
                     began: arrival.at,
                     known: request.ended,

@@ -16,6 +16,9 @@ pub(super) const GRACE: Time = 2 * SECOND;
 /// So long after a port was opened again connections may still fail: the connect timeout.
 const CONNECTING: Time = 3 * SECOND;
 
+/// No failure matters for longer: a request takes a minute at most, and a cooldown less.
+const LONGEST: Time = 120 * SECOND;
+
 /// The history with its order.
 pub(super) struct Facts<'h> {
     pub(super) history: &'h History,
@@ -60,8 +63,10 @@ impl<'h> Facts<'h> {
             let Some(credential) = arrival.credential() else {
                 continue;
             };
-            let ended = arrival.request.and_then(|id| facts.requests.get(&id));
-            let ended = ended.map_or(arrival.done, |request| request.ended.max(arrival.done));
+            let request = arrival.request.and_then(|id| facts.requests.get(&id));
+            let ended = request.map_or(arrival.done, |request| request.ended.max(arrival.done));
+            // Which model a hostile body names is a question of reading: it counts for all.
+            let is_hostile = request.is_some_and(|request| request.may_be_refused);
             if arrival.has_failed() {
                 let longest = match arrival.did {
                     Did::Answered { retry_after: Some(wait), .. } => wait.min(COOLDOWN_TOLD),
@@ -72,13 +77,13 @@ impl<'h> Facts<'h> {
                     facts.told.entry(credential).or_default().push((arrival.at, end));
                 }
                 let failure = Failure {
-                    model: Some(arrival.model.clone()),
+                    model: (!is_hostile).then(|| arrival.model.clone()),
                     from: arrival.at,
                     learned: ended,
                     longest: longest.max(COOLDOWN_MAX) * SECOND,
                 };
                 facts.failures.entry(credential).or_default().push(failure);
-            } else if arrival.did.is_served() {
+            } else if arrival.did.is_served() && !is_hostile {
                 let key = (credential, arrival.model.as_str());
                 facts.successes.entry(key).or_default().push((arrival.at, ended));
             }
@@ -93,6 +98,9 @@ impl<'h> Facts<'h> {
                 };
                 facts.failures.entry(credential).or_default().push(failure);
             }
+        }
+        for failures in facts.failures.values_mut() {
+            failures.sort_by_key(|failure| failure.from);
         }
         for sent in facts.successes.values_mut() {
             sent.sort_unstable();
@@ -135,9 +143,9 @@ impl<'h> Facts<'h> {
         to: Time,
     ) -> bool {
         let failures = self.failures.get(credential).map_or(&[][..], Vec::as_slice);
-        failures.iter().any(|failure| {
-            failure.from <= to
-                && failure.learned + failure.longest >= from
+        let first = failures.partition_point(|failure| failure.from + LONGEST < from);
+        failures.iter().skip(first).take_while(|failure| failure.from <= to).any(|failure| {
+            failure.learned + failure.longest >= from
                 && self.end(credential, failure, model) >= from
         })
     }
@@ -253,6 +261,9 @@ impl<'h> Facts<'h> {
                 arrival.did,
                 seconds(arrival.done),
             );
+        }
+        if let Some(line) = self.history.ending.access_log.get(&request.id) {
+            let _ = write!(story, "\n    access log: {line}");
         }
         for update in self.updates(request.began, request.ended) {
             let _ = write!(

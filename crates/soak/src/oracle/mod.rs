@@ -69,6 +69,9 @@ pub enum Tolerance {
     EarlyAnswer,
     /// A kept connection was closed as it was used again: the same credential gets it once more.
     Stale,
+    /// The same on a connection that Envoy had opened earlier for another request and not used:
+    /// the provider cannot tell it from a new one, but the filter says what it was.
+    Unused,
     /// A probe of an announced limit.
     Probe,
     /// A hostile request that the gateway refused by itself.
@@ -78,14 +81,37 @@ pub enum Tolerance {
     PortClosed,
 }
 
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Key,
+        Self::Internal,
+        Self::Cause,
+        Self::Avoidable,
+        Self::Refusal,
+        Self::Hang,
+        Self::Move,
+        Self::Told,
+        Self::Disabled,
+        Self::Repeat,
+        Self::FirstByte,
+        Self::Body,
+        Self::Counters,
+        Self::Memory,
+        Self::Left,
+        Self::Log,
+    ];
+}
+
 impl Tolerance {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UpdateRace,
         Self::ListenerReplaced,
         Self::Trap,
         Self::EarlyAnswer,
         Self::Stale,
+        Self::Unused,
         Self::Probe,
         Self::Hostile,
         Self::PortClosed,
@@ -161,7 +187,7 @@ impl fmt::Display for Rule {
             Self::Refusal => "no refusal without a limit",
             Self::Hang => "every request ends",
             Self::Move => "no unexplained move",
-            Self::Told => "nothing into a told cooldown",
+            Self::Told => "nothing into an announced cooldown",
             Self::Disabled => "nothing to a disabled credential",
             Self::Repeat => "once per credential",
             Self::FirstByte => "nothing repeated after the first byte",
@@ -182,6 +208,7 @@ impl fmt::Display for Tolerance {
             Self::Trap => "trap",
             Self::EarlyAnswer => "early answer",
             Self::Stale => "stale connection",
+            Self::Unused => "unused connection",
             Self::Probe => "probe",
             Self::Hostile => "hostile request refused",
             Self::PortClosed => "port closed",

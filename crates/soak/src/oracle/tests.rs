@@ -288,6 +288,11 @@ fn a_request_that_is_sent_twice_is_found() {
     check(&served_twice(false), &[Rule::Repeat]);
     check(&served_twice(true), &[]);
     assert_eq!(judge(&served_twice(true), SETTING).tolerated[&Tolerance::Stale], 1);
+    let mut unused = served_twice(false);
+    let decision = "outcome=hit then=anthropic-a(stale,transient)".to_owned();
+    unused.requests[0].end = End::Answered(Answer { decision, ..answer(200, 2) });
+    check(&unused, &[]);
+    assert_eq!(judge(&unused, SETTING).tolerated[&Tolerance::Unused], 1);
     let four = [(A, did(500)), (B, did(500)), (C, did(500)), (D, did(500))];
     check(&fails(500, &four), &[Rule::Repeat]);
 }
@@ -375,4 +380,13 @@ fn every_tolerance_is_counted() {
         };
     });
     assert_eq!(early, [Tolerance::EarlyAnswer]);
+}
+
+#[test]
+fn every_rule_and_every_tolerance_is_documented() {
+    let page = include_str!("../../../../docs/soak.md");
+    let rules = Rule::ALL.map(|rule| rule.to_string()).into_iter();
+    for word in rules.chain(Tolerance::ALL.map(|tolerance| tolerance.to_string())) {
+        assert!(page.contains(&format!("| {word} |")), "{word}");
+    }
 }
