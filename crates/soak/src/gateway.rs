@@ -62,7 +62,8 @@ impl Gateway {
         files.iter().for_each(|file| collect_secrets(&file.content, &mut secrets));
         for secret in secrets {
             let keys = world::pools(mode).iter().flat_map(|pool| pool.credentials);
-            let mut keys = keys.filter(|it| secret.contains(&it.replace('-', "_")));
+            let mut keys =
+                keys.filter(|it| secret.ends_with(&format!("{}_key", it.replace('-', "_"))));
             let owner = keys.next().with_context(|| format!("whose is the secret {secret}?"))?;
             write(directory.path(), &secret_file(&secret, &world::key(owner)))?;
         }
