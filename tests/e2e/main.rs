@@ -18,6 +18,7 @@ mod edge;
 mod envoy_gateway;
 mod evidence;
 mod failover;
+mod fleet;
 mod gateways;
 mod headroom;
 mod homes;
