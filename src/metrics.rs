@@ -156,7 +156,7 @@ impl Metric {
         for (label, value) in labels.iter().zip(values).filter(|(_, value)| !value.is_empty()) {
             series.push_str(label);
             series.push_str("=.=");
-            series.extend(value.chars().map(|letter| if is_plain(letter) { letter } else { '_' }));
+            value.bytes().for_each(|byte| push_escaped(&mut series, byte));
             series.push_str(";.;");
         }
         series.push_str(PREFIX);
@@ -165,9 +165,16 @@ impl Metric {
     }
 }
 
-/// Whether a letter of a name may be in a value. What separates labels may not.
-fn is_plain(letter: char) -> bool {
-    letter.is_ascii_graphic() && !matches!(letter, ';' | '=' | '"' | '\\')
+/// Adds a byte of a value: what separates labels is escaped, as in a URL, so that different values
+/// are different series.
+fn push_escaped(series: &mut String, byte: u8) {
+    if byte.is_ascii_graphic() && !matches!(byte, b';' | b'=' | b'"' | b'\\' | b'%') {
+        series.push(char::from(byte));
+        return;
+    }
+    series.push('%');
+    let digits = [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16));
+    series.extend(digits.into_iter().flatten());
 }
 
 /// What a VM has counted and not handed over.
@@ -342,8 +349,17 @@ mod tests {
     fn no_value_can_end_its_label_or_begin_another() {
         assert_eq!(
             Metric::Failovers.series(&["a;.;end=.=served;.;b\"\\\n\u{e9}", "gpt-4.1:x/y"]),
-            "pool=.=a_._end_._served_._b____;.;end=.=gpt-4.1:x/y;.;session_affinity_failovers_total"
+            "pool=.=a%3b.%3bend%3d.%3dserved%3b.%3bb%22%5c%0a%c3%a9;.;end=.=gpt-4.1:x/y;.;\
+             session_affinity_failovers_total"
         );
+    }
+
+    #[test]
+    fn values_that_differ_are_different_series() {
+        let values = ["a;b", "a=b", "a\"b", "a\\b", "a_b", "a%b", "a%3bb", "a%3Bb", "a%253bb"];
+        let series = values.map(|value| Metric::Failovers.series(&[value, "x"]));
+        let different: std::collections::BTreeSet<_> = series.iter().collect();
+        assert_eq!(different.len(), values.len(), "{series:?}");
     }
 
     #[test]
