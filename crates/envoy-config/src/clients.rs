@@ -32,15 +32,20 @@ pub(super) enum Clients {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Jwt {
-    issuer: String,
+    issuer: Name,
     #[serde(default)]
-    audiences: Vec<String>,
+    audiences: Vec<Name>,
     /// Where the issuer's public keys are.
     jwks: Jwks,
     /// The claim that names the tenant.
     #[serde(default = "default_claim")]
-    claim: String,
+    claim: Name,
 }
+
+/// A text that is not empty: of an issuer without a name Envoy would take every token.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+struct Name(String);
 
 /// A URL, or the path of a file.
 #[derive(Debug, Deserialize)]
@@ -65,8 +70,8 @@ pub(super) struct Gate {
 
 #[derive(Clone, Debug, Serialize)]
 struct Token {
-    issuer: String,
-    audiences: Vec<String>,
+    issuer: Name,
+    audiences: Vec<Name>,
     file: Option<String>,
     service: Option<Service>,
 }
@@ -102,7 +107,7 @@ impl Clients {
             Self::Jwt(jwt) => {
                 let payload =
                     ["metadata", "filter_metadata", "envoy.filters.http.jwt_authn", "payload"];
-                let path: Vec<_> = payload.into_iter().chain([jwt.claim.as_str()]).collect();
+                let path: Vec<_> = payload.into_iter().chain([jwt.claim.0.as_str()]).collect();
                 json!({"property": path, "required": true})
             }
         };
@@ -156,8 +161,20 @@ impl TryFrom<String> for Jwks {
     }
 }
 
-fn default_claim() -> String {
-    "sub".to_owned()
+impl TryFrom<String> for Name {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.trim().is_empty() {
+            Err("expected a name that is not empty")
+        } else {
+            Ok(Self(text))
+        }
+    }
+}
+
+fn default_claim() -> Name {
+    Name("sub".to_owned())
 }
 
 /// The file with the keys of clients: each with the name of its client.

@@ -18,6 +18,8 @@ const DURATION: &str = r"^(?=.*[1-9])\s*([0-9]*\.?[0-9]+(ns|us|µs|μs|ms|s|m|h)
 const HEADER: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 /// Visible ASCII.
 const WORD: &str = r"^[!-~]{1,256}$";
+/// A text that is not blank.
+const NAME: &str = r"\S";
 /// The name of an environment variable.
 const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 /// A whole number as text, which only the profile `reference` takes for one.
@@ -333,10 +335,10 @@ fn clients() -> Value {
     let mut keys = object(json!({"api_keys": file}));
     require(&mut keys, &["api_keys"]);
     let mut token = object(json!({
-        "issuer": any_text("Who has issued the tokens"),
-        "audiences": {"type": "array", "items": {"type": "string"}, "description": "For which they are"},
+        "issuer": pattern(NAME, "Who has issued the tokens"),
+        "audiences": {"type": "array", "items": {"type": "string", "pattern": NAME}, "description": "For which they are"},
         "jwks": pattern("^(/|https?://)", "The URL of the issuer's public keys, or the path of a file"),
-        "claim": any_text("The claim that names the tenant; `sub` if absent"),
+        "claim": pattern(NAME, "The claim that names the tenant; `sub` if absent"),
     }));
     require(&mut token, &["issuer", "jwks"]);
     let mut tokens = object(json!({"jwt": token}));

@@ -248,3 +248,23 @@ fn what_does_not_fit_together_is_a_problem() {
         assert!(found.contains(problem), "{found}");
     }
 }
+
+/// Of an issuer without a name Envoy takes every token that its keys have signed.
+#[test]
+fn tokens_have_an_issuer_and_a_claim_with_a_name() {
+    let jwt = json!({"issuer": "i", "audiences": ["a"], "jwks": "/k", "claim": "team"});
+    let input = |jwt: &Value| {
+        let pool = json!({"name": "p", "upstream": "http://a", "credentials": [{"id": "a"}]});
+        let input = json!({"clients": {"jwt": jwt}, "pools": [pool]});
+        EnvoyConfig::parse(&input.to_string(), Mode::Clusters)
+    };
+    assert!(input(&jwt).is_ok());
+    for name in ["issuer", "claim", "audiences"] {
+        for blank in ["", " "] {
+            let mut jwt = jwt.clone();
+            jwt[name] = if name == "audiences" { json!([blank]) } else { json!(blank) };
+            let problem = input(&jwt).unwrap_err().to_string();
+            assert!(problem.contains("expected a name that is not empty"), "{name}: {problem}");
+        }
+    }
+}
