@@ -262,7 +262,7 @@ fn every_promise_names_tests_that_exist() {
     let sources = ["src", "tests", "crates"].map(|folder| sources_below(&root().join(folder)));
     let sources = sources.concat();
     let security = read("SECURITY.md").text;
-    let promised = security.split_once("## What is promised").unwrap().1;
+    let promised = section(&security, "What is promised");
     let rows = promised.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     let rows: Vec<_> = rows.filter(|row| *row != "promise | tests").collect();
     assert!(rows.len() >= 30, "{} promises", rows.len());
@@ -274,6 +274,41 @@ fn every_promise_names_tests_that_exist() {
             assert!(sources.contains(&format!("fn {test}(")), "SECURITY.md names the test {test}");
         }
     }
+}
+
+/// The part of a page under a heading, up to the next one of its level.
+fn section<'t>(page: &'t str, heading: &str) -> &'t str {
+    let rest = page.split_once(&format!("\n## {heading}\n")).unwrap().1;
+    rest.split_once("\n## ").map_or(rest, |(section, _)| section)
+}
+
+/// The files below a folder that have unsafe code, relative to the root.
+fn files_without_guard(folder: &Path) -> Vec<String> {
+    let is_one = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        code.map(|line| format!("{line} ")).any(|line| line.contains(concat!("unsaf", "e ")))
+    };
+    let mut found: Vec<_> = files(folder, "rs").into_iter().filter(is_one).collect();
+    let folders = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let folders = folders.filter(|path| path.is_dir() && !path.ends_with("target"));
+    let below = folders.flat_map(|folder| files_without_guard(&folder));
+    let own = found.drain(..).map(|path| path.strip_prefix(root()).unwrap().to_owned());
+    own.map(|path| path.to_string_lossy().into_owned()).chain(below).collect()
+}
+
+#[test]
+fn all_unsafe_code_is_listed_with_its_reason() {
+    let mut found: Vec<_> = ["src", "tests", "crates", "xtask", "fuzz"]
+        .map(|folder| files_without_guard(&root().join(folder)))
+        .concat();
+    found.sort();
+    let security = read("SECURITY.md").text;
+    let rows = section(&security, "Unsafe code").lines();
+    let rows = rows.filter_map(|row| row.strip_prefix("| `")?.split_once("` | "));
+    let mut listed: Vec<_> = rows.map(|(file, _)| file.to_owned()).collect();
+    listed.sort();
+    assert_eq!(found, listed);
 }
 
 /// Names of tests are sentences; nothing else in the documents has so many words in one.
