@@ -12,6 +12,8 @@ use crate::steps;
 pub struct Headers {
     bytes: Vec<u8>,
     spans: Vec<Span>,
+    /// The marks of all names: most headers that are asked for are not there.
+    marks: u64,
 }
 
 /// Where a header is: the value is behind the name and a byte that ends it.
@@ -30,6 +32,7 @@ impl Headers {
         let count = size_at(&bytes, 0).unwrap_or_default();
         let mut name = count.saturating_mul(8).saturating_add(4);
         let mut spans = Vec::with_capacity(count.min(bytes.len() / 8));
+        let mut marks = 0;
         for at in (0..count).map(|index| 4 + index * 8) {
             let sizes = size_at(&bytes, at).zip(size_at(&bytes, at + 4));
             let Some((name_length, value_length)) = sizes else { break };
@@ -38,11 +41,13 @@ impl Headers {
             if end >= bytes.len() {
                 break;
             }
-            bytes.get_mut(name..value).unwrap_or_default().make_ascii_lowercase();
+            let text = bytes.get_mut(name..value - 1).unwrap_or_default();
+            text.make_ascii_lowercase();
+            marks |= mark(text);
             spans.push(Span { name, name_length, value_length });
             name = end + 1;
         }
-        Self { bytes, spans }
+        Self { bytes, spans, marks }
     }
 
     fn name(&self, span: &Span) -> &[u8] {
@@ -54,8 +59,15 @@ impl Headers {
         self.bytes.get(start..start + span.value_length).unwrap_or_default()
     }
 
+    #[inline(always)]
     fn is_named(&self, span: &Span, name: &str) -> bool {
         span.name_length == name.len() && self.name(span) == name.as_bytes()
+    }
+
+    /// Those that may have this name.
+    #[inline(always)]
+    fn candidates(&self, name: &str) -> &[Span] {
+        if self.marks & mark(name.as_bytes()) == 0 { &[] } else { &self.spans }
     }
 
     /// All headers, in the order they were sent.
@@ -69,14 +81,16 @@ impl Headers {
 
     /// The values of a header (its name in lower case), in the order they were sent.
     pub fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h [u8]> {
-        let named = self.spans.iter().filter(move |span| self.is_named(span, name));
+        let named = self.candidates(name).iter().filter(move |span| self.is_named(span, name));
         named.map(|span| self.value(span))
     }
 
     /// The first value of a header, even if it is empty.
+    #[inline(never)]
     pub fn first(&self, name: &str) -> Option<&[u8]> {
         steps::count(self.spans.len());
-        self.spans.iter().find(|span| self.is_named(span, name)).map(|span| self.value(span))
+        let mut candidates = self.candidates(name).iter();
+        candidates.find(|span| self.is_named(span, name)).map(|span| self.value(span))
     }
 
     /// The path without its query.
@@ -134,6 +148,7 @@ impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
             let (mut text, value) = (name.into(), value.into());
             text.make_ascii_lowercase();
             let (name_length, value_length) = (text.len(), value.len());
+            collected.marks |= mark(text.as_bytes());
             collected.spans.push(Span { name: collected.bytes.len(), name_length, value_length });
             for part in [text.as_bytes(), b"\0", &value, b"\0"] {
                 collected.bytes.extend_from_slice(part);
@@ -141,6 +156,12 @@ impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
         }
         collected
     }
+}
+
+/// One of 64 bits, by the length of a name and its last byte.
+fn mark(name: &[u8]) -> u64 {
+    let last = name.last().map_or(0, |&last| usize::from(last));
+    1 << ((name.len() + 5 * last) & 63)
 }
 
 fn size_at(bytes: &[u8], at: usize) -> Option<usize> {

@@ -121,7 +121,7 @@ fn collection(path: &str) -> Option<(KindId, Option<&str>)> {
     while let Some(segment) = segments.next() {
         let [parent, grandparent] = before;
         let begins = PARENTS.contains(&parent) || grandparent == "locations";
-        if let Some(kind) = KindId::of_segment(segment).filter(|_| begins) {
+        if let Some(kind) = begins.then(|| KindId::of_segment(segment)).flatten() {
             return Some((kind, segments.next().filter(|next| !next.is_empty())));
         }
         before = [segment, parent];

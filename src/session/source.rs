@@ -128,7 +128,7 @@ fn string_at<'a>(request: &Request<'a>, path: PathId, rules: Rules) -> Option<Co
 /// Whether a client's name is this, or begins so and goes on with something that is no letter: `pi`
 /// is in `pi/0.52` and not in `pip`.
 fn names_client(name: &str, client: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.strip_prefix(client)
-        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
+    let (name, length) = (name.as_bytes(), client.len());
+    name.get(..length).is_some_and(|start| start.eq_ignore_ascii_case(client.as_bytes()))
+        && !name.get(length).is_some_and(u8::is_ascii_alphabetic)
 }
