@@ -79,6 +79,11 @@ impl Headers {
         })
     }
 
+    /// The names of all headers, in the order they were sent.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.spans.iter().map(|span| self.name(span))
+    }
+
     /// The values of a header (its name in lower case), in the order they were sent.
     pub fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h [u8]> {
         let named = self.candidates(name).iter().filter(move |span| self.is_named(span, name));

@@ -65,8 +65,9 @@ pub(super) fn remove_identities(context: &impl HttpContext, headers: &Headers, p
 
 /// Removes what would let a client steer Envoy, or pass a key of its own, in whatever place.
 pub(super) fn remove_controls_and_keys(context: &impl HttpContext, headers: &Headers) {
-    for (name, _) in headers.iter().filter(|(name, _)| is_control(name)) {
-        context.set_http_request_header_bytes(name, None);
+    for name in headers.names().filter(|name| is_control(name)) {
+        // Names are ASCII: Envoy takes no other.
+        context.set_http_request_header_bytes(str::from_utf8(name).unwrap_or_default(), None);
     }
     if let Some(path) = headers.first(":path").and_then(without_keys) {
         context.set_http_request_header_bytes(":path", Some(&path));

@@ -39,6 +39,9 @@ pub struct Usage {
     pub output: Option<u64>,
 }
 
+/// Bytes of the words for a usual response.
+const WORDS: usize = 192;
+
 impl Usage {
     /// The tokens of each kind that count. Without a count of what was cached the prompt is not
     /// divided: it counts in no kind, or it would look as if nothing had been cached.
@@ -56,7 +59,7 @@ impl Usage {
     /// The counts under the names that OpenTelemetry has for them, and the share of the prompt that
     /// came from the cache; what is not known is left out. Empty if nothing is.
     pub fn words(&self) -> String {
-        let mut words = String::new();
+        let mut words = String::with_capacity(WORDS);
         let counts = [
             ("gen_ai.usage.input_tokens=", self.input),
             (" gen_ai.usage.cache_read.input_tokens=", self.cache_read),
