@@ -84,6 +84,11 @@ impl Headers {
         self.spans.iter().map(|span| self.name(span))
     }
 
+    /// Whether the name of any header begins so.
+    pub fn any_begins_with(&self, beginning: &str) -> bool {
+        self.spans.iter().any(|span| self.name(span).starts_with(beginning.as_bytes()))
+    }
+
     /// The values of a header (its name in lower case), in the order they were sent.
     pub fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h [u8]> {
         let named = self.candidates(name).iter().filter(move |span| self.is_named(span, name));

@@ -76,7 +76,6 @@ fn sparing_refines_every_strategy_and_is_off_by_default() {
     for (strategy, spare_at, expected) in [
         ("fill-first", json!(0.8), "b"),
         ("round-robin", json!(0.8), "b"),
-        ("consistent", json!(0.8), "b"),
         ("fill-first", Value::Null, "a"),
     ] {
         let mut routing = json!({"strategy": strategy});
@@ -243,15 +242,16 @@ fn sessions_that_go_on_count_and_those_that_ended_do_not() {
 }
 
 #[test]
-fn the_reference_knows_no_room() {
-    for (section, value) in [
-        ("routing", json!({"strategy": "headroom"})),
-        ("routing", json!({"spare_at": 0.9})),
-        ("routing", json!({"shed_at": 0.9})),
+fn what_must_find_the_same_home_knows_no_room() {
+    for (profile, routing) in [
+        ("reference", json!({"strategy": "headroom"})),
+        ("reference", json!({"spare_at": 0.9})),
+        ("reference", json!({"shed_at": 0.9})),
+        ("recommended", json!({"strategy": "consistent", "spare_at": 0.9})),
+        ("recommended", json!({"strategy": "consistent", "shed_at": 0.9})),
     ] {
-        let mut config = config(json!({}), json!([{"id": "a", "cluster": "a"}]));
-        config["profile"] = json!("reference");
-        config[section] = value;
+        let mut config = config(routing, json!([{"id": "a", "cluster": "a"}]));
+        config["profile"] = json!(profile);
         let parsed = session_affinity::config::Config::parse(config.to_string().as_bytes());
         assert!(parsed.is_err(), "{config}");
     }

@@ -457,10 +457,14 @@ impl CooldownConfig {
 const SPARED_BY_DEFAULT: u16 = 900;
 
 /// A part of a limit, in thousandths.
-fn share(fields: &mut Fields<'_>, name: &str, profile: Profile) -> Option<u16> {
+fn share(fields: &mut Fields<'_>, name: &str, knows_room: bool) -> Option<u16> {
     let share = fields.number_within(name, 0.01, 1.0)?;
-    if profile == Profile::Reference {
-        return fields.wrong(name, "the profile reference reads no limits of responses");
+    if !knows_room {
+        return fields.wrong(
+            name,
+            "not with the profile reference, which reads no limits of responses, nor with the \
+             strategy consistent, by which every Envoy finds the same home",
+        );
     }
     Some((share * 1000.0 + 0.5) as u16)
 }
@@ -497,8 +501,9 @@ impl Routing {
             fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
         let strategy = strategy.unwrap_or(Strategy::RoundRobin);
         let spared = (strategy == Strategy::Headroom).then_some(SPARED_BY_DEFAULT);
-        let spare_at = share(&mut fields, "spare_at", profile).or(spared);
-        let shed_at = share(&mut fields, "shed_at", profile);
+        let knows_room = profile == Profile::Recommended && strategy != Strategy::Consistent;
+        let spare_at = share(&mut fields, "spare_at", knows_room).or(spared);
+        let shed_at = share(&mut fields, "shed_at", knows_room);
         let header = fields.header_name("header");
         if header.as_deref().is_some_and(is_reserved) {
             fields.problem("header", "expected a header that neither HTTP nor Envoy owns");

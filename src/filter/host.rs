@@ -18,6 +18,9 @@ use crate::response::Failure;
 use crate::shared::{Cas, CasMismatch, Note, SharedData, Stored};
 use crate::time::Timestamp;
 
+/// How often a VM looks at what changes slowly.
+const DUE_EVERY: Duration = Duration::from_secs(3);
+
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
 pub(super) struct Host;
 
@@ -33,17 +36,17 @@ impl SharedData for Host {
         hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| CasMismatch)
     }
 
-    /// Once a second for each key.
+    /// Once in [`DUE_EVERY`] for each key.
     fn is_due(&self, key: &str, now: Timestamp) -> bool {
         let mut hasher = FnvHasher::default();
         hasher.write(key.as_bytes());
-        let (key, second) = (hasher.finish(), now.as_millis() / 1000);
+        let (key, period) = (hasher.finish(), now.as_millis() / DUE_EVERY.as_millis() as u64);
         LOOKED.with_borrow_mut(|looked| match looked.binary_search_by_key(&key, |(key, _)| *key) {
             Ok(at) => {
-                looked.get_mut(at).is_some_and(|(_, last)| mem::replace(last, second) != second)
+                looked.get_mut(at).is_some_and(|(_, last)| mem::replace(last, period) != period)
             }
             Err(at) => {
-                looked.insert(at, (key, second));
+                looked.insert(at, (key, period));
                 true
             }
         })
@@ -55,7 +58,7 @@ impl SharedData for Host {
 }
 
 thread_local! {
-    /// In which second it was last looked at what is kept under a key, by its hash. There are no
+    /// In which period it was last looked at what is kept under a key, by its hash. There are no
     /// more keys than credentials that were ever configured.
     static LOOKED: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
 }

@@ -281,25 +281,26 @@ impl Window {
 
 /// The model of a request, as windows know it.
 pub(super) struct Models {
+    seed: Seed,
     model: u32,
     family: Option<u32>,
-    families: [(&'static str, u32); families::ALL.len()],
 }
 
 impl Models {
     pub(super) fn of(model: &str, seed: Seed) -> Self {
-        let tag = |name: &str| seed.hash(&[b"window", name.as_bytes()]).tag().max(1);
-        let families = families::ALL.map(|family| (family, tag(family)));
-        let family = families::of(model);
-        let family = family.and_then(|of| families.iter().find(|(family, _)| *family == of));
-        Self { model: tag(canonical(model)), family: family.map(|(_, tag)| *tag), families }
+        let family = families::of(model).map(|family| tag(family, seed));
+        Self { seed, model: tag(canonical(model), seed), family }
     }
+}
+
+/// A few digits of a model or a family; never 0.
+fn tag(name: &str, seed: Seed) -> u32 {
+    seed.hash(&[b"window", name.as_bytes()]).tag().max(1)
 }
 
 /// The windows that a response tells.
 pub(super) fn told(headers: &Headers, models: &Models, now: Timestamp) -> Vec<Window> {
-    let tells = |prefix: &str| headers.iter().any(|(name, _)| name.starts_with(prefix));
-    let prefix = PREFIXES.into_iter().find(|prefix| tells(prefix));
+    let prefix = PREFIXES.into_iter().find(|prefix| headers.any_begins_with(prefix));
     let Some(prefix) = prefix else { return Vec::new() };
     let windows = ROWS.iter().enumerate().filter_map(|(at, row)| {
         if !row.begins_with(prefix) {
@@ -309,7 +310,7 @@ pub(super) fn told(headers: &Headers, models: &Models, now: Timestamp) -> Vec<Wi
         let wait = row.resets.iter().find_map(|name| wait_of(headers.first(name)?, now));
         let models = match row.covers {
             Covers::Everything => 0,
-            Covers::Family(of) => models.families.iter().find(|(family, _)| *family == of)?.1,
+            Covers::Family(family) => tag(family, models.seed),
             Covers::Model => models.model,
         };
         let reset = now + wait.unwrap_or(row.length).min(super::LONGEST);

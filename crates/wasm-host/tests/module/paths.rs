@@ -1,6 +1,8 @@
 //! The ways that a request can take through the filter, each measured in a state in which most
 //! requests find it: the session is known, and the VM has served before.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use wasm_host::{Answer, Attempt, Played, Request};
 
@@ -21,7 +23,7 @@ pub(crate) struct Path {
 }
 
 /// All paths, in the order of the table.
-pub(crate) const ALL: [Path; 16] = [
+pub(crate) const ALL: [Path; 18] = [
     Path { name: "header, 2 KB", play: || known(false, &claude_by_header(SESSION, SMALL)) },
     Path {
         name: "header, 2 KB, filter on the cluster",
@@ -64,6 +66,21 @@ pub(crate) const ALL: [Path; 16] = [
     Path {
         name: "body, 2 KB, stream of 31 events, filter on the cluster, usage off",
         play: || streamed(World::new(true, without_usage)),
+    },
+    Path {
+        name: "body, 2 KB, filter on the cluster, limits are read (every three seconds)",
+        play: || {
+            let mut world = World::new(true, |_| {});
+            let request = claude(SESSION, SMALL);
+            let play = |world: &mut World| world.play(&request, serve);
+            (0..18).for_each(|_| drop(play(&mut world)));
+            world.clock.advance(Duration::from_secs(3));
+            play(&mut world)
+        },
+    },
+    Path {
+        name: "body, 2 KB, filter on the cluster, strategy headroom",
+        play: || known_in(World::new(true, with_headroom), &claude(SESSION, SMALL)),
     },
 ];
 
@@ -141,6 +158,10 @@ fn pinned() -> Played {
     let decision = played.filter_state("session_affinity.decision");
     assert!(decision.contains("pin"), "{decision}");
     played
+}
+
+fn with_headroom(configuration: &mut Value) {
+    configuration["routing"]["strategy"] = json!("headroom");
 }
 
 fn without_usage(configuration: &mut Value) {
