@@ -263,32 +263,27 @@ fn request(address: SocketAddr, is_http2: bool, message: &Message<'_>) -> Result
 
 fn body(message: &Message<'_>) -> Body {
     let whole = message.body.clone();
-    let pieces = |size: usize, pause: Duration, ends: bool| {
-        let body = stream::unfold(whole.clone(), move |mut rest| async move {
-            if rest.is_empty() {
-                if !ends {
-                    std::future::pending::<()>().await;
-                }
-                return None;
-            }
-            tokio::time::sleep(pause).await;
-            let piece = rest.split_to(size.min(rest.len()));
-            Some((Ok(Frame::data(piece)), rest))
-        });
-        StreamBody::new(body).boxed_unsync()
-    };
     match message.manner {
-        Manner::SlowUpload => pieces(whole.len() / 5 + 1, Duration::from_millis(30), true),
+        Manner::SlowUpload => {
+            let size = whole.len() / 5 + 1;
+            let pieces = stream::unfold(whole, move |mut rest| async move {
+                if rest.is_empty() {
+                    return None;
+                }
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let piece = rest.split_to(size.min(rest.len()));
+                Some((Ok(Frame::data(piece)), rest))
+            });
+            StreamBody::new(pieces).boxed_unsync()
+        }
         Manner::Abort(Stage::Upload) => {
-            let half = whole.slice(..whole.len() / 2);
-            let half = Message { body: half, manner: Manner::Plain, ..*message };
-            let stream = stream::unfold(Some(half.body), |half| async move {
+            let half = stream::unfold(Some(whole.slice(..whole.len() / 2)), |half| async move {
                 match half {
                     Some(half) => Some((Ok(Frame::data(half)), None)),
                     None => std::future::pending().await,
                 }
             });
-            StreamBody::new(stream).boxed_unsync()
+            StreamBody::new(half).boxed_unsync()
         }
         _ => Full::new(whole).boxed_unsync(),
     }
@@ -307,14 +302,13 @@ async fn begin_a_head(address: SocketAddr, message: &Message<'_>) -> End {
 
 /// An error with its causes.
 fn describe(error: &hyper::Error) -> String {
-    format!("{:#}", anyhow::Error::msg(cause(error)))
-}
-
-fn cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", cause(source)),
-        None => error.to_string(),
+    let mut causes = vec![error.to_string()];
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        causes.push(error.to_string());
+        cause = error.source();
     }
+    causes.join(": ")
 }
 
 /// Headers from names and bytes.

@@ -1,5 +1,7 @@
 //! The Envoy of a run: its configuration in files, which change while it runs.
 
+#![allow(clippy::indexing_slicing, reason = "what a JSON value lacks is null")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

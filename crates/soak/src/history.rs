@@ -289,9 +289,7 @@ impl Arrival {
     /// Whether the provider failed it, so that its credential may be left alone for a while.
     pub(crate) fn has_failed(&self) -> bool {
         match self.did {
-            Did::Answered { status, is_error_event, .. } => {
-                is_error_event || (status >= 400 && status != 400)
-            }
+            Did::Answered { status, is_error_event, .. } => is_error_event || status > 400,
             Did::Cut { .. } | Did::Broke => true,
             Did::Left | Did::Waits => false,
         }

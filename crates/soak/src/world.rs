@@ -26,7 +26,7 @@ pub(crate) enum Dialect {
 }
 
 /// All pools of a configuration with keys.
-pub(crate) static POOLS: &[Pool] = &[
+pub(crate) static POOLS: [Pool; 3] = [
     Pool {
         name: "openai",
         provider: "openai",
@@ -57,7 +57,7 @@ pub(crate) static POOLS: &[Pool] = &[
 ];
 
 /// The pool of self-hosted servers, which have addresses in place of keys.
-pub(crate) static REPLICAS: &[Pool] = &[Pool {
+pub(crate) static REPLICAS: [Pool; 1] = [Pool {
     name: "replicas",
     provider: "openai",
     api: "openai",
@@ -69,7 +69,7 @@ pub(crate) static REPLICAS: &[Pool] = &[Pool {
 
 /// The pools of a way.
 pub(crate) fn pools(mode: Mode) -> &'static [Pool] {
-    if mode == Mode::Replicas { REPLICAS } else { POOLS }
+    if mode == Mode::Replicas { &REPLICAS } else { &POOLS }
 }
 
 /// Whether all credentials of a pool are behind one port.
@@ -79,7 +79,7 @@ pub(crate) fn shares_port(mode: Mode) -> bool {
 
 /// The pool of a credential.
 pub(crate) fn pool_of(credential: &str) -> Option<&'static Pool> {
-    let mut all = POOLS.iter().chain(REPLICAS);
+    let mut all = POOLS.iter().chain(&REPLICAS);
     all.find(|pool| pool.credentials.contains(&credential))
 }
 

@@ -120,7 +120,7 @@ fn has_refused(arrival: &Arrival) -> bool {
 
 /// The credentials that take new sessions all the time of a request.
 fn active<'f>(facts: &'f Facts<'_>, request: &'f Request) -> impl Iterator<Item = Name> + 'f {
-    let pools = world::POOLS.iter().chain(world::REPLICAS);
+    let pools = world::POOLS.iter().chain(&world::REPLICAS);
     let pool = pools.filter(|pool| pool.name == request.pool);
     let credentials = pool.flat_map(|pool| pool.credentials.iter().copied());
     credentials.filter(|name| facts.state(name, request.began, request.ended) == Ok(None))

@@ -361,8 +361,15 @@ fn every_tolerance_is_counted() {
     assert_eq!(used(&|it| it.updates = vec![listener.clone()]), [Tolerance::ListenerReplaced]);
     assert_eq!(used(&|it| it.updates = vec![trap.clone()]), [Tolerance::Trap]);
     let closed = Closed { credential: A, pool: "anthropic", from: SECOND, to: SECOND };
-    let port = used(&|it| it.closed = vec![closed.clone()]);
-    assert!(port.contains(&Tolerance::PortClosed), "{port:?}");
+    let port = used(&|it| {
+        it.closed = vec![closed.clone()];
+        it.arrivals.clear();
+        let decision = "credential=anthropic-a then=anthropic-b(connect,transient) \
+                        then=anthropic-c(connect,transient)";
+        let decision = decision.to_owned();
+        it.requests[0].end = End::Answered(Answer { decision, ..answer(503, 0) });
+    });
+    assert_eq!(port, [Tolerance::PortClosed]);
     let hostile = used(&|it| {
         it.arrivals.clear();
         it.requests[0].may_be_refused = true;
