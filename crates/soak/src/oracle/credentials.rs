@@ -24,14 +24,6 @@ pub(super) fn judge(facts: &Facts<'_>, verdict: &mut Verdict) {
     disabled(facts, verdict);
 }
 
-/// When the decision for an attempt was made at the earliest.
-fn decided(facts: &Facts<'_>, arrival: &Arrival) -> Option<Time> {
-    let id = arrival.request?;
-    let before = facts.arrivals(id).iter().filter(|other| other.number < arrival.number);
-    let before = before.map(|other| other.done).max();
-    Some(before.unwrap_or(facts.request(id)?.began))
-}
-
 fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
     let mut limits: BTreeMap<(Name, &str), Vec<Told>> = BTreeMap::new();
     for arrival in &facts.history.arrivals {
@@ -46,7 +38,7 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
         let key = (credential, arrival.model.as_str());
         let open = limits.entry(key).or_default();
         open.retain(|told| told.until > arrival.at);
-        if let Some(decided) = decided(facts, arrival) {
+        if let Some(decided) = facts.decided(arrival) {
             for told in open.iter_mut().filter(|told| told.known < decided) {
                 let due = told.probed.unwrap_or(told.began) + COOLDOWN_MAX * SECOND;
                 let is_together = told.probed.is_some_and(|probed| arrival.at < probed + TOGETHER);

@@ -28,8 +28,8 @@ pub(super) struct Facts<'h> {
     failures: BTreeMap<Name, Vec<Failure>>,
     /// The times in which a credential may wait for an announced end.
     told: BTreeMap<Name, Vec<(Time, Time)>>,
-    /// Of each credential and model: when a request was sent that was served, and when its client
-    /// knew.
+    /// Of each credential and model: when a request that was served was decided at the earliest,
+    /// and when its client knew.
     successes: BTreeMap<(Name, &'h str), Vec<(Time, Time)>>,
 }
 
@@ -85,7 +85,9 @@ impl<'h> Facts<'h> {
                 facts.failures.entry(credential).or_default().push(failure);
             } else if arrival.did.is_served() && !is_hostile {
                 let key = (credential, arrival.model.as_str());
-                facts.successes.entry(key).or_default().push((arrival.at, ended));
+                if let Some(sent) = facts.decided(arrival) {
+                    facts.successes.entry(key).or_default().push((sent, ended));
+                }
             }
         }
         for closed in &history.closed {
@@ -125,6 +127,14 @@ impl<'h> Facts<'h> {
         self.requests.get(&id).copied()
     }
 
+    /// When the decision for an attempt was made at the earliest.
+    pub(super) fn decided(&self, arrival: &Arrival) -> Option<Time> {
+        let id = arrival.request?;
+        let before = self.arrivals(id).iter().filter(|other| other.number < arrival.number);
+        let before = before.map(|other| other.done).max();
+        Some(before.unwrap_or(self.request(id)?.began))
+    }
+
     /// The arrival that a client got the response of.
     pub(super) fn answered(&self, request: &Request) -> Option<&'h Arrival> {
         let End::Answered(answer) = &request.end else {
@@ -158,7 +168,8 @@ impl<'h> Facts<'h> {
         let Some(sent) = self.successes.get(&(credential, model)) else {
             return longest;
         };
-        let next = sent.partition_point(|(at, _)| *at <= failure.learned);
+        // The provider sees a request later than it was sent, so what counts is its decision.
+        let next = sent.partition_point(|(decided, _)| *decided <= failure.learned);
         // Several may be under way at once: the first to be known ends it.
         let known = sent.iter().skip(next).take(20).map(|(_, known)| *known).min();
         known.map_or(longest, |known| known.min(longest))
