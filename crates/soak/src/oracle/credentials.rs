@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::facts::Facts;
 use super::{Rule, Tolerance, Verdict};
 use crate::gateway::{COOLDOWN_MAX, COOLDOWN_TOLD};
-use crate::history::{Arrival, Did, End, Name, SECOND, State, Time};
+use crate::history::{Did, End, Name, SECOND, State, Time};
 
 /// Requests that come so close together may be one probe.
 const TOGETHER: Time = SECOND;
