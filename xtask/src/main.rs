@@ -115,6 +115,17 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Sends requests of more sessions than the filter keeps through a real Envoy, and measures memory
+    Memory {
+        #[command(flatten)]
+        envoy: EnvoyChoice,
+        /// How many requests
+        #[arg(long, default_value_t = 1_000_000)]
+        requests: u64,
+        /// How many sessions, which take turns
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: u64,
+    },
     /// Simulates fleets of 1 to 200 Envoys over the core: strategies, tables, limits, restarts, a
     /// common store. `--help` lists its options
     #[command(disable_help_flag = true)]
@@ -220,6 +231,9 @@ fn execute(command: Command) -> Result<()> {
         Command::Bench { envoy, quick } => {
             let envoy = prepare::envoy(envoy.version())?;
             bench::bench(&envoy, &prepare::module()?, quick)
+        }
+        Command::Memory { envoy, requests, sessions } => {
+            verify::memory(envoy.version(), requests, sessions)
         }
         Command::Simulate { arguments } => verify::simulate(&arguments),
         Command::Soak { envoy, soak } => {

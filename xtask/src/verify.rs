@@ -38,6 +38,21 @@ pub(crate) fn cost(is_update: bool) -> Result<()> {
     in_memory(&["cost"], if is_update { &update } else { &[] })
 }
 
+/// Builds the module, and sends this many requests of this many sessions through Envoy: memory does
+/// not grow.
+///
+/// # Errors
+/// If it does.
+pub(crate) fn memory(envoy: Option<&str>, requests: u64, sessions: u64) -> Result<()> {
+    let envoy = find(envoy)?;
+    module()?;
+    let (requests, sessions) = (requests.to_string(), sessions.to_string());
+    let environment = [("MEMORY_TEST_REQUESTS", &*requests), ("MEMORY_TEST_SESSIONS", &*sessions)];
+    let all = ["test", "--locked", "--test", "e2e", "memory::far_more", "--", "--ignored"];
+    let arguments = [&all[..], &["--nocapture", "--test-threads", "1"]].concat();
+    cargo_on(&envoy, &arguments, &environment)
+}
+
 /// Builds the simulation for speed, and runs it.
 ///
 /// # Errors

@@ -29,7 +29,8 @@
 //! # What is not
 //!
 //! - Envoy's other filters, routes, timeouts, limits of buffers and flow control.
-//! - Streams side by side: each is played to its end, and its request is there before its response.
+//! - Streams side by side, but for requests that do not end: each is played to its end, and its
+//!   request is there before its response.
 //! - A plugin for each cluster: one for all of them is enough here, where Envoy has a root context,
 //!   and ticks, for each.
 //! - A new VM after a trap: a trap is an error.
@@ -47,6 +48,7 @@ mod memory;
 mod outbound;
 mod shared;
 mod state;
+mod upload;
 mod vm;
 mod wasi;
 
@@ -57,4 +59,5 @@ pub use gateway::{Gateway, Wiring};
 pub use headers::Headers;
 pub use shared::{CasMismatch, SharedData};
 pub use state::Clock;
+pub use upload::Upload;
 pub use vm::{Module, Plugin, Settings, Vm};
