@@ -11,6 +11,9 @@ use envoy_harness::{
 
 use crate::{compose, deploy, dist, licences, observability, release};
 
+/// How often each fuzz target changes an input in CI: half a minute for all.
+const FUZZ_ROUNDS: &str = "5000";
+
 /// Builds and checks the module, runs all tests, and then the e2e tests on these versions of Envoy;
 /// if there are none, on the Envoy that [`find`] finds.
 ///
@@ -130,6 +133,10 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
         // They are not linked, so they need neither a nightly compiler nor libFuzzer, which is C++.
         let libfuzzer = [("CUSTOM_LIBFUZZER_PATH", "/unused/libfuzzer.a")];
         cargo(&[&arguments[..], &["--", "--deny", "warnings"]].concat(), &libfuzzer)
+    })?;
+    step("fuzz targets, on their corpora and changes of them", || {
+        let smoke = ["test", "--locked", "--package", "fuzz-targets", "--test", "smoke"];
+        cargo(&smoke, &[("FUZZ_ROUNDS", FUZZ_ROUNDS)])
     })?;
     step("documentation", || {
         let all = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
