@@ -8,8 +8,9 @@ use crate::steps;
 /// Bytes of an id that count. No real one is this long.
 const LONGEST_ID: usize = 512;
 
-/// How every name of a member begins that holds the id or the address of a file.
-const FILE: &[u8] = b"\"file";
+/// How every name of a member begins that holds the id or the address of a file. (Tools of agents
+/// are full of `file_path`.)
+const FILES: [&[u8]; 3] = [b"\"file_id", b"\"fileUri\"", b"\"file_uri\""];
 
 /// What stands behind a collection in a path, and is no id.
 const NO_IDS: [&str; 3] = ["compact", "input_tokens", "search"];
@@ -62,16 +63,20 @@ impl IdPaths {
     pub fn in_body(&self, path: &str, body: &Body<'_>, may_have_files: bool) -> Vec<Id> {
         let mut ids = Vec::new();
         for (kind, apis, member) in &self.members {
-            let member = body.get(*member).filter(|_| apis.iter().any(|end| path.ends_with(end)));
-            ids.extend(member.and_then(text_of_id).and_then(|text| id(*kind, &text)));
+            let Some(member) = body.get(*member) else { continue };
+            if apis.iter().any(|end| path.ends_with(end)) {
+                ids.extend(text_of_id(member).and_then(|text| id(*kind, &text)));
+            }
         }
         for (name, part) in
             [("vector_stores", self.tools), ("containers", self.tools), ("skills", self.container)]
         {
-            let part = body.get(part).filter(|part| part.kind() != JsonKind::String);
-            ids.extend(part.and_then(|part| first_inside(name, &part.text())));
+            let Some(part) = body.get(part) else { continue };
+            if part.kind() != JsonKind::String {
+                ids.extend(first_inside(name, &part.text()));
+            }
         }
-        if may_have_files && has_name(&[FILE], body.bytes()) {
+        if may_have_files && has_name(&FILES, body.bytes()) {
             ids.extend(first_inside("files", body.bytes()));
             ids.extend(first_file_uri(body.bytes()));
         }
@@ -243,7 +248,7 @@ mod tests {
     fn the_names_of_files_begin_as_the_search_for_any_of_them_expects() {
         let kind = KindId::named("files").unwrap();
         for name in kind.kind().unwrap().deep.iter().chain(&["fileUri", "file_uri"]) {
-            assert!(format!("\"{name}\"").as_bytes().starts_with(FILE), "{name}");
+            assert!(has_name(&FILES, format!("\"{name}\"").as_bytes()), "{name}");
         }
     }
 
