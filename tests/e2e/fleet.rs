@@ -11,8 +11,8 @@ use simulated_providers::{Fault, Totals};
 
 use crate::support::{body, envoy, post};
 
-const SESSIONS: usize = 12;
-const TURNS: usize = 180;
+const SESSIONS: usize = 10;
+const TURNS: usize = 130;
 
 /// How far a fleet may be from one Envoy, in parts of all tokens.
 const TOLERANCE: f64 = 0.02;
@@ -72,9 +72,9 @@ async fn play(gateway: &Gateway, envoys: &[&Process], trace: &str) -> Result<Pla
     let (mut turns, mut served) = ([0; SESSIONS], Vec::new());
     for number in 0..TURNS {
         match number {
-            60 => providers.fault("anthropic-b", Fault::rate_limit(1), None)?,
-            120 => providers.fault("anthropic-c", Fault::rate_limit(1), None)?,
-            90 | 150 => {
+            40 => providers.fault("anthropic-b", Fault::rate_limit(1), None)?,
+            65 => providers.fault("anthropic-c", Fault::rate_limit(1), None)?,
+            85 => {
                 providers.clear_faults();
                 // What was announced ends for every Envoy that knows of it.
                 tokio::time::sleep(Duration::from_millis(1_200)).await;
@@ -114,23 +114,20 @@ async fn three_envoys_keep_prompts_as_warm_as_one() -> Result<()> {
     let here = envoy()?;
     let gateway = Gateway::start_in(&here, Mode::Keys, 1, consistent).await?;
     let environment = Gateway::environment(&gateway.providers);
-    let fixtures = (0..3).map(|_| consistent(gateway.fixture()?));
-    let fixtures: Vec<_> = fixtures.collect::<Result<_>>()?;
+    let fixtures = [consistent(gateway.fixture()?)?, consistent(gateway.fixture()?)?];
     let start = |fixture| Process::start(&here, fixture, 1, &environment);
-    let (first, second, third) =
-        tokio::try_join!(start(&fixtures[0]), start(&fixtures[1]), start(&fixtures[2]))?;
+    let (second, third) = tokio::try_join!(start(&fixtures[0]), start(&fixtures[1]))?;
 
     let alone = play(&gateway, &[&gateway.envoy], "alone").await?;
-    let fleet = play(&gateway, &[&first, &second, &third], "fleet").await?;
+    let fleet = play(&gateway, &[&gateway.envoy, &second, &third], "fleet").await?;
     assert_eq!(alone.served, fleet.served, "every turn is served where one Envoy serves it");
     let (cached, expected) = (fleet.cached, alone.cached);
     assert!(expected > 0.8, "{expected}: caches count for something");
     assert!((cached - expected).abs() <= TOLERANCE, "{cached:.4}, by one Envoy {expected:.4}");
     assert!(fleet.failed > alone.failed, "each Envoy meets the limits itself");
 
-    for envoy in [first, second, third] {
-        envoy.stop().await?;
-    }
+    second.stop().await?;
+    third.stop().await?;
     gateway.stop().await?;
     Ok(())
 }
