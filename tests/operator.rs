@@ -538,7 +538,7 @@ fn the_page_is_small_and_needs_nothing_from_elsewhere() {
         );
         size += plain.body.len();
     }
-    assert!(size <= 12 << 10, "{size} bytes");
+    assert!(size <= 13 << 10, "{size} bytes");
     let policy = Reply::SECURITY.iter().find(|(name, _)| *name == "content-security-policy");
     let policy = policy.unwrap().1;
     for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
