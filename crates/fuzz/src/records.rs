@@ -3,6 +3,7 @@
 
 use session_affinity::cooldown::{COOLDOWNS, Record, ReferenceStates};
 use session_affinity::hash::Seed;
+use session_affinity::headroom::LoadRecord;
 use session_affinity::request::{Headers, Request};
 use session_affinity::response::{Failure, Response};
 use session_affinity::router::{Decision, Plan, Router};
@@ -12,12 +13,20 @@ use session_affinity::time::Timestamp;
 use crate::input;
 use crate::routers::router;
 
-const CONFIG: &[u8] = br#"{
+const CONFIGS: [&[u8]; 2] = [
+    br#"{
     "session": {"max_bindings": 16}, "pins": {"max": 16},
     "pools": [{"name": "p", "credentials": [
         {"id": "a", "cluster": "a", "weight": 2}, {"id": "b", "cluster": "b"}, {"id": "c", "cluster": "c"}
     ]}]
-}"#;
+}"#,
+    br#"{
+    "routing": {"strategy": "headroom"}, "session": {"max_bindings": 16}, "pins": {"max": 16},
+    "pools": [{"name": "p", "credentials": [
+        {"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}, {"id": "c", "cluster": "c"}
+    ]}]
+}"#,
+];
 
 pub(crate) fn run(bytes: &[u8]) {
     let Some((now, row, record, wheel, plan)) =
@@ -25,22 +34,32 @@ pub(crate) fn run(bytes: &[u8]) {
     else {
         return;
     };
+    let (router, shared) = router(CONFIGS[usize::from(record.len() % 5 == 0)]);
     let now = Timestamp::from_millis(now);
-    let (router, shared) = router(CONFIG);
     let router = &*router;
     let pool = &router.config().pools[0];
     let entry_of = |key: &str| {
         let credential = pool.credentials.iter().find(|it| it.cooldown_key == key);
         credential.map_or(0, |credential| credential.entry)
     };
+    let entry_of_load = |key: &str| {
+        let credential = pool.credentials.iter().find(|it| it.load_key == key);
+        credential.map_or(0, |credential| credential.entry)
+    };
     for key in router.shared_keys().collect::<Vec<_>>() {
         let value = match key.split('/').nth(1) {
             Some("binding" | "cursor" | "pin") => row.clone(),
             Some("credential") => of_this_layout(&record, entry_of(&key)),
-            Some("wheel" | "changes" | "pin_kinds" | "group") => wheel.clone(),
+            Some("load") => of_load(&record, entry_of_load(&key)),
+            Some("wheel" | "flights" | "changes" | "pin_kinds" | "group") => wheel.clone(),
             _ => continue,
         };
         shared.set(&key, &value, Cas(0)).unwrap();
+    }
+    for credential in &pool.credentials {
+        let decoded = LoadRecord::decode(&shared.get(&credential.load_key).value, credential.entry);
+        let encoded = decoded.encode(credential.entry);
+        assert_eq!(LoadRecord::decode(&encoded, credential.entry), decoded);
     }
     workers_agree(&router.shared_keys().next().unwrap(), &row);
     let headers: Headers = [(":path", "/v1/messages"), ("x-session-id", "1")].into_iter().collect();
@@ -69,6 +88,15 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     let decoded = ReferenceStates::decode(&record);
     assert_eq!(ReferenceStates::decode(&decoded.encode()), decoded);
+}
+
+/// The load of a credential, behind the header of today's layout.
+fn of_load(record: &[u8], entry: u32) -> Vec<u8> {
+    let mut value = LoadRecord::default().encode(entry);
+    // Behind the version and the entry everything may be anything.
+    value.truncate(5);
+    value.extend_from_slice(record);
+    value
 }
 
 /// Whatever is in the place of the seed, all workers come to the same one.

@@ -20,7 +20,7 @@ const LAST: u64 = 1 << 48;
 
 const WEEK: Duration = Duration::from_hours(7 * 24);
 
-const HEADERS: [&str; 22] = [
+const HEADERS: [&str; 28] = [
     "retry-after",
     "retry-after-ms",
     "x-ms-retry-after-ms",
@@ -43,6 +43,12 @@ const HEADERS: [&str; 22] = [
     "x-codex-primary-used-percent",
     "x-codex-primary-reset-after-seconds",
     "x-codex-primary-reset-at",
+    "anthropic-ratelimit-unified-5h-utilization",
+    "anthropic-ratelimit-unified-7d_opus-utilization",
+    "anthropic-ratelimit-input-tokens-limit",
+    "anthropic-ratelimit-input-tokens-remaining",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
 ];
 
 const STATUSES: [u16; 6] = [429, 403, 402, 503, 529, 500];
@@ -59,17 +65,26 @@ const BODIES: [[&str; 2]; 8] = [
     [r#"{"error":{"code":"rate_limit_exceeded","message":""#, r#""}}"#],
 ];
 
-const CONFIG: &[u8] = br#"{
+const CONFIGS: [&[u8]; 2] = [
+    br#"{
     "session": {"max_bindings": 16}, "pins": {"max": 0},
     "pools": [{"name": "p", "provider": "claude", "credentials": [
         {"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}
     ]}]
-}"#;
+}"#,
+    br#"{
+    "routing": {"strategy": "headroom"}, "session": {"max_bindings": 16}, "pins": {"max": 0},
+    "pools": [{"name": "p", "provider": "claude", "credentials": [
+        {"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}
+    ]}]
+}"#,
+];
 
 pub(crate) fn run(bytes: &[u8]) {
     type Input<'a> = (u64, u8, u8, u8, Vec<(u8, &'a [u8])>, &'a [u8]);
     let Some((now, api, status, body, values, text)) = input::<Input<'_>>(bytes) else { return };
     let now = Timestamp::from_millis(now % LAST);
+    let (router, shared) = router(CONFIGS[usize::from(api) % 2]);
     let api = Api::ALL[usize::from(api) % Api::ALL.len()];
     let status = STATUSES[usize::from(status) % STATUSES.len()];
     let [before, behind] = BODIES[usize::from(body) % BODIES.len()];
@@ -86,7 +101,6 @@ pub(crate) fn run(bytes: &[u8]) {
     let later = read(status, &headers, &body, &context, now + Duration::from_hours(1));
     assert_eq!(reading.wait.is_some(), later.wait.is_some());
 
-    let (router, shared) = router(CONFIG);
     let router = &*router;
     let request: Headers = [(":path", "/v1/messages"), ("x-session-id", "1")].into_iter().collect();
     let request = Request::new(&request, router.read_body(br#"{"model":"claude-opus-5"}"#));
@@ -97,6 +111,12 @@ pub(crate) fn run(bytes: &[u8]) {
         while router.attempt(&mut plan, "", &shared, now).is_some()
             && router.observe(&mut plan, &response, &shared, now).next.is_some()
         {}
+    }
+    // Windows are learned from successes as well.
+    if let Decision::Route(route) = router.route(&request, &shared, now) {
+        let mut plan = router.plan(&route, now);
+        let response = Response::Received { status: 200, headers: &headers, body: b"" };
+        router.observe(&mut plan, &response, &shared, now);
     }
     // Whatever they said, no credential is out for longer than may be announced.
     let after = router.route(&request, &shared, now + WEEK + Duration::from_secs(1));
