@@ -59,7 +59,7 @@ pub struct Binding {
 
 /// A binding that is used more often than this is not written every time. Nothing is decided by
 /// less: caches live for minutes.
-pub const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+const WRITTEN_EVERY: Duration = Duration::from_secs(5);
 
 /// When another credential takes the place of a session's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,8 +258,8 @@ impl Bindings {
         BindingSlot { binding: self.alive(slot.entry(), now), slot }
     }
 
-    /// Records that a credential has served a session, which prolongs its binding. Returns whether
-    /// it could be written.
+    /// Records that a credential has served a session, which prolongs its binding. If that was
+    /// written, the result is when the session was used before; [`Timestamp::EPOCH`]: never.
     pub fn confirm(
         &self,
         shared: &impl SharedData,
@@ -268,16 +268,16 @@ impl Bindings {
         failed: Failures<'_>,
         rule: HomeRule,
         now: Timestamp,
-    ) -> bool {
-        let updated = self.table.update(shared, key, now, |entry| {
+    ) -> Updated<Option<Timestamp>> {
+        self.table.update(shared, key, now, |entry| {
             let bound = self.alive(entry, now);
             if failed.is_empty() && bound.is_some_and(|it| self.is_fresh(&it, credential, now)) {
-                return (Edit::Leave, ());
+                return (Edit::Leave, None);
             }
             let binding = bound.unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
-            (Edit::Put(binding.served_by(credential, failed, rule, now).numbers()), ())
-        });
-        updated.written
+            let before = bound.map_or(Timestamp::EPOCH, |it| it.used);
+            (Edit::Put(binding.served_by(credential, failed, rule, now).numbers()), Some(before))
+        })
     }
 
     /// Whether a success of a credential would change nothing about a binding but the time, and that

@@ -256,3 +256,47 @@ fn what_must_find_the_same_home_knows_no_room() {
         assert!(parsed.is_err(), "{config}");
     }
 }
+
+#[test]
+fn turns_that_fail_count_no_session() {
+    let mut world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    assert_eq!(world.play(&world.ask("looping", "m"), &[]).to, "a");
+    world.now += 4 * MINUTE;
+    let refusal = Fate::Says(400, &[], r#"{"error": {"type": "invalid_request_error"}}"#);
+    for _ in 0..1_000 {
+        world.play(&world.ask("looping", "m"), &[("a", refusal)]);
+    }
+    assert_eq!(world.starts("new", 20), counts([("a", 10), ("b", 10)]));
+}
+
+#[test]
+fn many_turns_at_once_count_one_session() {
+    let mut world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    world.play(&world.ask("fan", "m"), &[]);
+    world.now += 4 * MINUTE;
+    let decisions: Vec<_> = (0..100).map(|_| world.ask("fan", "m")).collect();
+    for decision in &decisions {
+        assert_eq!(world.play(decision, &[]).to, "a");
+    }
+    assert_eq!(world.starts("new", 19), counts([("a", 9), ("b", 10)]));
+}
+
+#[test]
+fn turns_that_follow_their_state_count_one_session() {
+    let mut world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    let mut last = Value::Null;
+    for turn in 0..60 {
+        let body = json!({"model": "m", "input": "x", "previous_response_id": last});
+        let headers =
+            [(":method", "POST"), (":path", "/v1/responses"), ("x-session-id", "chained")];
+        let decision = world.decide(&headers, &body);
+        assert_eq!(said(&decision).0, "a");
+        assert_eq!(decision.outcome() == Outcome::Pinned, turn > 0, "{turn}");
+        let id = format!("resp_{turn:048x}");
+        let served = json!({"id": id, "object": "response", "status": "completed"}).to_string();
+        world.play(&decision, &[("a", Fate::Says(200, &[], &served))]);
+        last = json!(id);
+        world.now += 6 * SECOND;
+    }
+    assert_eq!(world.starts("new", 19), counts([("a", 9), ("b", 10)]));
+}

@@ -221,16 +221,16 @@ impl Headroom<'_> {
         self.routing.spare_at.is_some_and(|at| used >= at)
     }
 
-    /// A turn of a session goes to a credential, so long after the one before it.
+    /// A credential has served a turn of a session, so long after the one before it.
     pub fn carry(
         &self,
         credential: &Credential,
-        idle: Option<Duration>,
+        idle: Duration,
         shared: &impl SharedData,
         now: Timestamp,
     ) {
         change(credential, shared, |record| {
-            record.carry(idle, now);
+            record.carry(Some(idle), now);
             true
         });
     }

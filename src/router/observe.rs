@@ -10,7 +10,7 @@ use super::plan::FailedAttempt;
 use super::{AttemptResult, Plan, Router, Verdict};
 use crate::availability;
 use crate::binding::{FAILURES_TO_MOVE, HomeRule};
-use crate::config::{Credential, CredentialId, Pool};
+use crate::config::{Credential, CredentialId, Pool, Strategy};
 use crate::cooldown::{CONCURRENT, Change, Fault, Grounds};
 use crate::group::{self, GroupId};
 use crate::operation::Operation;
@@ -49,6 +49,23 @@ impl Router {
         let mut observer = Observer::new(self, pool, plan, shared, now);
         observer.settle_failed();
         observer.changes
+    }
+
+    /// A turn of a session was served, for the strategy `headroom`: what faded of it since the turn
+    /// `before` is made up. As often as its binding is written. Turns that are not served count
+    /// nothing: a client could repeat them as often as it likes.
+    pub(super) fn carry(
+        &self,
+        credential: &Credential,
+        before: Option<Timestamp>,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) {
+        if self.config.routing.strategy == Strategy::Headroom
+            && let Some(before) = before
+        {
+            self.headroom().carry(credential, now.since(before), shared, now);
+        }
     }
 
     /// Records that a response broke off after it had begun. A stream that its home cuts off again
@@ -342,7 +359,12 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
                 failed.push((id, FAILURES_TO_MOVE));
             }
             let bindings = &self.router.bindings;
-            self.is_written &= bindings.confirm(self.shared, key, id, &failed, rule, self.now);
+            let confirmed = bindings.confirm(self.shared, key, id, &failed, rule, self.now);
+            self.is_written &= confirmed.written;
+            // One without a binding was counted as it was chosen, unless it follows its state.
+            let is_new = self.plan.state.is_pinned;
+            let before = confirmed.result.filter(|it| is_new || *it != Timestamp::EPOCH);
+            self.router.carry(credential, before, self.shared, self.now);
         }
     }
 

@@ -8,7 +8,6 @@ use super::state::Followed;
 use super::{Decision, Refusal, Route, Router, StateUse};
 use crate::availability::{self, Candidates, Unready};
 use crate::balance::{Order, Rotation};
-use crate::binding::WRITTEN_EVERY;
 use crate::config::{Ciphertext, Credential, CredentialId, Profile, Strategy, WhenBlocked};
 use crate::cooldown::Block;
 use crate::group;
@@ -41,8 +40,6 @@ pub(super) struct Selection<'a, 'c, S> {
     pub(super) used: Option<Timestamp>,
     /// The credential that should serve it, and why it would not.
     pub(super) home: Option<(Option<&'c Credential>, Absence)>,
-    /// Whether the load of the chosen credential counts the request.
-    is_carried: bool,
     /// Credentials whose announced limit is due for a probe.
     due: Vec<CredentialId>,
     /// Whether something could not be written, because other workers wrote it in every try.
@@ -78,7 +75,6 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             blocked: Vec::new(),
             used: None,
             home: None,
-            is_carried: false,
             due: Vec::new(),
             contended: false,
         }
@@ -312,7 +308,6 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             if strategy == Strategy::Headroom {
                 let picked = headroom.pick(&candidates, pool, canonical_model, shared, now);
                 self.contended |= !picked.written;
-                self.is_carried = true;
                 return picked.result.ok_or(Unready::NotFound);
             }
             candidates = headroom.with_room(candidates, pool, canonical_model, shared, now);
@@ -447,16 +442,6 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
         }
     }
 
-    /// Counts a session where it goes, for the strategy `headroom`. As often as its binding is
-    /// written: what is skipped here adds up in the time since its last use.
-    fn carry(&self, credential: &Credential) {
-        let counts = self.router.config.routing.strategy == Strategy::Headroom && !self.is_carried;
-        let idle = self.used.map(|used| self.now.since(used));
-        if counts && idle.is_none_or(|idle| idle >= WRITTEN_EVERY) {
-            self.router.headroom().carry(credential, idle, self.shared, self.now);
-        }
-    }
-
     fn route(
         &mut self,
         credential: &'c Credential,
@@ -471,9 +456,6 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             self.router.cooldowns().claim_probe(self.shared, credential, subject, self.now);
         }
         let is_probe = is_due || outcome == Outcome::Probe;
-        if session.is_some() {
-            self.carry(credential);
-        }
         let outcome = if self.contended { Outcome::Contended } else { outcome };
         let Target { pool, api, operation, model, .. } = &self.target;
         let absent = self

@@ -37,7 +37,11 @@ impl Router {
             Some(HomeRule::Common) => HomeRule::Common,
             _ => HomeRule::Kept,
         };
-        self.bindings.confirm(shared, session, chosen, &[], rule, now);
+        let confirmed = self.bindings.confirm(shared, session, chosen, &[], rule, now);
+        if let Some(chosen) = pool.and_then(|pool| pool.credential(chosen)) {
+            let before = confirmed.result.filter(|it| *it != Timestamp::EPOCH);
+            self.carry(chosen, before, shared, now);
+        }
         let real = really(session);
         let before = self.bindings.peek(shared, real, now).map(|binding| binding.home.credential);
         self.bindings.confirm(shared, real, actual, &[], HomeRule::LastServed, now);
