@@ -300,3 +300,15 @@ fn turns_that_follow_their_state_count_one_session() {
     }
     assert_eq!(world.starts("new", 19), counts([("a", 9), ("b", 10)]));
 }
+
+#[test]
+fn a_request_that_is_alone_is_not_one_too_many() {
+    let mut world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    world.play(&world.ask("bound", "m"), &[]);
+    world.now += SECOND;
+    let mut flights = Flights::new(1);
+    let key = world.router.config().pools[0].credentials[0].flights_key.clone();
+    flights.begin(&key, &world.shared, world.now);
+    world.play(&world.ask("bound", "m"), &[("a", Fate::Status(429))]);
+    assert_eq!(world.out_for("m"), "a:rate_limit:1s");
+}

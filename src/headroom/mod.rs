@@ -248,14 +248,14 @@ impl Headroom<'_> {
         told.is_empty() || change(credential, shared, |record| record.keep(told.clone(), now))
     }
 
-    /// A credential refused a request because it has as many as it takes at once.
+    /// A credential refused one of so many requests, because it takes fewer at once.
     pub fn learn_ceiling(
         &self,
         credential: &Credential,
+        in_flight: u32,
         shared: &impl SharedData,
         now: Timestamp,
     ) -> bool {
-        let in_flight = flights::in_flight(&credential.flights_key, shared, now);
         change(credential, shared, |record| {
             record.learn_ceiling(in_flight, now);
             true

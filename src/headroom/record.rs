@@ -108,8 +108,10 @@ impl LoadRecord {
 
     /// So many requests at once were one too many.
     pub(super) fn learn_ceiling(&mut self, in_flight: u32, now: Timestamp) {
-        let ceiling = u16::try_from(in_flight.saturating_sub(1)).unwrap_or(u16::MAX).max(1);
-        self.ceiling = Some((ceiling, now));
+        // That it refuses one does not show that it takes more than it was known to.
+        let most = in_flight.saturating_sub(1).max(1);
+        let most = self.ceiling(now).map_or(most, |known| known.min(most));
+        self.ceiling = Some((u16::try_from(most).unwrap_or(u16::MAX), now));
     }
 
     /// The windows that are not over.

@@ -492,3 +492,13 @@ fn sparing_is_said_once_when_it_begins_and_once_when_it_ends() {
     assert_eq!([said(at(2)), said(at(3))], [Some((true, 930)), None]);
     assert_eq!([said(at(100)), said(at(101))], [Some((false, 0)), None], "its window has ended");
 }
+
+#[test]
+fn a_ceiling_is_not_learnt_to_be_higher_by_a_refusal() {
+    let mut record = LoadRecord::default();
+    record.learn_ceiling(3, at(0));
+    record.learn_ceiling(20, at(30));
+    assert_eq!(record.ceiling(at(30)), Some(2));
+    record.learn_ceiling(20, at(90));
+    assert_eq!(record.ceiling(at(90)), Some(3), "it had grown by then");
+}

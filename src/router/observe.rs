@@ -144,15 +144,17 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
     /// Whether a credential refused a request because it takes no more at once. Where requests in
     /// flight are counted, that is kept in place of a cooldown: what it serves, it goes on to serve.
     fn learns_ceiling(&mut self, credential: &Credential, fault: &Fault) -> bool {
-        let headroom = self.router.headroom();
-        let is_told = fault.class != Class::RateLimit || fault.wait.is_some();
-        if is_told || !headroom.counts_flights(self.pool) {
+        let (headroom, shared, now) = (self.router.headroom(), self.shared, self.now);
+        if fault.class != Class::RateLimit || fault.wait.is_some() {
             return false;
         }
-        let record = self.router.cooldowns().record(self.shared, credential).unwrap_or_default();
-        let is_concurrent = self.now.since(record.served) < CONCURRENT;
+        let in_flight = headroom.in_flight(self.pool, credential, shared, now);
+        // A request that is alone is not one too many.
+        let Some(in_flight) = in_flight.filter(|count| *count > 1) else { return false };
+        let record = self.router.cooldowns().record(shared, credential).unwrap_or_default();
+        let is_concurrent = now.since(record.served) < CONCURRENT;
         if is_concurrent {
-            self.is_written &= headroom.learn_ceiling(credential, self.shared, self.now);
+            self.is_written &= headroom.learn_ceiling(credential, in_flight, shared, now);
         }
         is_concurrent
     }
