@@ -49,6 +49,9 @@ const LONGEST: Duration = Duration::from_hours(31 * 24);
 /// Room is told apart in steps of so many thousandths.
 const STEP: u16 = 50;
 
+/// What no room counts, in steps.
+const LEAST: f64 = 1e-6;
+
 /// The load of a credential, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
@@ -72,7 +75,8 @@ impl Load {
 
     fn rank(&self, credential: &Credential) -> f64 {
         let steps = (windows::WHOLE - self.used).div_ceil(STEP);
-        f64::from(credential.weight) * f64::from(steps)
+        // Sessions spread also over credentials of which nothing is left.
+        f64::from(credential.weight) * f64::from(steps).max(LEAST)
             / (1.0 + self.carried + f64::from(self.in_flight))
     }
 }

@@ -363,7 +363,7 @@ fn new_sessions_go_where_there_is_room() {
             100,
             [50, 50, 0, 0],
         ),
-        ("if none has any, all the same", plain, [Some((100, HOUR)); 4], 4, [4, 0, 0, 0]),
+        ("if none has any, they spread", plain, [Some((100, HOUR)); 4], 100, [25; 4]),
         (
             "the threshold is configured",
             r#"{"strategy": "headroom", "spare_at": 0.5}"#,
