@@ -88,6 +88,9 @@ impl LoadRecord {
     /// on.
     pub fn carried(&self, now: Timestamp) -> f64 {
         let (carried, since) = self.carried;
+        if is_from_the_future(since, now) {
+            return 0.0;
+        }
         f64::from(carried) / 1000.0 * fading(now.since(since))
     }
 
@@ -100,7 +103,8 @@ impl LoadRecord {
 
     /// The most requests at once, as far as a provider has shown it.
     pub fn ceiling(&self, now: Timestamp) -> Option<u32> {
-        let (ceiling, since) = self.ceiling?;
+        let (ceiling, since) =
+            self.ceiling.filter(|(_, since)| !is_from_the_future(*since, now))?;
         let age = now.since(since);
         let grown = age.as_millis() / CEILING_GROWS.as_millis();
         (age < CEILING_LASTS).then_some(u32::from(ceiling) + grown as u32)
@@ -116,7 +120,8 @@ impl LoadRecord {
 
     /// The windows that are not over.
     pub fn windows(&self, now: Timestamp) -> impl Iterator<Item = &Window> {
-        self.windows.iter().filter(move |window| window.reset > now)
+        let told = self.windows.iter();
+        told.filter(move |window| window.reset > now && !is_from_the_future(window.seen, now))
     }
 
     /// By name, what is used of the windows that are not over, in percent, and when they are whole
@@ -143,7 +148,10 @@ impl LoadRecord {
         if told.iter().all(is_known) {
             return false;
         }
-        self.windows.retain(|old| old.reset > now && !told.iter().any(|new| is_same(old, new)));
+        self.windows.retain(|old| {
+            let is_over = old.reset <= now || is_from_the_future(old.seen, now);
+            !is_over && !told.iter().any(|new| is_same(old, new))
+        });
         self.windows.extend(told);
         while self.windows.len() > WINDOWS {
             // Those of single models give way first, and of them the oldest.
@@ -155,6 +163,11 @@ impl LoadRecord {
         }
         true
     }
+}
+
+/// Whether something was written before the clock was set back.
+fn is_from_the_future(written: Timestamp, now: Timestamp) -> bool {
+    written > now + super::CLOCK_TOLERANCE
 }
 
 /// What is left, after this time, of what a session adds.

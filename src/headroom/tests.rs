@@ -401,7 +401,7 @@ fn a_session_counts_as_one_while_it_goes_on_and_fades_when_it_ends() {
         assert!(close(record.carried(at(40 * turn)), 1.0), "turn {turn}");
     }
     assert!(record.carried(at(40 * 50 + 3600)) < 0.01);
-    assert!(close(record.carried(Timestamp::EPOCH), 1.0), "the clock was set back");
+    assert!(close(record.carried(at(40 * 50 - 30)), 1.0), "another clock is behind");
 }
 
 #[test]
@@ -501,4 +501,21 @@ fn a_ceiling_is_not_learnt_to_be_higher_by_a_refusal() {
     assert_eq!(record.ceiling(at(30)), Some(2));
     record.learn_ceiling(20, at(90));
     assert_eq!(record.ceiling(at(90)), Some(3), "it had grown by then");
+}
+
+#[test]
+fn what_was_written_before_the_clock_was_set_back_counts_nothing() {
+    let mut record = LoadRecord::default();
+    record.carry(None, at(3600));
+    record.learn_ceiling(3, at(3600));
+    let models = |model: &str| Models::of(model, Seed::STABLE);
+    let headers = of(&[("x-ratelimit-limit-tokens", "9"), ("x-ratelimit-remaining-tokens", "0")]);
+    for model in 0..WINDOWS {
+        let told = windows::told(&headers, &models(&format!("m{model}")), at(3600));
+        record.keep(told, at(3600));
+    }
+    assert_eq!((record.carried(at(0)), record.ceiling(at(0))), (0.0, None));
+    assert_eq!(record.windows(at(0)).count(), 0);
+    assert!(record.keep(windows::told(&headers, &models("new"), at(0)), at(0)));
+    assert_eq!(record.windows(at(0)).count(), 1, "it has a place");
 }

@@ -254,7 +254,7 @@ impl Window {
     /// What is used of it now, in thousandths.
     pub fn used_at(&self, now: Timestamp) -> u16 {
         let steadily = ROWS.get(usize::from(self.row)).map(|row| row.refill == Refill::Steadily);
-        if now >= self.reset || self.seen > now + super::CLOCK_TOLERANCE {
+        if now >= self.reset {
             return 0;
         }
         let length = self.reset.since(self.seen).as_millis().max(1);
