@@ -312,3 +312,54 @@ fn a_request_that_is_alone_is_not_one_too_many() {
     world.play(&world.ask("bound", "m"), &[("a", Fate::Status(429))]);
     assert_eq!(world.out_for("m"), "a:rate_limit:1s");
 }
+
+#[test]
+fn a_cold_session_is_not_refused_for_a_limit_that_nears() {
+    let credentials = |state: &str| {
+        json!([
+            {"id": "a", "cluster": "a", "state": state},
+            {"id": "b", "cluster": "b"},
+            {"id": "c", "cluster": "c"},
+        ])
+    };
+    let turn = |world: &World| {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+        let headers = [(":path", "/v1/chat/completions"), ("x-session-id", "s")];
+        world.play(&world.decide(&headers, &body), &[])
+    };
+    let told = |world: &World, session: &str, at: &str, used: &str| {
+        let told = [("anthropic-ratelimit-unified-5h-utilization", used)];
+        world.play(&world.ask(session, "m"), &[(at, Fate::Says(200, &told, ""))]).to
+    };
+    let routing = json!({"strategy": "fill-first", "shed_at": 0.8});
+    let mut world = World::of(&config(routing.clone(), credentials("active")));
+    assert_eq!(turn(&world).to, "a");
+    assert_eq!(told(&world, "other", "a", "0.1"), "a");
+    // All the others are at a limit, and the home takes no new sessions.
+    let limit = Fate::Says(429, &[("retry-after", "3600")], "");
+    let short = Fate::Says(429, &[("retry-after", "30")], "");
+    let sent = world.play(&world.ask("new", "m"), &[("a", short), ("b", limit), ("c", limit)]);
+    assert_eq!(sent.to, "a b c");
+    world.now += MINUTE;
+    world = world.reconfigured(&config(routing.clone(), credentials("drain")));
+    assert_eq!(told(&world, "other", "a", "0.85"), "a");
+    world.now += 10 * MINUTE;
+    assert_eq!(turn(&world).to, "a");
+
+    // The others near their limits too.
+    let mut world = World::of(&config(routing.clone(), credentials("active")));
+    assert_eq!(turn(&world).to, "a");
+    assert_eq!(told(&world, "1", "a", "0.85"), "a");
+    assert_eq!(told(&world, "2", "b", "0.99"), "b", "what sessions leave takes no new ones");
+    assert_eq!(told(&world, "3", "c", "0.9"), "c");
+    world.now += 10 * MINUTE;
+    assert_eq!(turn(&world).to, "a");
+
+    // One has room, though it is not the first.
+    let mut world = World::of(&config(routing, credentials("active")));
+    assert_eq!(turn(&world).to, "a");
+    assert_eq!(told(&world, "1", "a", "0.85"), "a");
+    assert_eq!(told(&world, "2", "b", "0.99"), "b");
+    world.now += 10 * MINUTE;
+    assert_eq!(turn(&world).to, "c");
+}

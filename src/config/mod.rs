@@ -500,10 +500,12 @@ impl Routing {
         let max_rotations =
             fields.integer_within("max_rotations", 1, 1 << 20).unwrap_or(4096) as u32;
         let strategy = strategy.unwrap_or(Strategy::RoundRobin);
-        let spared = (strategy == Strategy::Headroom).then_some(SPARED_BY_DEFAULT);
+        let usual = (strategy == Strategy::Headroom).then_some(SPARED_BY_DEFAULT);
         let knows_room = profile == Profile::Recommended && strategy != Strategy::Consistent;
-        let spare_at = share(&mut fields, "spare_at", knows_room).or(spared);
         let shed_at = share(&mut fields, "shed_at", knows_room);
+        // What sessions leave takes no new ones.
+        let spare_at = share(&mut fields, "spare_at", knows_room);
+        let spare_at = spare_at.or(usual.into_iter().chain(shed_at).min());
         let header = fields.header_name("header");
         if header.as_deref().is_some_and(is_reserved) {
             fields.problem("header", "expected a header that neither HTTP nor Envoy owns");

@@ -83,11 +83,10 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
         }
         if let Some(home) = home.filter(|_| block.is_none())
             && self.sheds(home, &binding)
+            && let Ok(choice) = self.choose(Some(session), Some(home.fingerprint))
+            && choice.credential.fingerprint != home.fingerprint
         {
-            let placed = self.place_anew(session, Outcome::Cold)?;
-            if placed.credential.fingerprint != home.fingerprint {
-                return Ok(placed);
-            }
+            return Ok(Placed::at_new_home(choice, Outcome::Cold, self.now));
         }
         let status = match home {
             Some(_) if block.is_none() && !binding.avoids_home(self.now) => HomeStatus::Ready,
@@ -257,17 +256,24 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
     }
 
     /// Whether a session leaves a home that nears its limit: its prompt is not certain to be cached
-    /// there any more.
-    fn sheds(&self, home: &Credential, binding: &Binding) -> bool {
+    /// there any more, and another credential has room.
+    fn sheds(&mut self, home: &Credential, binding: &Binding) -> bool {
         let Some(shed_at) = self.router.config.routing.shed_at else { return false };
         let idle = self.now.since(binding.home.served.unwrap_or(binding.used));
         if self.target.pool.strict || idle < self.cache_lifetime().warm || self.may_refer_to_state()
         {
             return false;
         }
+        self.used_of(home) >= shed_at
+            && (self.candidates().ready().unwrap_or_default().into_iter())
+                .any(|it| it.fingerprint != home.fingerprint && self.used_of(it) < shed_at)
+    }
+
+    /// What is used of a credential, for the model of the request.
+    fn used_of(&self, credential: &Credential) -> u16 {
         let (pool, model) = (self.target.pool, &self.target.canonical_model);
-        let load = self.router.headroom().load(pool, home, Some(model), self.shared, self.now);
-        load.used >= shed_at
+        let headroom = self.router.headroom();
+        headroom.load(pool, credential, Some(model), self.shared, self.now).used
     }
 
     /// Whether the request refers to state that only its home has.
