@@ -50,9 +50,9 @@ pub trait SharedData {
     /// [`CasMismatch`] if another worker did.
     fn set(&self, key: &str, value: &[u8], cas: Cas) -> Result<(), CasMismatch>;
 
-    /// Whether it is worth the effort to look again at what changes slowly and is kept under a key.
-    /// A host may say no where it has just said yes.
-    fn is_due(&self, _key: &str, _now: Timestamp) -> bool {
+    /// Whether it is worth the effort to look again at what changes slowly and is kept under a key,
+    /// part by part. A host may say no where it has just said yes.
+    fn is_due(&self, _key: &str, _part: &str, _now: Timestamp) -> bool {
         true
     }
 

@@ -363,3 +363,16 @@ fn a_cold_session_is_not_refused_for_a_limit_that_nears() {
     world.now += 10 * MINUTE;
     assert_eq!(turn(&world).to, "c");
 }
+
+#[test]
+fn what_is_told_of_counting_tokens_is_not_of_messages() {
+    let world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    let told = [
+        ("anthropic-ratelimit-requests-limit", "100"),
+        ("anthropic-ratelimit-requests-remaining", "0"),
+    ];
+    let headers = [(":path", "/v1/messages/count_tokens"), ("x-session-id", "s")];
+    let decision = world.decide(&headers, &json!({"model": "m"}));
+    assert_eq!(world.play(&decision, &[("a", Fate::Says(200, &told, ""))]).to, "a");
+    assert_eq!(world.starts("new", 9), counts([("a", 4), ("b", 5)]));
+}

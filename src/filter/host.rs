@@ -21,6 +21,9 @@ use crate::time::Timestamp;
 /// How often a VM looks at what changes slowly.
 const DUE_EVERY: Duration = Duration::from_secs(3);
 
+/// Parts of what is kept under a key that are looked at each on its own.
+const PARTS: u8 = 16;
+
 /// Envoy's shared data: one map a process, seen by every VM with the same `vm_id`.
 pub(super) struct Host;
 
@@ -36,10 +39,13 @@ impl SharedData for Host {
         hostcalls::set_shared_data(key, Some(value), Some(cas.0)).map_err(|_| CasMismatch)
     }
 
-    /// Once in [`DUE_EVERY`] for each key.
-    fn is_due(&self, key: &str, now: Timestamp) -> bool {
-        let mut hasher = FnvHasher::default();
+    /// Once in [`DUE_EVERY`] for each part of a key. Clients choose the names of parts, so some
+    /// share a place.
+    fn is_due(&self, key: &str, part: &str, now: Timestamp) -> bool {
+        let [mut hasher, mut of_part] = [FnvHasher::default(), FnvHasher::default()];
+        of_part.write(part.as_bytes());
         hasher.write(key.as_bytes());
+        hasher.write_u8(of_part.finish() as u8 % PARTS);
         let (key, period) = (hasher.finish(), now.as_millis() / DUE_EVERY.as_millis() as u64);
         LOOKED.with_borrow_mut(|looked| match looked.binary_search_by_key(&key, |(key, _)| *key) {
             Ok(at) => {
@@ -59,7 +65,7 @@ impl SharedData for Host {
 
 thread_local! {
     /// In which period it was last looked at what is kept under a key, by its hash. There are no
-    /// more keys than credentials that were ever configured.
+    /// more keys than credentials that were ever configured, with [`PARTS`] each.
     static LOOKED: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -132,11 +132,16 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
 
     /// Learns what a response tells of the limits of its credential. Of many that are served it is
     /// enough to read one now and then.
+    ///
+    /// Anthropic's limits for counting tokens are others than those for messages, and what is told
+    /// of them has the same names.
     fn learn_room(&mut self, credential: &Credential, response: &Response<'_>) {
+        let model = self.plan.subject().model;
         if let Response::Received { status, headers, .. } = response
-            && (*status >= 400 || self.shared.is_due(&credential.load_key, self.now))
+            && self.plan.operation != Operation::CountTokens
+            && (*status >= 400 || self.shared.is_due(&credential.load_key, model, self.now))
         {
-            let (headroom, model) = (self.router.headroom(), self.plan.subject().model);
+            let headroom = self.router.headroom();
             self.is_written &= headroom.learn(credential, headers, model, self.shared, self.now);
         }
     }
