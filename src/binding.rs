@@ -121,6 +121,11 @@ impl Binding {
         self.failures >= FAILURES_TO_MOVE || now < self.avoid_until
     }
 
+    fn is_at(&self, credential: CredentialId) -> bool {
+        let substitute = self.substitute.map(|it| it.credential);
+        self.home.credential == credential || substitute == Some(credential)
+    }
+
     /// The binding after a credential has served the session, and these have failed it in the same
     /// request.
     fn served_by(
@@ -259,7 +264,7 @@ impl Bindings {
     }
 
     /// Records that a credential has served a session, which prolongs its binding. If that was
-    /// written, the result is when the session was used before; [`Timestamp::EPOCH`]: never.
+    /// written, the result is when the session was used before; [`Timestamp::EPOCH`]: not there.
     pub fn confirm(
         &self,
         shared: &impl SharedData,
@@ -275,7 +280,8 @@ impl Bindings {
                 return (Edit::Leave, None);
             }
             let binding = bound.unwrap_or(Binding::new(BoundCredential::chosen(credential), now));
-            let before = bound.map_or(Timestamp::EPOCH, |it| it.used);
+            let before = bound.filter(|it| it.is_at(credential));
+            let before = before.map_or(Timestamp::EPOCH, |it| it.used);
             (Edit::Put(binding.served_by(credential, failed, rule, now).numbers()), Some(before))
         })
     }

@@ -376,3 +376,24 @@ fn what_is_told_of_counting_tokens_is_not_of_messages() {
     assert_eq!(world.play(&decision, &[("a", Fate::Says(200, &told, ""))]).to, "a");
     assert_eq!(world.starts("new", 9), counts([("a", 4), ("b", 5)]));
 }
+
+#[test]
+fn attempts_that_fail_count_no_session() {
+    let world = world(json!({"strategy": "headroom"}), &["a", "b", "c"]);
+    assert_eq!(world.play(&world.ask("looping", "m"), &[]).to, "a");
+    let error = Fate::Says(500, &[], "");
+    for _ in 0..200 {
+        let fates = ["a", "b", "c"].map(|id| (id, error));
+        assert_eq!(world.play(&world.ask("looping", "m"), &fates).to.len(), 5);
+    }
+    assert_eq!(world.starts("new", 29), counts([("a", 9), ("b", 10), ("c", 10)]));
+}
+
+#[test]
+fn a_session_that_moves_within_a_request_counts_where_it_was_served() {
+    let world = world(json!({"strategy": "headroom"}), &["a", "b", "c"]);
+    world.play(&world.ask("s", "m"), &[]);
+    let error = Fate::Says(500, &[], "");
+    assert_eq!(world.play(&world.ask("s", "m"), &[("a", error)]).to, "a b");
+    assert_eq!(world.starts("new", 1), counts([("c", 1)]));
+}

@@ -176,13 +176,7 @@ impl Headroom<'_> {
         let mut picked = None;
         for _ in 0..CAS_RETRIES {
             let candidates = self.candidates(candidates, pool, model, shared, now);
-            // Of equals the last one wins: candidates are sorted by id.
-            let best = self.rooms(&candidates).into_iter().rev().max_by(|one, other| {
-                let rank = one.load.rank(one.credential);
-                let rank = rank.total_cmp(&other.load.rank(other.credential));
-                rank.then_with(|| other.load.reset.cmp(&one.load.reset))
-            });
-            let Some(best) = best else { break };
+            let Some(best) = self.best(&candidates) else { break };
             picked = Some(best.credential);
             let mut record = best.record.clone();
             record.carry(None, now);
@@ -192,6 +186,28 @@ impl Headroom<'_> {
             }
         }
         Updated { result: picked, written: picked.is_none() }
+    }
+
+    /// The candidate with the most room. It counts nothing but what is in flight there.
+    pub fn roomiest<'p>(
+        &self,
+        candidates: &[&'p Credential],
+        pool: &Pool,
+        model: &str,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<&'p Credential> {
+        let candidates = self.candidates(candidates, pool, model, shared, now);
+        Some(self.best(&candidates)?.credential)
+    }
+
+    fn best<'a, 'p>(&self, candidates: &'a [Candidate<'p>]) -> Option<&'a Candidate<'p>> {
+        // Of equals the last one wins: candidates are sorted by id.
+        self.rooms(candidates).into_iter().rev().max_by(|one, other| {
+            let rank = one.load.rank(one.credential);
+            let rank = rank.total_cmp(&other.load.rank(other.credential));
+            rank.then_with(|| other.load.reset.cmp(&one.load.reset))
+        })
     }
 
     fn candidates<'p>(

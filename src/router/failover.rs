@@ -171,7 +171,8 @@ impl Router {
         let is_ready =
             |it: &&Credential| ready.iter().any(|ready| ready.fingerprint == it.fingerprint);
         let ready: Vec<_> = pool.credentials.iter().filter(is_ready).collect();
-        headroom.pick(&ready, pool, model, shared, now).result
+        // Its request counts there at once, and its session when it was served.
+        headroom.roomiest(&ready, pool, model, shared, now)
     }
 
     /// Orders the rest of a plan by what its members have in common with the credential that has

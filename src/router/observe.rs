@@ -52,7 +52,7 @@ impl Router {
     }
 
     /// A turn of a session was served, for the strategy `headroom`: what faded of it since the turn
-    /// `before` is made up. As often as its binding is written. Turns that are not served count
+    /// `before` is made up, and all of it where it was not before. As often as its binding is written. Turns that are not served count
     /// nothing: a client could repeat them as often as it likes.
     pub(super) fn carry(
         &self,
@@ -368,10 +368,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
             let bindings = &self.router.bindings;
             let confirmed = bindings.confirm(self.shared, key, id, &failed, rule, self.now);
             self.is_written &= confirmed.written;
-            // One without a binding was counted as it was chosen, unless it follows its state.
-            let is_new = self.plan.state.is_pinned;
-            let before = confirmed.result.filter(|it| is_new || *it != Timestamp::EPOCH);
-            self.router.carry(credential, before, self.shared, self.now);
+            self.router.carry(credential, confirmed.result, self.shared, self.now);
         }
     }
 

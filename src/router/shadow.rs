@@ -39,8 +39,7 @@ impl Router {
         };
         let confirmed = self.bindings.confirm(shared, session, chosen, &[], rule, now);
         if let Some(chosen) = pool.and_then(|pool| pool.credential(chosen)) {
-            let before = confirmed.result.filter(|it| *it != Timestamp::EPOCH);
-            self.carry(chosen, before, shared, now);
+            self.carry(chosen, confirmed.result, shared, now);
         }
         let real = really(session);
         let before = self.bindings.peek(shared, real, now).map(|binding| binding.home.credential);
