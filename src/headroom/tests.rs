@@ -94,6 +94,15 @@ fn what_providers_tell_is_read_in_their_units() {
             Some((175, 3600)),
         ),
         (
+            "OpenAI's API, to Codex",
+            vec![
+                ("x-codex-turn-state", "x"),
+                ("x-ratelimit-limit-requests", "10"),
+                ("x-ratelimit-remaining-requests", "1"),
+            ],
+            Some((900, 60)),
+        ),
+        (
             "an older Codex",
             vec![
                 ("x-codex-primary-used-percent", "50"),

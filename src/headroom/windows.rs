@@ -227,7 +227,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         .map(|(_, row)| row.name)
 }
 
-/// What every header begins with that tells a window. A provider has headers of one kind.
+/// What every header begins with that tells a window. A provider tells them by one kind; others that
+/// begin so may tell something else.
 const PREFIXES: [&str; 4] =
     ["anthropic-ratelimit-unified-", "anthropic-ratelimit-", "x-codex-", "x-ratelimit-"];
 
@@ -300,8 +301,13 @@ fn tag(name: &str, seed: Seed) -> u32 {
 
 /// The windows that a response tells.
 pub(super) fn told(headers: &Headers, models: &Models, now: Timestamp) -> Vec<Window> {
-    let prefix = PREFIXES.into_iter().find(|prefix| headers.any_begins_with(prefix));
-    let Some(prefix) = prefix else { return Vec::new() };
+    let prefixes = PREFIXES.into_iter().filter(|prefix| headers.any_begins_with(prefix));
+    let mut told = prefixes.map(|prefix| told_by(prefix, headers, models, now));
+    told.find(|windows| !windows.is_empty()).unwrap_or_default()
+}
+
+/// The windows that headers tell which begin so.
+fn told_by(prefix: &str, headers: &Headers, models: &Models, now: Timestamp) -> Vec<Window> {
     let windows = ROWS.iter().enumerate().filter_map(|(at, row)| {
         if !row.begins_with(prefix) {
             return None;
