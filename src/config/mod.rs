@@ -153,7 +153,8 @@ pub struct Routing {
     /// How the credential of a new session is chosen.
     pub strategy: Strategy,
     /// The part of a limit, in thousandths, from which on a credential gets no new session while
-    /// another one is below. Default 900 with the strategy `headroom`, else never.
+    /// another one is below. Default 900 with the strategy `headroom`, else never; at most
+    /// `shed_at`.
     pub spare_at: Option<u16>,
     /// The part of a limit, in thousandths, from which on a session leaves its credential that has
     /// no prompt cached there any more. Default never.

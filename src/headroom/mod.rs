@@ -7,8 +7,8 @@
 //! - *room*: what is left of the window that has the least left, of those that are of the request's
 //!   model. A window that is over is whole again, one of tokens and requests comes back little by
 //!   little; where nothing was told, there is all the room.
-//! - *carried*: the sessions that it serves. Each counts as one at its turn, and fades to a third
-//!   within five minutes.
+//! - *carried*: the sessions that it serves. Each counts as one at a turn that is served, and fades to
+//!   a third within five minutes.
 //! - *in flight*: the requests that are under way, where they are counted: with the strategy
 //!   `headroom`, and in pools with a `max_concurrent`.
 //!
