@@ -12,10 +12,13 @@
 //! - *in flight*: the requests that are under way, where they are counted: with the strategy
 //!   `headroom`, and in pools with a `max_concurrent`.
 //!
+//! - *pace*: the room, divided by the share of the window's time that is left, where its length is
+//!   known: what is not used at its end is void. Of several windows the lowest pace counts.
+//!
 //! With the strategy `headroom` a new session, a cold one and one whose credential fails gets the
-//! credential with the highest `weight * room / (1 + carried + in flight)`, the room in steps of a
-//! twentieth; among equals the one whose window ends first, because what is left of it is void
-//! then; among those the first by id. A choice counts at once, by compare-and-swap, so parallel
+//! credential with the highest `weight * pace / (1/2 + carried + in flight)`, the pace in steps of a
+//! twentieth; among equals the one whose window ends first; among those the first by id. With one
+//! half in place of one, small accounts get their part beside large ones. A choice counts at once, by compare-and-swap, so parallel
 //! starts spread.
 //!
 //! Two things outrank that order, with every strategy. A credential with as many requests in flight
@@ -46,8 +49,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 /// The longest window there is: a month.
 const LONGEST: Duration = Duration::from_hours(31 * 24);
 
-/// Room is told apart in steps of so many thousandths.
-const STEP: u16 = 50;
+/// Paces are told apart in steps of so many thousandths.
+const STEP: u32 = 50;
 
 /// What no room counts, in steps.
 const LEAST: f64 = 1e-6;
@@ -57,6 +60,9 @@ const LEAST: f64 = 1e-6;
 pub struct Load {
     /// What is used of the window that has the least left, in thousandths.
     pub used: u16,
+    /// How much faster than evenly the rest may be used, in thousandths, of the window of which that
+    /// is least.
+    pub pace: u32,
     /// When that window is whole again; [`Timestamp::MAX`] if none is known.
     pub reset: Timestamp,
     /// The sessions that it carries.
@@ -74,10 +80,10 @@ impl Load {
     }
 
     fn rank(&self, credential: &Credential) -> f64 {
-        let steps = (windows::WHOLE - self.used).div_ceil(STEP);
+        let steps = self.pace.div_ceil(STEP);
         // Sessions spread also over credentials of which nothing is left.
         f64::from(credential.weight) * f64::from(steps).max(LEAST)
-            / (1.0 + self.carried + f64::from(self.in_flight))
+            / (0.5 + self.carried + f64::from(self.in_flight))
     }
 }
 
@@ -129,6 +135,11 @@ impl Headroom<'_> {
     ) -> Load {
         let windows = record.windows(now);
         let windows = windows.filter(|it| models.is_none_or(|models| it.covers(models)));
+        let mut pace = None;
+        let windows = windows.inspect(|it| {
+            let of_window = it.pace(now);
+            pace = Some(pace.map_or(of_window, |least: u32| least.min(of_window)));
+        });
         let tightest = windows.max_by_key(|it| (it.used_at(now), Reverse(it.reset())));
         let in_flight = match self.counts_flights(pool) {
             true => flights::in_flight(&credential.flights_key, shared, now),
@@ -139,6 +150,7 @@ impl Headroom<'_> {
         Load {
             used: tightest.map_or(0, |window| window.used_at(now)),
             reset: tightest.map_or(Timestamp::MAX, Window::reset),
+            pace: pace.unwrap_or(windows::WHOLE.into()),
             carried: record.carried(now),
             in_flight,
             most,
@@ -232,13 +244,13 @@ impl Headroom<'_> {
     fn rooms<'a, 'p>(&self, candidates: &'a [Candidate<'p>]) -> Vec<&'a Candidate<'p>> {
         let mut rooms: Vec<_> = candidates.iter().collect();
         keep_if_any(&mut rooms, |it| !it.load.is_full());
-        keep_if_any(&mut rooms, |it| !self.spares(it.load.used));
+        keep_if_any(&mut rooms, |it| !self.spares(&it.load));
         rooms
     }
 
-    /// Whether a credential of which so much is used takes no new session.
-    pub fn spares(&self, used: u16) -> bool {
-        self.routing.spare_at.is_some_and(|at| used >= at)
+    /// Whether a credential with this load takes no new session: it nears its limit.
+    pub fn spares(&self, load: &Load) -> bool {
+        self.routing.spare_at.is_some_and(|at| load.used >= at)
     }
 
     /// A credential has served a turn of a session, so long after the one before it.
@@ -293,7 +305,7 @@ impl Headroom<'_> {
     ) -> Option<(bool, Load)> {
         self.routing.spare_at?;
         let load = self.load(pool, credential, None, shared, now);
-        let is_spared = self.spares(load.used);
+        let is_spared = self.spares(&load);
         let mut has_changed = false;
         let written = change(credential, shared, |record| {
             has_changed = std::mem::replace(&mut record.is_spared, is_spared) != is_spared;

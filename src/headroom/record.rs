@@ -4,7 +4,7 @@
 //! It is one value in shared data, `session_affinity/load/<16 hex digits>`: a version byte, a hash
 //! of the credential's entry in the configuration (4 bytes), the sessions that it carries in
 //! thousandths (4) and when that was so (8), the most requests at once (2) and since when that is
-//! known (8), whether it is spared (1), and up to [`WINDOWS`] windows of 23 bytes. A value of another
+//! known (8), whether it is spared (1), and up to [`WINDOWS`] windows of 25 bytes. A value of another
 //! layout, or of another entry, is empty.
 
 use std::time::Duration;
@@ -13,9 +13,9 @@ use super::windows::{WINDOWS, Window};
 use crate::codec::{Reader, Writer};
 use crate::time::Timestamp;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 28;
-const WINDOW_BYTES: usize = 23;
+const WINDOW_BYTES: usize = 25;
 
 /// In this time what a session adds to the load of its credential fades to a third, unless another
 /// turn comes: about as long as prompts are cached.
@@ -78,6 +78,7 @@ impl LoadRecord {
             value.byte(window.row);
             value.word(window.models);
             value.bytes(&window.used.to_le_bytes());
+            value.bytes(&window.minutes.to_le_bytes());
             value.time(window.seen);
             value.time(window.reset);
         }
@@ -185,6 +186,7 @@ fn read_window(bytes: &[u8]) -> Option<Window> {
         row: window.byte()?,
         models: window.word()?,
         used: u16::from_le_bytes(window.array()?).min(super::windows::WHOLE),
+        minutes: u16::from_le_bytes(window.array()?),
         seen: window.time()?,
         reset: window.time()?,
     })

@@ -385,6 +385,84 @@ fn new_sessions_go_where_there_is_room() {
     }
 }
 
+/// The pace of an account to Claude of which so much is used, in percent, with so many minutes left:
+/// of five hours, and of a week. And whether it is spared.
+fn paced(five_hours: Option<(u32, u64)>, week: Option<(u32, u64)>) -> (u32, bool) {
+    let config = four(r#"{"spare_at": 0.9}"#);
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let credential = &pool.credentials[0];
+    let mut headers = Vec::new();
+    for (name, window) in [("5h", five_hours), ("7d", week)] {
+        let Some((percent, minutes)) = window else { continue };
+        let name = |of| format!("anthropic-ratelimit-unified-{name}-{of}");
+        let share = f64::from(percent) / 100.0;
+        headers.push((name("utilization"), share.to_string()));
+        headers.push((name("reset"), (1_800_000_000 + 60 * minutes).to_string()));
+    }
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    headroom.learn(credential, &headers, SONNET, &shared, at(0));
+    let load = headroom.load(pool, credential, Some(SONNET), &shared, at(0));
+    (load.pace, headroom.spares(&load))
+}
+
+#[test]
+fn what_is_left_is_weighed_by_the_time_that_it_has_to_last() {
+    const DAY: u64 = 24 * 60;
+    for (what, five_hours, week, expected) in [
+        ("nothing is known", None, None, (1000, false)),
+        ("used evenly so far", Some((50, 150)), None, (1000, false)),
+        ("half is left for the last hour", Some((50, 60)), None, (2500, false)),
+        ("of several the slowest counts", Some((50, 60)), Some((80, 7 * DAY / 2)), (400, false)),
+        ("a window about to end is no magnet", Some((1, 1)), None, (4000, false)),
+        ("what nears its limit is spared", Some((92, 240)), None, (100, true)),
+        ("and what would be void as well", Some((92, 12)), None, (2000, true)),
+        ("of which nothing is left is spared", Some((100, 1)), None, (0, true)),
+        ("an end that is too far", None, Some((50, 30 * DAY)), (500, false)),
+    ] {
+        assert_eq!(paced(five_hours, week), expected, "{what}");
+    }
+}
+
+#[test]
+fn codex_says_how_long_its_windows_are() {
+    for (minutes, expected) in [
+        ("300", 2500),
+        ("60", 500),
+        ("0", 500),
+        ("-5", 500),
+        ("NaN", 500),
+        ("1e300", 4000),
+        ("x", 500),
+    ] {
+        let config = four("{}");
+        let (headroom, shared) = (headroom(&config), InMemory::default());
+        let pool = &config.pools[0];
+        let headers = of(&[
+            ("x-codex-primary-used-percent", "50"),
+            ("x-codex-primary-reset-after-seconds", "3600"),
+            ("x-codex-primary-window-minutes", minutes),
+        ]);
+        headroom.learn(&pool.credentials[0], &headers, "m", &shared, at(0));
+        let load = headroom.load(pool, &pool.credentials[0], Some("m"), &shared, at(0));
+        assert_eq!(load.pace, expected, "{minutes}");
+    }
+}
+
+#[test]
+fn a_small_account_gets_its_part_beside_a_large_one() {
+    let config = config(
+        r#"{"strategy": "headroom"}"#,
+        r#"{"id": "max", "cluster": "a", "weight": 20}, {"id": "pro", "cluster": "b"}"#,
+    );
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let all: Vec<_> = pool.credentials.iter().collect();
+    let mut picks = (0..42).map(|_| headroom.pick(&all, pool, "m", &shared, at(0)).result.unwrap());
+    let first = picks.position(|it| it.id == "pro");
+    assert_eq!((first, picks.filter(|it| it.id == "pro").count()), (Some(10), 1));
+}
+
 #[test]
 fn weights_multiply_the_room() {
     let config = config(
@@ -495,11 +573,11 @@ fn sparing_is_said_once_when_it_begins_and_once_when_it_ends() {
     assert_eq!(said(at(0)), None);
     let headers = [
         ("anthropic-ratelimit-unified-5h-utilization", "0.93"),
-        ("anthropic-ratelimit-unified-5h-reset", "1800000100"),
+        ("anthropic-ratelimit-unified-5h-reset", "1800003600"),
     ];
     headroom.learn(credential, &of(&headers), SONNET, &shared, at(1));
     assert_eq!([said(at(2)), said(at(3))], [Some((true, 930)), None]);
-    assert_eq!([said(at(100)), said(at(101))], [Some((false, 0)), None], "its window has ended");
+    assert_eq!([said(at(3600)), said(at(3601))], [Some((false, 0)), None], "its window has ended");
 }
 
 #[test]

@@ -18,8 +18,15 @@ pub const WINDOWS: usize = 16;
 /// What is used of a whole window, in thousandths.
 pub(super) const WHOLE: u16 = 1000;
 
+/// The highest pace, in thousandths: a window that is about to end does not draw every session.
+pub(super) const FASTEST: u32 = 4000;
+
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
+
+/// In minutes.
+const FIVE_HOURS: u16 = 5 * 60;
+const WEEK: u16 = 7 * 24 * 60;
 
 /// One window that a provider tells.
 struct Row {
@@ -30,6 +37,9 @@ struct Row {
     resets: &'static [&'static str],
     /// When it ends where no header says so.
     length: Duration,
+    /// How long it is from its beginning, in minutes, and the header that says so; 0 if that is not
+    /// known, or of no use.
+    minutes: (u16, &'static str),
     refill: Refill,
     covers: Covers,
 }
@@ -68,16 +78,23 @@ const fn unified(
     share: &'static str,
     status: &'static str,
     resets: &'static [&'static str],
+    minutes: u16,
     covers: Covers,
 ) -> Row {
     let used = Used::Share(share, status);
-    Row { name, used, resets, length: DAY, refill: Refill::AtTheEnd, covers }
+    let minutes = (minutes, "");
+    Row { name, used, resets, length: DAY, minutes, refill: Refill::AtTheEnd, covers }
 }
 
 /// A window of Codex.
-const fn codex(name: &'static str, percent: &'static str, resets: &'static [&'static str]) -> Row {
-    let used = Used::Percent(percent);
-    Row { name, used, resets, length: DAY, refill: Refill::AtTheEnd, covers: Covers::Everything }
+const fn codex(
+    name: &'static str,
+    percent: &'static str,
+    resets: &'static [&'static str],
+    minutes: &'static str,
+) -> Row {
+    let (used, minutes, covers) = (Used::Percent(percent), (0, minutes), Covers::Everything);
+    Row { name, used, resets, length: DAY, minutes, refill: Refill::AtTheEnd, covers }
 }
 
 /// A limit of an API, told by what is left.
@@ -89,7 +106,8 @@ const fn bucket(
     length: Duration,
 ) -> Row {
     let used = Used::Left { limit, remaining };
-    Row { name, used, resets, length, refill: Refill::Steadily, covers: Covers::Model }
+    let (minutes, covers) = ((0, ""), Covers::Model);
+    Row { name, used, resets, length, minutes, refill: Refill::Steadily, covers }
 }
 
 /// The rows, each by its number in records: they may only grow at the end.
@@ -100,6 +118,7 @@ static ROWS: [Row; 17] = [
         "anthropic-ratelimit-unified-5h-utilization",
         "anthropic-ratelimit-unified-5h-status",
         &["anthropic-ratelimit-unified-5h-reset"],
+        FIVE_HOURS,
         Covers::Everything,
     ),
     unified(
@@ -107,6 +126,7 @@ static ROWS: [Row; 17] = [
         "anthropic-ratelimit-unified-7d-utilization",
         "anthropic-ratelimit-unified-7d-status",
         &["anthropic-ratelimit-unified-7d-reset"],
+        WEEK,
         Covers::Everything,
     ),
     unified(
@@ -114,6 +134,7 @@ static ROWS: [Row; 17] = [
         "anthropic-ratelimit-unified-7d_opus-utilization",
         "anthropic-ratelimit-unified-7d_opus-status",
         &["anthropic-ratelimit-unified-7d_opus-reset"],
+        WEEK,
         Covers::Family("opus"),
     ),
     unified(
@@ -121,6 +142,7 @@ static ROWS: [Row; 17] = [
         "anthropic-ratelimit-unified-7d_sonnet-utilization",
         "anthropic-ratelimit-unified-7d_sonnet-status",
         &["anthropic-ratelimit-unified-7d_sonnet-reset"],
+        WEEK,
         Covers::Family("sonnet"),
     ),
     unified(
@@ -128,6 +150,7 @@ static ROWS: [Row; 17] = [
         "anthropic-ratelimit-unified-7d_oi-utilization",
         "anthropic-ratelimit-unified-7d_oi-status",
         &["anthropic-ratelimit-unified-7d_oi-reset"],
+        WEEK,
         Covers::Family("fable"),
     ),
     // Codex on a ChatGPT plan. Percent; ends in seconds since the epoch, earlier in seconds. C
@@ -135,11 +158,13 @@ static ROWS: [Row; 17] = [
         "primary",
         "x-codex-primary-used-percent",
         &["x-codex-primary-reset-at", "x-codex-primary-reset-after-seconds"],
+        "x-codex-primary-window-minutes",
     ),
     codex(
         "secondary",
         "x-codex-secondary-used-percent",
         &["x-codex-secondary-reset-at", "x-codex-secondary-reset-after-seconds"],
+        "x-codex-secondary-window-minutes",
     ),
     // Anthropic's API. Counts; ends in RFC 3339, when all of it is back. D
     bucket(
@@ -240,6 +265,8 @@ pub struct Window {
     pub(super) models: u32,
     /// What was used of it, in thousandths.
     pub(super) used: u16,
+    /// How long it is from its beginning, in minutes; 0: not known.
+    pub(super) minutes: u16,
     /// When that was told.
     pub(super) seen: Timestamp,
     /// When all of it is back.
@@ -267,6 +294,16 @@ impl Window {
             }
             None => 0,
         }
+    }
+
+    /// How much faster than evenly what is left may be used until the window ends, in thousandths.
+    /// Where its length is not known: what is left.
+    pub(super) fn pace(&self, now: Timestamp) -> u32 {
+        let room = u64::from(WHOLE.saturating_sub(self.used_at(now)));
+        let length = 60_000 * u64::from(self.minutes);
+        let left = (self.reset.since(now).as_millis() as u64).min(length).max(1);
+        let pace = if length == 0 { room } else { room * length / left };
+        pace.min(u64::from(FASTEST)) as u32
     }
 
     /// When all of it is back.
@@ -320,7 +357,11 @@ fn told_by(prefix: &str, headers: &Headers, models: &Models, now: Timestamp) -> 
             Covers::Model => models.model,
         };
         let reset = now + wait.unwrap_or(row.length).min(super::LONGEST);
-        Some(Window { row: at as u8, models, used, seen: now, reset })
+        let minutes = match row.minutes {
+            (known, "") => known,
+            (_, header) => number(headers, header).unwrap_or_default() as u16,
+        };
+        Some(Window { row: at as u8, models, used, minutes, seen: now, reset })
     });
     windows.collect()
 }

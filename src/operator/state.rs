@@ -147,7 +147,7 @@ impl<'a> View<'a> {
         let headroom = self.router.headroom();
         self.in_flight = headroom.in_flight(self.pool, self.credential, shared, now);
         let load = headroom.load(self.pool, self.credential, None, shared, now);
-        self.is_spared = headroom.spares(load.used);
+        self.is_spared = headroom.spares(&load);
         self.windows = headroom.record(self.credential, shared).tightest(now);
     }
 
