@@ -10,6 +10,8 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use crate::crowd;
+use crate::herd;
 use crate::plot;
 use crate::report::{self, Answered};
 use crate::suites::{self, Suite};
@@ -48,12 +50,27 @@ impl Arguments {
     /// # Errors
     /// If a suite is not known, a simulation breaks a rule, or something cannot be written.
     pub fn run(&self) -> Result<()> {
-        let suites = self.suites()?;
-        let answered = answer(suites)?;
+        let (by_room, others): (Vec<_>, Vec<_>) =
+            answer(self.suites()?)?.into_iter().partition(Answered::is_by_room);
         let large = if self.large { " --large" } else { "" };
-        let page = report::page(&format!("cargo xtask simulate{large}"), &answered);
+        let page = report::page(&format!("cargo xtask simulate{large}"), &others);
+        let name = if self.large { "large" } else { "results" };
+        if !others.is_empty() {
+            self.give(name, &page, &others)?;
+        }
+        if !by_room.is_empty() {
+            let tables = [herd::markdown(self.seed)?, crowd::markdown(self.seed)?];
+            let command = format!("cargo xtask simulate --suite {}", suites::HEADROOM);
+            let page = report::page_by_room(&command, &by_room, &tables);
+            self.give(suites::HEADROOM, &page, &by_room)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a page with its JSON and plots, or prints it.
+    fn give(&self, name: &str, page: &str, answered: &[Answered]) -> Result<()> {
         match &self.output {
-            Some(folder) => self.write(folder, &page, &answered),
+            Some(folder) => write(folder, name, page, answered),
             None => Ok(std::io::stdout().write_all(page.as_bytes())?),
         }
     }
@@ -62,7 +79,10 @@ impl Arguments {
         if self.large {
             return Ok(vec![suites::large(self.seed)]);
         }
-        let all = suites::all(self.seed, self.quick);
+        let mut all = suites::all(self.seed, self.quick);
+        if self.suite.is_empty() || self.suite.iter().any(|name| name == suites::HEADROOM) {
+            all.push(suites::headroom(self.seed, self.quick)?);
+        }
         for name in &self.suite {
             ensure!(all.iter().any(|suite| suite.name == name), "{name}: no such suite");
         }
@@ -71,23 +91,22 @@ impl Arguments {
         };
         Ok(all.into_iter().filter(is_asked).collect())
     }
+}
 
-    fn write(&self, folder: &Path, page: &str, answered: &[Answered]) -> Result<()> {
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let name = if self.large { "large" } else { "results" };
-        let write = |name: String, text: &str| {
-            let path = folder.join(name);
-            fs::write(&path, text).with_context(|| path.display().to_string())
-        };
-        write(format!("{name}.md"), page)?;
-        write(format!("{name}.json"), &report::json(answered)?)?;
-        for answered in answered {
-            for plot in plot::plots(answered.suite.name) {
-                write(format!("{}.svg", plot.name), &plot.svg(answered)?)?;
-            }
+fn write(folder: &Path, name: &str, page: &str, answered: &[Answered]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let write = |name: String, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    write(format!("{name}.md"), page)?;
+    write(format!("{name}.json"), &report::json(answered)?)?;
+    for answered in answered {
+        for plot in plot::plots(answered.suite.name) {
+            write(format!("{}.svg", plot.name), &plot.svg(answered)?)?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Runs all simulations, as many at once as there are cores. Their results do not depend on it.

@@ -1,8 +1,12 @@
 //! The Envoys: each with the core of the filter and its own shared data.
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use session_affinity::config::{Credential, Pool};
+use session_affinity::headroom::Flights;
 use session_affinity::{Config, InMemory, Router, Seed, Timestamp};
 
 use crate::random::Random;
@@ -11,15 +15,65 @@ use crate::scenario::Scenario;
 /// What the host keeps for a key beside its bytes.
 const OVERHEAD: usize = 100;
 
+/// How often the filter publishes its requests under way, at least.
+const REFRESHED_EVERY: Duration = Duration::from_secs(10);
+
 /// One Envoy from its start to its end.
 pub struct Instance {
     /// No other instance has it.
     pub number: u64,
     pub router: Router,
     pub shared: Rc<InMemory>,
+    flights: RefCell<Flights>,
+    /// When it last published the requests under way.
+    refreshed: Cell<Timestamp>,
 }
 
 impl Instance {
+    /// Starts one with this configuration.
+    ///
+    /// # Errors
+    /// If that is refused.
+    pub fn start(
+        configuration: &[u8],
+        shared: Rc<InMemory>,
+        number: u64,
+        random: [u8; 16],
+    ) -> Result<Self> {
+        let config = Config::parse(configuration).map_err(|error| anyhow!("{error:?}"))?;
+        let router = Router::new(config, Seed::agree(&*shared, random));
+        let flights = RefCell::new(Flights::new(number as u32));
+        Ok(Self { number, router, shared, flights, refreshed: Cell::default() })
+    }
+
+    /// A request is sent to a credential. Returns its ticket; 0 if requests are not counted.
+    pub fn begin_flight(&self, pool: &Pool, credential: &Credential, now: Timestamp) -> u32 {
+        if !self.router.counts_flights(pool) {
+            return 0;
+        }
+        let mut flights = self.flights.borrow_mut();
+        if now.since(self.refreshed.get()) >= REFRESHED_EVERY {
+            self.refreshed.set(now);
+            flights.refresh(&*self.shared, now);
+        }
+        flights.begin(&credential.flights_key, &*self.shared, now)
+    }
+
+    /// A request is sent to another credential.
+    pub fn move_flight(&self, ticket: u32, credential: &Credential, now: Timestamp) {
+        if ticket != 0 {
+            let mut flights = self.flights.borrow_mut();
+            flights.go_on(ticket, &credential.flights_key, &*self.shared, now);
+        }
+    }
+
+    /// A request is over.
+    pub fn end_flight(&self, ticket: u32, now: Timestamp) {
+        if ticket != 0 {
+            self.flights.borrow_mut().end(ticket, &*self.shared, now);
+        }
+    }
+
     /// The bytes of its shared data in the host.
     pub fn bytes(&self) -> u64 {
         use session_affinity::SharedData;
@@ -67,12 +121,9 @@ impl Fleet {
     }
 
     fn start(&mut self) -> Result<Rc<Instance>> {
-        let config = Config::parse(&self.configuration).map_err(|error| anyhow!("{error:?}"))?;
         let shared = self.store.clone().unwrap_or_default();
-        let seed = Seed::agree(&*shared, self.random.bytes());
         self.started += 1;
-        let router = Router::new(config, seed);
-        Ok(Rc::new(Instance { number: self.started, router, shared }))
+        Instance::start(&self.configuration, shared, self.started, self.random.bytes()).map(Rc::new)
     }
 
     /// Replaces an Envoy by a new one that knows nothing but what is in a common store.

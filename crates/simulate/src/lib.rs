@@ -12,7 +12,9 @@
 //! a refused request again.
 
 pub mod command;
+pub mod crowd;
 pub mod fleet;
+pub mod herd;
 pub mod plot;
 pub mod provider;
 pub mod random;
@@ -20,11 +22,13 @@ pub mod report;
 pub mod scenario;
 pub mod session;
 mod slab;
+pub mod subscription;
 pub mod suites;
 pub mod tally;
 pub mod world;
 
 pub use provider::{Limits, Provider};
-pub use scenario::{Restarts, Scenario, Spread, Way};
+pub use scenario::{Refined, Restarts, Scenario, Spread, Way};
+pub use subscription::Subscriptions;
 pub use tally::{Results, Tally};
 pub use world::run;

@@ -1,10 +1,13 @@
 //! Plots of how results grow with the fleet.
 
 use anyhow::{Context, Result, anyhow};
+use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::report::Answered;
 use crate::scenario::Scenario;
+use crate::suites::HEADROOM;
 use crate::tally::Results;
 
 const SIZE: (u32, u32) = (760, 420);
@@ -17,8 +20,10 @@ pub struct Plot {
     pub across: &'static str,
     pub x: fn(&Scenario) -> f64,
     pub y: fn(&Results) -> f64,
-    /// What tells one line from another.
-    pub line: fn(&Scenario) -> String,
+    /// Whether each step across is a multiple of the one before.
+    pub is_log: bool,
+    /// What tells one line from another; none: not in the picture.
+    pub line: fn(&Scenario) -> Option<String>,
 }
 
 /// The plots of a suite.
@@ -29,7 +34,17 @@ pub fn plots(suite: &str) -> Vec<Plot> {
         across: "Envoys",
         x: |scenario| scenario.envoys as f64,
         y,
-        line: Scenario::way_name,
+        is_log: true,
+        line: |scenario| Some(scenario.way_name()),
+    };
+    let by_room = |name, title, y| Plot {
+        name,
+        title,
+        across: "Quota of all weeks, in percent of what is needed",
+        x: quota,
+        y,
+        is_log: false,
+        line: line_by_room,
     };
     match suite {
         "growth" => vec![
@@ -45,10 +60,26 @@ pub fn plots(suite: &str) -> Vec<Plot> {
             across: "session.max_bindings",
             x: |scenario| f64::from(scenario.max_bindings),
             y: |it| it.warm_share,
-            line: |scenario| format!("{}, Envoys: {}", scenario.way.name(), scenario.envoys),
+            is_log: true,
+            line: |scenario| Some(format!("{}, Envoys: {}", scenario.way.name(), scenario.envoys)),
         }],
+        HEADROOM => vec![
+            by_room("headroom_refused", "Turns refused per 1,000", |it| it.errors),
+            by_room("headroom_failed", "Failed attempts per 1,000 turns", |it| it.failed_attempts),
+        ],
         _ => Vec::new(),
     }
+}
+
+/// The quota of a run in percent of what is needed, as its suite has it.
+fn quota(scenario: &Scenario) -> f64 {
+    scenario.subscriptions.as_ref().map_or(0.0, |it| f64::from(it.percent))
+}
+
+/// One Envoy, and weights that say how large accounts are.
+fn line_by_room(scenario: &Scenario) -> Option<String> {
+    let is_usual = scenario.envoys == 1 && scenario.subscriptions.as_ref()?.weighted;
+    is_usual.then(|| scenario.way_name())
 }
 
 impl Plot {
@@ -59,7 +90,8 @@ impl Plot {
     pub fn svg(&self, answered: &Answered) -> Result<String> {
         let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
         for (_, scenario, results) in answered.rows() {
-            let (name, point) = ((self.line)(scenario), ((self.x)(scenario), (self.y)(results)));
+            let Some(name) = (self.line)(scenario) else { continue };
+            let point = ((self.x)(scenario), (self.y)(results));
             match lines.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, points)) => points.push(point),
                 None => lines.push((name, vec![point])),
@@ -80,15 +112,28 @@ impl Plot {
         let bottom = if lowest < highest / 3.0 { 0.0 } else { lowest - margin };
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&root)
-            .caption(self.title, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(42)
-            .y_label_area_size(58)
-            .build_cartesian_2d(
-                (first..last * 1.01).log_scale().base(2.0),
-                bottom..highest + margin,
-            )?;
+        let mut chart = ChartBuilder::on(&root);
+        chart.caption(self.title, ("sans-serif", 18)).margin(12);
+        chart.x_label_area_size(42).y_label_area_size(58);
+        let down = bottom..highest + margin;
+        if self.is_log {
+            let across = (first..last * 1.01).log_scale().base(2.0);
+            self.lines(chart.build_cartesian_2d(across, down)?, lines)?;
+        } else {
+            self.lines(chart.build_cartesian_2d(first..last, down)?, lines)?;
+        }
+        root.present()?;
+        Ok(())
+    }
+
+    fn lines<'a, X>(
+        &self,
+        mut chart: ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, RangedCoordf64>>,
+        lines: &[(String, Vec<(f64, f64)>)],
+    ) -> Result<()>
+    where
+        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
         chart
             .configure_mesh()
             .x_desc(self.across)
@@ -103,13 +148,16 @@ impl Plot {
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
         }
+        let place = match self.is_log {
+            true => SeriesLabelPosition::MiddleRight,
+            false => SeriesLabelPosition::UpperRight,
+        };
         chart
             .configure_series_labels()
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
-            .position(SeriesLabelPosition::MiddleRight)
+            .position(place)
             .draw()?;
-        root.present()?;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@
 use serde::Serialize;
 
 use crate::random::Random;
+use crate::subscription::Subscription;
 
 const HOUR: f64 = 3_600_000.0;
 const MINUTE: f64 = 60_000.0;
@@ -97,6 +98,8 @@ pub struct Credential {
     /// When the window of five hours began, and what was used in it.
     window: Option<(u64, f64)>,
     outage: (u64, u64, Answer),
+    /// The subscription that it is of.
+    pub subscription: Option<Subscription>,
     /// The turns that it has served.
     pub served: u64,
 }
@@ -114,6 +117,7 @@ impl Credential {
             filled: 0,
             window: None,
             outage: (0, 0, Answer::Failed),
+            subscription: None,
             served: 0,
         };
         new.draw_outage();
@@ -141,6 +145,9 @@ impl Credential {
 
     /// Takes what a request needs from the limits, or says how many seconds it has to wait.
     fn take(&mut self, uncached: f64, cached: u32, now: u64) -> Option<u64> {
+        if let Some(subscription) = &mut self.subscription {
+            return subscription.take(uncached + f64::from(cached) / 10.0, now).err();
+        }
         let limits = self.limits;
         let passed = (now - self.filled) as f64 / MINUTE;
         self.filled = now;

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::scenario::Scenario;
-use crate::suites::Suite;
-use crate::tally::Results;
+use crate::suites::{self, Suite};
+use crate::tally::{Results, Room};
 
 /// A suite with what came of it, in its order.
 #[derive(Clone, Debug)]
@@ -23,8 +23,16 @@ impl Answered {
         runs.map(|((label, scenario), results)| (label.as_str(), scenario, results))
     }
 
+    /// Whether it belongs to the page on headroom.
+    pub fn is_by_room(&self) -> bool {
+        self.suite.name == suites::HEADROOM
+    }
+
     /// The table of the suite.
     pub fn markdown(&self) -> String {
+        if self.is_by_room() {
+            return self.by_room();
+        }
         let mut text =
             format!("## {}\n\n{COLUMNS}", self.suite.question).replace("AXIS", self.suite.axis);
         for (label, scenario, results) in self.rows() {
@@ -42,6 +50,52 @@ impl Answered {
         }
         text
     }
+
+    fn by_room(&self) -> String {
+        let mut text = format!("## {}\n\n{COLUMNS_BY_ROOM}", self.suite.question)
+            .replace("AXIS", self.suite.axis);
+        for (label, scenario, results) in self.rows() {
+            let Some(room) = &results.room else { continue };
+            let Results { warm_share, cost, moves, failed_attempts, errors, .. } = results;
+            let Room { refused_sessions, void, skew_of_weeks, skew_of_five_hours, .. } = room;
+            let (way, (weeks, five_hours)) = (scenario.way_name(), room.used_up);
+            let row = format!(
+                "| {label} | {way} | {refused_sessions:.2} | {errors:.2} | {failed_attempts:.1} | \
+                 {warm_share:.2} | {cost:.3} | {moves:.1} | {skew_of_weeks:.2} | \
+                 {skew_of_five_hours:.2} | {weeks} | {five_hours} | {void:.1} |"
+            );
+            let _ = writeln!(text, "{row}");
+        }
+        text
+    }
+}
+
+const COLUMNS_BY_ROOM: &str = "\
+| AXIS | strategy | sessions refused % | turns refused ‰ | failed ‰ | warm % | cost | moves ‰ | skew, weeks | skew, 5 hours | weeks used up | 5 hours used up | void % |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+";
+
+const INTRODUCTION_BY_ROOM: &str = "\
+- **sessions refused**: those of which a turn or more ended in an error for the client, in percent.
+- **turns refused**: turns that ended in an error, per 1,000.
+- **failed**, **warm**, **cost**, **moves**: as in [the other results](results.md).
+- **skew**: the share of its quota that the fullest account used, compared with the mean of all; of
+  weeks, and of windows of five hours.
+- **used up**: weeks of all accounts, of 16, and windows of five hours, of which nothing was left before
+  their end.
+- **void**: of the quota of all weeks, what was left when they ended, in percent.
+
+";
+
+/// The page on headroom, with other tables at its end.
+pub fn page_by_room(command: &str, answered: &[Answered], others: &[String]) -> String {
+    let tables = answered.iter().map(Answered::markdown).chain(others.iter().cloned());
+    let tables: Vec<_> = tables.collect();
+    format!(
+        "# Results of the simulation of headroom\n\nWritten by `{command}`; \
+         [Headroom](../headroom.md) reads them.\n\n{INTRODUCTION_BY_ROOM}{}",
+        tables.join("\n")
+    )
 }
 
 const COLUMNS: &str = "\

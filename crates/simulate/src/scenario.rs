@@ -1,9 +1,12 @@
 //! What is simulated: one fleet, its clients and its credentials.
 
+use std::f64::consts::TAU;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::provider::{Limits, Provider};
+use crate::subscription::Subscriptions;
 
 /// How credentials are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +20,8 @@ pub enum Way {
     FillFirst,
     /// By a hash that is the same on every Envoy, with the table of bindings for what differs.
     Consistent,
+    /// Where there is room, with the table of bindings.
+    Headroom,
 }
 
 impl Way {
@@ -27,6 +32,7 @@ impl Way {
             Self::RoundRobin => "round-robin",
             Self::FillFirst => "fill-first",
             Self::Consistent => "consistent",
+            Self::Headroom => "headroom",
         }
     }
 
@@ -35,7 +41,28 @@ impl Way {
             Self::NoAffinity | Self::RoundRobin => "round-robin",
             Self::FillFirst => "fill-first",
             Self::Consistent => "consistent",
+            Self::Headroom => "headroom",
         }
+    }
+}
+
+/// What refines a strategy by the room of credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Refined {
+    /// `routing.spare_at`; none: the default of the strategy.
+    pub spare_at: Option<f64>,
+    /// `routing.shed_at`.
+    pub shed_at: Option<f64>,
+}
+
+impl Refined {
+    fn name(self) -> String {
+        let spared = self.spare_at.map(|at| match at {
+            1.0.. => " without sparing".to_owned(),
+            at => format!(" + spare_at {at}"),
+        });
+        let shed = self.shed_at.map(|at| format!(" + shed_at {at}"));
+        [spared, shed].into_iter().flatten().collect()
     }
 }
 
@@ -86,6 +113,11 @@ pub struct Scenario {
     pub max_bindings: u32,
     /// `failover.return`.
     pub returns: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refined: Option<Refined>,
+    /// Accounts of different size in place of `credentials` and `limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscriptions: Option<Subscriptions>,
 }
 
 impl Scenario {
@@ -107,28 +139,51 @@ impl Scenario {
             restarts: Restarts::Never,
             max_bindings: 65_536,
             returns: "while-warm",
+            refined: None,
+            subscriptions: None,
+        }
+    }
+
+    /// How much more sessions arrive than on average, at a time in hours: the rate swings by 40 %
+    /// every hour; where it takes weeks, by 60 % every day.
+    pub fn swing(&self, hours: f64) -> f64 {
+        match self.subscriptions {
+            None => 1.0 + 0.4 * libm::sin(TAU * hours),
+            Some(_) => 1.0 + 0.6 * libm::sin(TAU * hours / 24.0),
         }
     }
 
     /// The name of its way, with the store if there is one.
     pub fn way_name(&self) -> String {
         let store = if self.common_store { " + common store" } else { "" };
-        format!("{}{store}", self.way.name())
+        let refined = self.refined.map(Refined::name).unwrap_or_default();
+        format!("{}{refined}{store}", self.way.name())
     }
 
     /// The configuration of the filter.
     pub fn configuration(&self) -> Value {
-        let credentials: Vec<_> = (0..self.credentials)
-            .map(
-                |number| json!({"id": format!("c{number:03}"), "cluster": format!("c{number:03}")}),
-            )
-            .collect();
+        let sizes = self.subscriptions.as_ref().filter(|it| it.weighted).map(|it| &it.sizes);
+        let credentials = (0..self.credentials).map(|number| {
+            let id = format!("c{number:03}");
+            match sizes.and_then(|sizes| sizes.get(number)) {
+                Some(size) => json!({"id": id, "cluster": id, "weight": size}),
+                None => json!({"id": id, "cluster": id}),
+            }
+        });
+        let credentials: Vec<_> = credentials.collect();
+        let mut routing = json!({
+            "strategy": self.way.strategy(),
+            "session_affinity": self.way != Way::NoAffinity,
+            "seed": "one fleet",
+        });
+        let refined = self.refined.unwrap_or_default();
+        for (field, value) in [("spare_at", refined.spare_at), ("shed_at", refined.shed_at)] {
+            if let (Some(value), Some(routing)) = (value, routing.as_object_mut()) {
+                routing.insert(field.to_owned(), json!(value));
+            }
+        }
         json!({
-            "routing": {
-                "strategy": self.way.strategy(),
-                "session_affinity": self.way != Way::NoAffinity,
-                "seed": "one fleet",
-            },
+            "routing": routing,
             "session": {"max_bindings": self.max_bindings},
             "failover": {"return": self.returns},
             "pools": [{"name": "llm", "credentials": credentials}],

@@ -12,7 +12,8 @@
 //! | sub-agents | one call in 20 is accompanied by one to three others of the same session, and every second first call by one | assumed; Claude Code does both |
 //!
 //! Sessions are 25 % agents, 50 % chats and 25 % single requests, which make 92 % of all turns those of
-//! agents. They arrive at random, at a rate that swings by 40 % every hour.
+//! agents. They arrive at random, at a rate that swings
+//! ([`crate::Scenario::swing`]).
 
 use crate::random::Random;
 
@@ -65,6 +66,8 @@ pub struct Session {
     pub open: u32,
     /// Whether it sends nothing more.
     pub is_over: bool,
+    /// Whether a turn of it ended in an error.
+    pub is_refused: bool,
 }
 
 /// What is drawn for one turn, whatever becomes of it.
@@ -108,6 +111,7 @@ impl Session {
             connection: None,
             open: 0,
             is_over: false,
+            is_refused: false,
         }
     }
 

@@ -2,8 +2,12 @@
 
 use std::vec::IntoIter;
 
+use anyhow::Result;
+
 use crate::provider::{Limits, Provider};
-use crate::scenario::{Restarts, Scenario, Spread, Way};
+use crate::scenario::{Refined, Restarts, Scenario, Spread, Way};
+use crate::subscription::Subscriptions;
+use crate::world;
 
 /// Simulations that answer a question.
 #[derive(Clone, Debug)]
@@ -37,6 +41,74 @@ pub fn all(seed: u64, quick: bool) -> Vec<Suite> {
     let mut suites: Vec<_> = suites.iter().map(|suite| suite(&base, quick)).collect();
     suites.extend((!quick).then(|| sessions(&base)));
     suites
+}
+
+/// The suite of the page on headroom.
+pub const HEADROOM: &str = "headroom";
+
+/// The sizes of its accounts: those of plans, which are named after them.
+const SIZES: [u32; 8] = [20, 20, 5, 5, 5, 1, 1, 1];
+
+/// What all weeks allow, in percent of what the sessions need, and how the page calls that.
+const QUOTAS: [(u32, &str); 4] =
+    [(130, "130 %, under"), (115, "115 %, near"), (105, "105 %, at"), (90, "90 %, over")];
+
+/// The strategies that are compared by room.
+const BY_ROOM: [(Way, Option<Refined>); 7] = [
+    (Way::RoundRobin, None),
+    (Way::FillFirst, None),
+    (Way::Consistent, None),
+    (Way::RoundRobin, Some(Refined { spare_at: Some(0.9), shed_at: None })),
+    (Way::Headroom, Some(Refined { spare_at: Some(1.0), shed_at: None })),
+    (Way::Headroom, None),
+    (Way::Headroom, Some(Refined { spare_at: None, shed_at: Some(0.95) })),
+];
+
+/// Does it help to know the room? A week on eight subscriptions. What the sessions need is found
+/// out first: what they take where every cached prompt is found.
+///
+/// # Errors
+/// If that simulation fails.
+pub fn headroom(seed: u64, quick: bool) -> Result<Suite> {
+    let (sessions, hours) = if quick { (1_000, 16.8) } else { (10_000, 168.0) };
+    let accounts =
+        |week, percent, weighted| Subscriptions { sizes: SIZES.to_vec(), weighted, week, percent };
+    let base = Scenario {
+        hours,
+        fails: false,
+        subscriptions: Some(accounts(f64::INFINITY, 0, true)),
+        ..Scenario::usual(seed, sessions)
+    };
+    let tally = world::run(&base)?.tally;
+    let need = tally.tokens as f64 - 0.9 * tally.cachable as f64;
+    let with = |percent: u32, weighted| Scenario {
+        subscriptions: Some(accounts(
+            (need * f64::from(percent) / 100.0).round(),
+            percent,
+            weighted,
+        )),
+        ..base.clone()
+    };
+    let mut runs = Vec::new();
+    for (percent, label) in QUOTAS {
+        runs.extend(by_room(label, &with(percent, true), &BY_ROOM));
+    }
+    let plain = [Way::RoundRobin, Way::Consistent, Way::Headroom].map(|way| (way, None));
+    runs.extend(by_room("115 %, near; weights not configured", &with(115, false), &plain));
+    let fleet = Scenario { envoys: 4, spread: Spread::Sticky, ..with(115, true) };
+    runs.extend(by_room("115 %, near; 4 Envoys", &fleet, &plain));
+    let question = "Where do sessions go when subscriptions run short?";
+    let axis = "all weeks allow, of what is needed";
+    Ok(Suite { name: HEADROOM, question, axis, runs })
+}
+
+fn by_room(
+    label: &str,
+    base: &Scenario,
+    ways: &[(Way, Option<Refined>)],
+) -> Vec<(String, Scenario)> {
+    let runs = ways.iter().map(|&(way, refined)| Scenario { way, refined, ..base.clone() });
+    runs.map(|run| (label.to_owned(), run)).collect()
 }
 
 /// Ten million sessions of chats and single requests: with agents it would take hours.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::subscription::{Ended, Subscription};
+
 /// How a turn ends: each does so in exactly one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -51,6 +53,9 @@ pub struct Tally {
     /// Bindings that had to give way though they had not ended.
     pub evicted: u64,
     pub contended: u64,
+    /// Sessions of which a turn ended in an error.
+    #[serde(skip)]
+    pub refused_sessions: u64,
 }
 
 impl Tally {
@@ -95,6 +100,54 @@ pub struct Results {
     pub bytes: u64,
     /// The most bindings of an Envoy that had not ended when the last sessions arrived.
     pub bindings: u64,
+    /// What became of subscriptions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
+}
+
+/// What became of the windows of subscriptions that ended while sessions arrived.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Room {
+    /// Sessions of which a turn or more ended in an error, in percent.
+    pub refused_sessions: f64,
+    /// Of the tokens of all weeks, those that were left at their ends, in percent.
+    pub void: f64,
+    /// The share of its weeks that an account used: that of the fullest, compared with the mean.
+    pub skew_of_weeks: f64,
+    /// The same of windows of five hours.
+    pub skew_of_five_hours: f64,
+    /// Windows that were used up before their end: weeks, and five hours.
+    pub used_up: (u32, u32),
+    /// The share that each account used of its weeks, in percent.
+    pub used: Vec<f64>,
+}
+
+impl Room {
+    pub(crate) fn new(tally: &Tally, accounts: &[&Subscription]) -> Self {
+        let shares = |of: fn(&Subscription) -> &Ended| -> Vec<f64> {
+            accounts.iter().map(|account| of(account).share()).collect()
+        };
+        let skew = |shares: &[f64]| {
+            let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+            let most = shares.iter().copied().fold(0.0, f64::max);
+            if mean > 0.0 { rounded(most / mean) } else { 0.0 }
+        };
+        let (weeks, five_hours) = (shares(|it| &it.ended_weeks), shares(|it| &it.ended_five_hours));
+        let allowed: f64 = accounts.iter().map(|it| it.ended_weeks.allowed).sum();
+        let used: f64 = accounts.iter().map(|it| it.ended_weeks.used).sum();
+        let refused = tally.refused_sessions as f64 / tally.sessions.max(1) as f64;
+        Self {
+            refused_sessions: rounded(100.0 * refused),
+            void: rounded(100.0 * (1.0 - used / allowed.max(1.0))),
+            skew_of_weeks: skew(&weeks),
+            skew_of_five_hours: skew(&five_hours),
+            used_up: (
+                accounts.iter().map(|it| it.ended_weeks.used_up).sum(),
+                accounts.iter().map(|it| it.ended_five_hours.used_up).sum(),
+            ),
+            used: weeks.iter().map(|share| rounded(100.0 * share)).collect(),
+        }
+    }
 }
 
 impl Results {
@@ -116,6 +169,7 @@ impl Results {
             skew: rounded(busiest / mean),
             bytes,
             bindings,
+            room: None,
             tally,
         }
     }

@@ -8,7 +8,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::f64::consts::TAU;
 use std::rc::Rc;
 
 use anyhow::{Result, ensure};
@@ -24,7 +23,8 @@ use crate::random::Random;
 use crate::scenario::{Restarts, Scenario, Spread};
 use crate::session::{Session, Turn};
 use crate::slab::Slab;
-use crate::tally::{End, Results, Tally};
+use crate::subscription::Subscription;
+use crate::tally::{End, Results, Room, Tally};
 
 /// When the simulation begins: any time will do, but not the epoch, which means "never".
 const BEGIN: u64 = 1_800_000_000_000;
@@ -51,6 +51,10 @@ enum Event {
     Answer {
         flight: usize,
     },
+    /// A response has ended, with the number of its request.
+    Over {
+        over: usize,
+    },
     Replace {
         envoy: usize,
     },
@@ -65,6 +69,8 @@ struct Flight {
     turn: Turn,
     instance: Rc<Instance>,
     plan: Plan,
+    /// Its number among the requests under way of its Envoy; 0 if they are not counted.
+    ticket: u32,
     credential: u16,
     answer: Answer,
     tokens: u32,
@@ -82,6 +88,8 @@ struct World<'s> {
     fingerprints: Vec<CredentialId>,
     sessions: Slab<Session>,
     flights: Slab<Flight>,
+    /// Responses that go on, with the Envoy and the number of the request.
+    responses: Slab<(Rc<Instance>, u32)>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     scheduled: u64,
     arrivals: Random,
@@ -104,6 +112,7 @@ pub fn run(scenario: &Scenario) -> Result<Results> {
             Event::Arrival => world.arrive(),
             Event::Turn { session, is_side } => world.turn(session, is_side),
             Event::Answer { flight } => world.answer(flight),
+            Event::Over { over } => world.over(over),
             Event::Replace { envoy } => world.replace(envoy)?,
             Event::Measure => world.held = world.fleet.largest(world.time()),
         }
@@ -111,7 +120,16 @@ pub fn run(scenario: &Scenario) -> Result<Results> {
     ensure!(world.flights.is_empty() && world.sessions.is_empty(), "something is left over");
     ensure!(world.tally.ended() == world.tally.turns, "a turn did not end in exactly one way");
     let served: Vec<_> = world.credentials.iter().map(|credential| credential.served).collect();
-    Ok(Results::new(world.tally, &served, world.held))
+    let end = (scenario.hours * HOUR) as u64;
+    world
+        .credentials
+        .iter_mut()
+        .filter_map(|it| it.subscription.as_mut())
+        .for_each(|it| it.advance(end));
+    let accounts: Vec<_> =
+        world.credentials.iter().filter_map(|it| it.subscription.as_ref()).collect();
+    let room = (!accounts.is_empty()).then(|| Room::new(&world.tally, &accounts));
+    Ok(Results { room, ..Results::new(world.tally, &served, world.held) })
 }
 
 impl<'s> World<'s> {
@@ -133,6 +151,7 @@ impl<'s> World<'s> {
             fingerprints,
             sessions: Slab::default(),
             flights: Slab::default(),
+            responses: Slab::default(),
             events: BinaryHeap::new(),
             scheduled: 0,
             arrivals: Random::of(&[seed, 6]),
@@ -141,6 +160,11 @@ impl<'s> World<'s> {
             held: (0, 0),
             now: 0,
         };
+        if let Some(all) = &scenario.subscriptions {
+            for (number, credential) in world.credentials.iter_mut().enumerate() {
+                credential.subscription = Some(Subscription::new(scenario, all, number));
+            }
+        }
         world.schedule(0, Event::Arrival);
         world.schedule((scenario.hours * HOUR) as u64, Event::Measure);
         for envoy in 0..scenario.envoys {
@@ -169,7 +193,7 @@ impl<'s> World<'s> {
         let session = self.sessions.insert(session);
         self.schedule(0, Event::Turn { session, is_side: false });
         let mean = self.scenario.hours * HOUR / self.scenario.sessions as f64;
-        let swing = 1.0 + 0.4 * libm::sin(TAU * self.now as f64 / HOUR);
+        let swing = self.scenario.swing(self.now as f64 / HOUR);
         let next = self.arrivals.exponential(mean / swing);
         self.schedule(next as u64, Event::Arrival);
     }
@@ -188,13 +212,14 @@ impl<'s> World<'s> {
         }
         let Some(instance) = self.reached_envoy(at, turn.envoy) else { return };
         match self.decide(&instance, number) {
-            Ok(plan) => {
+            Ok((plan, ticket)) => {
                 let flight = Flight {
                     session: at,
                     is_side,
                     turn,
                     instance,
                     plan,
+                    ticket,
                     credential: 0,
                     answer: Answer::Served,
                     tokens,
@@ -226,7 +251,7 @@ impl<'s> World<'s> {
     }
 
     /// What the filter of an Envoy decides; an error says how it ends, and the wait that it names.
-    fn decide(&mut self, instance: &Instance, session: u64) -> Result<Plan, (End, u64)> {
+    fn decide(&mut self, instance: &Instance, session: u64) -> Result<(Plan, u32), (End, u64)> {
         let now = self.time();
         let id = format!("{session:032x}");
         let (path, body) = self.request;
@@ -244,7 +269,10 @@ impl<'s> World<'s> {
         *self.tally.outcomes.entry(decision.outcome().as_str()).or_default() += 1;
         self.take_notes(instance);
         match decision {
-            Decision::Route(route) => Ok(instance.router.plan(&route, now)),
+            Decision::Route(route) => {
+                let plan = instance.router.plan(&route, now);
+                Ok((plan, instance.begin_flight(route.pool, route.credential, now)))
+            }
             Decision::Reply(refusal) => {
                 let end = match refusal.unready {
                     Unready::RateLimited(_) => End::Refused,
@@ -262,8 +290,10 @@ impl<'s> World<'s> {
         let (now, instance) = (self.time(), Rc::clone(&flight.instance));
         let step = instance.router.attempt(&mut flight.plan, "", &*instance.shared, now);
         let Some(NextStep::Send { credential, .. }) = step else {
+            instance.end_flight(flight.ticket, now);
             return self.end(flight.session, flight.is_side, End::Failed, 0);
         };
+        instance.move_flight(flight.ticket, credential, now);
         let number = self.fingerprints.iter().position(|it| *it == credential.fingerprint);
         let number = number.unwrap_or_default();
         let session = self.sessions.get_mut(flight.session);
@@ -293,13 +323,7 @@ impl<'s> World<'s> {
             Answer::Limited(seconds) => seconds,
             _ => 0,
         };
-        let headers = match flight.answer {
-            Answer::Limited(seconds) => {
-                let seconds = seconds.to_string();
-                [("retry-after", seconds.as_str())].into_iter().collect()
-            }
-            _ => Headers::default(),
-        };
+        let headers = self.headers(&flight);
         let received = |status| Response::Received { status, headers: &headers, body: b"" };
         let response = match flight.answer {
             Answer::Served => received(200),
@@ -318,8 +342,33 @@ impl<'s> World<'s> {
         if has_next {
             return self.send(flight);
         }
+        instance.end_flight(flight.ticket, now);
         let end = if wait > 0 { End::Limited } else { End::Failed };
         self.end(flight.session, flight.is_side, end, wait * 1_000);
+    }
+
+    /// The headers of a response: an account tells its windows with every one, and says with them
+    /// how long to wait.
+    fn headers(&mut self, flight: &Flight) -> Headers {
+        let credential = self.credentials.get_mut(usize::from(flight.credential));
+        if let Some(subscription) = credential.and_then(|it| it.subscription.as_mut()) {
+            let headers = subscription.headers(self.now, BEGIN);
+            return headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        }
+        match flight.answer {
+            Answer::Limited(seconds) => {
+                let seconds = seconds.to_string();
+                [("retry-after", seconds.as_str())].into_iter().collect()
+            }
+            _ => Headers::default(),
+        }
+    }
+
+    /// A response has ended.
+    fn over(&mut self, at: usize) {
+        if let Some((instance, ticket)) = self.responses.remove(at) {
+            instance.end_flight(ticket, self.time());
+        }
     }
 
     fn serve(&mut self, flight: &Flight) {
@@ -337,6 +386,10 @@ impl<'s> World<'s> {
             session.serve(flight.credential, flight.tokens, self.now, self.lifetime);
         }
         let rest = flight.turn.response - flight.turn.first_byte;
+        if flight.ticket != 0 {
+            let over = self.responses.insert((Rc::clone(&flight.instance), flight.ticket));
+            self.schedule(rest, Event::Over { over });
+        }
         self.end_after(flight.session, flight.is_side, End::Served, rest);
     }
 
@@ -350,6 +403,9 @@ impl<'s> World<'s> {
         let seed = self.scenario.seed;
         let Some(session) = self.sessions.get_mut(at) else { return };
         session.open -= 1;
+        if end != End::Served && !std::mem::replace(&mut session.is_refused, true) {
+            self.tally.refused_sessions += 1;
+        }
         let pause = if is_side { None } else { session.pause(seed) };
         session.is_over |= !is_side && pause.is_none();
         let is_gone = session.is_over && session.open == 0;

@@ -1,11 +1,13 @@
 //! The simulation holds what it promises, on small runs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use session_affinity::{Config, Headers, InMemory, Router, Seed, Timestamp};
 use simulate::command::answer;
 use simulate::report;
+use simulate::subscription::Subscription;
 use simulate::suites::Suite;
-use simulate::{Limits, Restarts, Results, Scenario, Spread, Way, run};
+use simulate::{Limits, Restarts, Results, Scenario, Spread, Subscriptions, Way, crowd, herd, run};
 
 /// A run of seconds, without anything that could fail.
 fn calm() -> Scenario {
@@ -119,4 +121,99 @@ fn a_small_table_forgets_sessions_which_consistent_finds_again() {
     assert!(forgets.warm_share < 99.0, "{}", forgets.warm_share);
     assert!(finds.warm_share >= 99.0, "{}", finds.warm_share);
     assert!(forgets.bytes < results(&calm()).bytes);
+}
+
+/// Half a day on eight accounts, some small, whose weeks and windows allow what is needed.
+fn accounts(way: Way, percent: u32) -> Results {
+    let sizes = vec![20, 20, 5, 5, 5, 1, 1, 1];
+    let with = |week| {
+        let subscriptions = Subscriptions { sizes: sizes.clone(), weighted: true, week, percent };
+        let base = Scenario { hours: 12.0, fails: false, ..Scenario::usual(3, 700) };
+        Scenario { subscriptions: Some(subscriptions), way, ..base }
+    };
+    let tally = results(&with(f64::INFINITY)).tally;
+    let need = tally.tokens as f64 - 0.9 * tally.cachable as f64;
+    results(&with(need * f64::from(percent) / 100.0))
+}
+
+#[test]
+fn accounts_refuse_what_goes_beyond_their_quota_and_nothing_else() {
+    for way in [Way::RoundRobin, Way::Headroom] {
+        let (ample, short) = (accounts(way, 1_000), accounts(way, 50));
+        assert_eq!((ample.errors, ample.failed_attempts), (0.0, 0.0), "{way:?}");
+        let (ample, of_short) = (ample.room.unwrap(), short.room.as_ref().unwrap());
+        assert_eq!((ample.used_up, ample.refused_sessions), ((0, 0), 0.0), "{way:?}");
+        assert!(short.errors > 200.0 && of_short.refused_sessions > 20.0, "{way:?}");
+        assert_eq!(short.tally.turns, short.tally.ended());
+        assert!(of_short.void < ample.void && of_short.used_up.0 > 0, "{way:?}");
+    }
+}
+
+#[test]
+fn headroom_avoids_accounts_that_would_refuse() {
+    let (blind, sees) = (accounts(Way::FillFirst, 120), accounts(Way::Headroom, 120));
+    assert!(sees.errors < blind.errors, "{} {}", sees.errors, blind.errors);
+    assert!(sees.failed_attempts < blind.failed_attempts);
+    assert!(sees.warm_share >= 99.0, "{}", sees.warm_share);
+}
+
+#[test]
+fn a_herd_spreads_and_the_sessions_of_an_account_that_runs_out_go_by_room() {
+    assert_eq!(herd::starts("headroom", 3).unwrap(), [25; 4]);
+    assert_eq!(herd::starts("fill-first", 3).unwrap(), [100, 0, 0, 0]);
+    let by_room = herd::runs_out("headroom", 3).unwrap();
+    let [a, b, c, d] = by_room;
+    assert!(a == 0 && b > c && c > d && b + c + d == 47, "{by_room:?}");
+    assert_eq!(herd::runs_out("fill-first", 3).unwrap(), [0, 47, 0, 0]);
+}
+
+#[test]
+fn a_crowd_is_served_as_well_as_if_nothing_cooled() {
+    let rows = crowd::rows(3).unwrap();
+    let [bound, own] = rows.iter().find(|(name, _)| name.contains("disable_cooling")).unwrap().1;
+    for (name, [of_bound, of_own]) in rows {
+        assert!(of_bound.served > bound.served - 1.0, "{name}: {of_bound:?}");
+        assert!(of_own.served > own.served - 1.0, "{name}: {of_own:?}");
+        let counts = name.contains("max_concurrent") || name.contains("headroom");
+        assert_eq!(of_own.at_once > own.at_once + 5.0, counts, "{name}: {of_own:?}");
+    }
+}
+
+#[test]
+fn accounts_answer_as_recorded_ones_and_the_core_reads_both() {
+    let recorded: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("recorded_headers.json")).unwrap();
+    let config = r#"{"pools": [{"name": "p", "credentials": [{"id": "a", "cluster": "a"}]}]}"#;
+    let config = Config::parse(config.as_bytes()).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for recorded in &recorded {
+        let router = Router::new(config.clone(), Seed::STABLE);
+        let (shared, pool) = (InMemory::default(), &router.config().pools[0]);
+        let headers = recorded["headers"].as_object().unwrap();
+        names.extend(headers.keys().cloned());
+        let headers: Headers =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+        let now = Timestamp::from_secs(recorded["now"].as_u64().unwrap());
+        let model = recorded["model"].as_str().unwrap();
+        let headroom = router.headroom();
+        assert!(headroom.learn(&pool.credentials[0], &headers, model, &shared, now));
+        let record = headroom.record(&pool.credentials[0], &shared);
+        let tightest = record.windows(now).max_by_key(|window| window.used_at(now)).unwrap();
+        let expected = &recorded["expected"];
+        assert_eq!(tightest.name(), expected["of"].as_str(), "{recorded}");
+        assert_eq!(u64::from(tightest.used_at(now)), expected["used"].as_u64().unwrap());
+    }
+    let subscriptions =
+        Subscriptions { sizes: vec![1], weighted: true, week: 1_000.0, percent: 100 };
+    let mut account = Subscription::new(&calm(), &subscriptions, 0);
+    let headers = account.headers(0, 1_800_000_000_000);
+    assert_eq!(headers.len(), 9);
+    // What recorded responses do not show is in Anthropic's own words for its windows.
+    for (name, _) in headers {
+        let is_known = names.contains(&name)
+            || ["5h-status", "7d-status", "reset", "representative-claim"]
+                .iter()
+                .any(|known| name == format!("anthropic-ratelimit-unified-{known}"));
+        assert!(is_known, "{name}");
+    }
 }
