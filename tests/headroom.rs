@@ -397,3 +397,14 @@ fn a_session_that_moves_within_a_request_counts_where_it_was_served() {
     assert_eq!(world.play(&world.ask("s", "m"), &[("a", error)]).to, "a b");
     assert_eq!(world.starts("new", 1), counts([("c", 1)]));
 }
+
+#[test]
+fn a_credential_that_comes_to_another_cluster_still_carries_its_sessions() {
+    let credentials =
+        |cluster: &str| json!([{"id": "a", "cluster": cluster}, {"id": "b", "cluster": "b"}]);
+    let routing = json!({"strategy": "headroom"});
+    let world = World::of(&config(routing.clone(), credentials("a")));
+    assert_eq!(world.starts("old", 40), counts([("a", 20), ("b", 20)]));
+    let world = world.reconfigured(&config(routing, credentials("other")));
+    assert_eq!(world.starts("new", 20), counts([("a", 10), ("b", 10)]));
+}

@@ -5,7 +5,7 @@
 //! of the credential's entry in the configuration (4 bytes), the sessions that it carries in
 //! thousandths (4) and when that was so (8), the most requests at once (2) and since when that is
 //! known (8), whether it is spared (1), and up to [`WINDOWS`] windows of 25 bytes. A value of another
-//! layout, or of another entry, is empty.
+//! layout is empty; of one of another entry only the sessions count.
 
 use std::time::Duration;
 
@@ -49,13 +49,17 @@ impl LoadRecord {
 
     fn read(bytes: &[u8], entry: u32) -> Option<Self> {
         let mut header = Reader::new(bytes);
-        let is_ours = header.byte()? == VERSION && header.word()? == entry;
+        let (version, of) = (header.byte()?, header.word()?);
         let carried = (header.word()?, header.time()?);
         let ceiling = (u16::from_le_bytes(header.array()?), header.time()?);
         let is_spared = header.byte()? != 0;
         let windows = header.rest().chunks_exact(WINDOW_BYTES);
-        if !is_ours || windows.len() > WINDOWS || !windows.remainder().is_empty() {
+        if version != VERSION || windows.len() > WINDOWS || !windows.remainder().is_empty() {
             return None;
+        }
+        if of != entry {
+            // Its sessions stay bound to it; its limits may be another account's.
+            return Some(Self { carried, ..Self::default() });
         }
         let windows = windows.filter_map(read_window).collect();
         let ceiling = (ceiling.0 > 0).then_some(ceiling);
