@@ -37,15 +37,6 @@ pub fn plots(suite: &str) -> Vec<Plot> {
         is_log: true,
         line: |scenario| Some(scenario.way_name()),
     };
-    let by_room = |name, title, y| Plot {
-        name,
-        title,
-        across: "Quota of all weeks, in percent of what is needed",
-        x: quota,
-        y,
-        is_log: false,
-        line: line_by_room,
-    };
     match suite {
         "growth" => vec![
             envoys("warm", "Turns that meet a warm cache, in percent", |it| it.warm_share),
@@ -63,10 +54,15 @@ pub fn plots(suite: &str) -> Vec<Plot> {
             is_log: true,
             line: |scenario| Some(format!("{}, Envoys: {}", scenario.way.name(), scenario.envoys)),
         }],
-        HEADROOM => vec![
-            by_room("headroom_refused", "Turns refused per 1,000", |it| it.errors),
-            by_room("headroom_failed", "Failed attempts per 1,000 turns", |it| it.failed_attempts),
-        ],
+        HEADROOM => vec![Plot {
+            name: "headroom_failed",
+            title: "Failed attempts per 1,000 turns",
+            across: "Quota of all weeks, in percent of what is needed",
+            x: quota,
+            y: |it| it.failed_attempts,
+            is_log: false,
+            line: line_by_room,
+        }],
         _ => Vec::new(),
     }
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::provider::{Limits, Provider};
 use crate::subscription::Subscriptions;
 
+const HOUR: f64 = 3_600_000.0;
+
 /// How credentials are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,12 +146,12 @@ impl Scenario {
         }
     }
 
-    /// How much more sessions arrive than on average, at a time in hours: the rate swings by 40 %
-    /// every hour; where it takes weeks, by 60 % every day.
-    pub fn swing(&self, hours: f64) -> f64 {
+    /// How much more sessions arrive than on average, at a time in milliseconds: the rate swings
+    /// by 40 % every hour; where it takes weeks, by 60 % every day.
+    pub fn swing(&self, now: u64) -> f64 {
         match self.subscriptions {
-            None => 1.0 + 0.4 * libm::sin(TAU * hours),
-            Some(_) => 1.0 + 0.6 * libm::sin(TAU * hours / 24.0),
+            None => 1.0 + 0.4 * libm::sin(TAU * now as f64 / HOUR),
+            Some(_) => 1.0 + 0.6 * libm::sin(TAU * now as f64 / (24.0 * HOUR)),
         }
     }
 

@@ -193,7 +193,7 @@ impl<'s> World<'s> {
         let session = self.sessions.insert(session);
         self.schedule(0, Event::Turn { session, is_side: false });
         let mean = self.scenario.hours * HOUR / self.scenario.sessions as f64;
-        let swing = self.scenario.swing(self.now as f64 / HOUR);
+        let swing = self.scenario.swing(self.now);
         let next = self.arrivals.exponential(mean / swing);
         self.schedule(next as u64, Event::Arrival);
     }
