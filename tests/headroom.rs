@@ -238,7 +238,7 @@ fn sessions_that_go_on_count_and_those_that_ended_do_not() {
             assert_eq!(world.play(&world.ask(session, "m"), &[]).to, "a");
         }
     }
-    assert_eq!(world.starts("new", 18), counts([("b", 18)]));
+    assert_eq!(world.starts("new", 9), counts([("b", 9)]));
 }
 
 #[test]

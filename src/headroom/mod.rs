@@ -16,7 +16,7 @@
 //!   known: what is not used at its end is void. Of several windows the lowest pace counts.
 //!
 //! With the strategy `headroom` a new session, a cold one and one whose credential fails gets the
-//! credential with the highest `weight * pace / (1/2 + carried + in flight)`, the pace in steps of a
+//! credential with the highest `weight * pace / (1/2 + carried + begun + in flight)`, the pace in steps of a
 //! twentieth; among equals the one whose window ends first; among those the first by id. With one
 //! half in place of one, small accounts get their part beside large ones. A choice counts at once, by compare-and-swap, so parallel
 //! starts spread.
@@ -67,6 +67,8 @@ pub struct Load {
     pub reset: Timestamp,
     /// The sessions that it carries.
     pub carried: f64,
+    /// The sessions that have begun there lately.
+    pub begun: f64,
     /// The requests that are under way; 0 where they are not counted.
     pub in_flight: u32,
     /// The most requests at once; `None` if that is not known.
@@ -83,7 +85,7 @@ impl Load {
         let steps = self.pace.div_ceil(STEP);
         // Sessions spread also over credentials of which nothing is left.
         f64::from(credential.weight) * f64::from(steps).max(LEAST)
-            / (0.5 + self.carried + f64::from(self.in_flight))
+            / (0.5 + self.carried + self.begun + f64::from(self.in_flight))
     }
 }
 
@@ -152,6 +154,7 @@ impl Headroom<'_> {
             reset: tightest.map_or(Timestamp::MAX, Window::reset),
             pace: pace.unwrap_or(windows::WHOLE.into()),
             carried: record.carried(now),
+            begun: record.begun(now),
             in_flight,
             most,
         }
@@ -304,7 +307,10 @@ impl Headroom<'_> {
         now: Timestamp,
     ) -> Option<(bool, Load)> {
         self.routing.spare_at?;
-        let load = self.load(pool, credential, None, shared, now);
+        // Buckets fill on their way: to say that again and again is of no use to anybody.
+        let mut lasting = self.record(credential, shared);
+        lasting.drop_buckets();
+        let load = self.load_in(&lasting, pool, credential, None, shared, now);
         let is_spared = self.spares(&load);
         let mut has_changed = false;
         let written = change(credential, shared, |record| {

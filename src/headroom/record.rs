@@ -3,7 +3,7 @@
 //!
 //! It is one value in shared data, `session_affinity/load/<16 hex digits>`: a version byte, a hash
 //! of the credential's entry in the configuration (4 bytes), the sessions that it carries in
-//! thousandths (4) and when that was so (8), the most requests at once (2) and since when that is
+//! thousandths (4), those that began lately (4) and when that was so (8), the most requests at once (2) and since when that is
 //! known (8), whether it is spared (1), and up to [`WINDOWS`] windows of 25 bytes. A value of another
 //! layout is empty; of one of another entry only the sessions count.
 
@@ -14,12 +14,15 @@ use crate::codec::{Reader, Writer};
 use crate::time::Timestamp;
 
 const VERSION: u8 = 2;
-const HEADER_BYTES: usize = 28;
+const HEADER_BYTES: usize = 32;
 const WINDOW_BYTES: usize = 25;
 
 /// In this time what a session adds to the load of its credential fades to a third, unless another
 /// turn comes: about as long as prompts are cached.
 const FADES_IN: Duration = Duration::from_mins(5);
+
+/// In this time what a session that begins adds to those that began lately fades to a third.
+const BEGINS_IN: Duration = Duration::from_mins(1);
 
 /// What providers tell is written again after this time, or when it differs by so many thousandths.
 const WRITTEN_EVERY: Duration = Duration::from_secs(3);
@@ -32,8 +35,10 @@ const CEILING_GROWS: Duration = Duration::from_mins(1);
 /// The load of a credential.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoadRecord {
-    /// The sessions that it carried, in thousandths, at this time.
-    carried: (u32, Timestamp),
+    /// The sessions that it carried, and those that had begun lately, in thousandths, at this time.
+    carried: u32,
+    begun: u32,
+    since: Timestamp,
     /// The most requests at once, if a provider has shown it, and when.
     ceiling: Option<(u16, Timestamp)>,
     /// Whether it was said to be spared.
@@ -50,7 +55,7 @@ impl LoadRecord {
     fn read(bytes: &[u8], entry: u32) -> Option<Self> {
         let mut header = Reader::new(bytes);
         let (version, of) = (header.byte()?, header.word()?);
-        let carried = (header.word()?, header.time()?);
+        let (carried, begun, since) = (header.word()?, header.word()?, header.time()?);
         let ceiling = (u16::from_le_bytes(header.array()?), header.time()?);
         let is_spared = header.byte()? != 0;
         let windows = header.rest().chunks_exact(WINDOW_BYTES);
@@ -59,11 +64,11 @@ impl LoadRecord {
         }
         if of != entry {
             // Its sessions stay bound to it; its limits may be another account's.
-            return Some(Self { carried, ..Self::default() });
+            return Some(Self { carried, begun, since, ..Self::default() });
         }
         let windows = windows.filter_map(read_window).collect();
         let ceiling = (ceiling.0 > 0).then_some(ceiling);
-        Some(Self { carried, ceiling, is_spared, windows })
+        Some(Self { carried, begun, since, ceiling, is_spared, windows })
     }
 
     /// The value for shared data.
@@ -72,8 +77,9 @@ impl LoadRecord {
         let mut value = Writer::with_capacity(bytes);
         value.byte(VERSION);
         value.word(entry);
-        value.word(self.carried.0);
-        value.time(self.carried.1);
+        value.word(self.carried);
+        value.word(self.begun);
+        value.time(self.since);
         let (ceiling, since) = self.ceiling.unwrap_or_default();
         value.bytes(&ceiling.to_le_bytes());
         value.time(since);
@@ -92,18 +98,30 @@ impl LoadRecord {
     /// The sessions that it carries: one counts as one when a turn of it came, and fades from then
     /// on.
     pub fn carried(&self, now: Timestamp) -> f64 {
-        let (carried, since) = self.carried;
-        if is_from_the_future(since, now) {
+        self.left_of(self.carried, FADES_IN, now)
+    }
+
+    /// The sessions that have begun here lately.
+    pub fn begun(&self, now: Timestamp) -> f64 {
+        self.left_of(self.begun, BEGINS_IN, now)
+    }
+
+    fn left_of(&self, thousandths: u32, fades_in: Duration, now: Timestamp) -> f64 {
+        if is_from_the_future(self.since, now) {
             return 0.0;
         }
-        f64::from(carried) / 1000.0 * fading(now.since(since))
+        f64::from(thousandths) / 1000.0 * fading(now.since(self.since), fades_in)
     }
 
     /// A turn of a session came, `idle` after the one before it; `None`: its first.
     pub(super) fn carry(&mut self, idle: Option<Duration>, now: Timestamp) {
         // What the turn before has left of the session is made up to a whole one.
-        let part = 1.0 - idle.map_or(0.0, fading);
-        self.carried = (((self.carried(now) + part) * 1000.0 + 0.5) as u32, now);
+        let part = 1.0 - idle.map_or(0.0, |idle| fading(idle, FADES_IN));
+        let begins = if idle.is_none() { 1.0 } else { 0.0 };
+        let thousandths = |sessions: f64| (sessions * 1000.0 + 0.5) as u32;
+        self.carried = thousandths(self.carried(now) + part);
+        self.begun = thousandths(self.begun(now) + begins);
+        self.since = now;
     }
 
     /// The most requests at once, as far as a provider has shown it.
@@ -127,6 +145,11 @@ impl LoadRecord {
     pub fn windows(&self, now: Timestamp) -> impl Iterator<Item = &Window> {
         let told = self.windows.iter();
         told.filter(move |window| window.reset > now && !is_from_the_future(window.seen, now))
+    }
+
+    /// Forgets the windows that fill on their way.
+    pub(super) fn drop_buckets(&mut self) {
+        self.windows.retain(|window| !window.is_bucket());
     }
 
     /// By name, what is used of the windows that are not over, in percent, and when they are whole
@@ -175,9 +198,9 @@ fn is_from_the_future(written: Timestamp, now: Timestamp) -> bool {
     written > now + super::CLOCK_TOLERANCE
 }
 
-/// What is left, after this time, of what a session adds.
-fn fading(after: Duration) -> f64 {
-    libm::exp(-after.as_secs_f64() / FADES_IN.as_secs_f64())
+/// What is left, after this time, of what fades to a third in that time.
+fn fading(after: Duration, fades_in: Duration) -> f64 {
+    libm::exp(-after.as_secs_f64() / fades_in.as_secs_f64())
 }
 
 fn is_same(one: &Window, other: &Window) -> bool {

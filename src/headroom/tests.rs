@@ -462,7 +462,7 @@ fn a_small_account_gets_its_part_beside_a_large_one() {
     let all: Vec<_> = pool.credentials.iter().collect();
     let mut picks = (0..42).map(|_| headroom.pick(&all, pool, "m", &shared, at(0)).result.unwrap());
     let first = picks.position(|it| it.id == "pro");
-    assert_eq!((first, picks.filter(|it| it.id == "pro").count()), (Some(10), 1));
+    assert_eq!((first, picks.filter(|it| it.id == "pro").count()), (Some(5), 1));
 }
 
 #[test]
@@ -607,4 +607,39 @@ fn what_was_written_before_the_clock_was_set_back_counts_nothing() {
     assert_eq!(record.windows(at(0)).count(), 0);
     assert!(record.keep(windows::told(&headers, &models("new"), at(0)), at(0)));
     assert_eq!(record.windows(at(0)).count(), 1, "it has a place");
+}
+
+#[test]
+fn who_is_new_or_whole_again_gets_its_part_of_a_burst_and_not_all_of_it() {
+    let config = four(r#"{"strategy": "headroom"}"#);
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let all: Vec<_> = pool.credentials.iter().collect();
+    let start = |from: &[&Credential], now| {
+        let picked = headroom.pick(from, pool, "m", &shared, now);
+        picked.result.unwrap().id.clone()
+    };
+    // Three have a hundred sessions each, which go on; the fourth has none.
+    (0..300).for_each(|_| drop(start(&all[..3], at(0))));
+    let carried = [0, 1, 2].map(|of| headroom.load(pool, all[of], None, &shared, at(600)).carried);
+    assert!(carried.iter().all(|it| (13.0..15.0).contains(it)), "{carried:?}");
+    for _ in 0..86 {
+        for credential in &all[..3] {
+            headroom.carry(credential, Duration::from_secs(100_000), &shared, at(600));
+        }
+    }
+    let burst = (0..90).filter(|_| start(&all, at(600)) == "d").count();
+    assert!((50..90).contains(&burst), "{burst}");
+}
+
+#[test]
+fn buckets_of_a_minute_are_not_said_to_be_spared() {
+    let config = four(r#"{"spare_at": 0.9}"#);
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let pool = &config.pools[0];
+    let credential = &pool.credentials[0];
+    let headers = of(&[("x-ratelimit-limit-tokens", "100"), ("x-ratelimit-remaining-tokens", "1")]);
+    headroom.learn(credential, &headers, "m", &shared, at(0));
+    assert!(headroom.spares(&headroom.load(pool, credential, Some("m"), &shared, at(0))));
+    assert!(headroom.note_sparing(pool, credential, &shared, at(0)).is_none());
 }

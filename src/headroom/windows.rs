@@ -306,6 +306,11 @@ impl Window {
         pace.min(u64::from(FASTEST)) as u32
     }
 
+    /// Whether it fills on its way.
+    pub(super) fn is_bucket(&self) -> bool {
+        ROWS.get(usize::from(self.row)).is_none_or(|row| row.refill == Refill::Steadily)
+    }
+
     /// When all of it is back.
     pub fn reset(&self) -> Timestamp {
         self.reset
