@@ -72,9 +72,11 @@ fn quota(scenario: &Scenario) -> f64 {
     scenario.subscriptions.as_ref().map_or(0.0, |it| f64::from(it.percent))
 }
 
-/// One Envoy, and weights that say how large accounts are.
+/// One Envoy with all sessions, and weights that say how large accounts are.
 fn line_by_room(scenario: &Scenario) -> Option<String> {
-    let is_usual = scenario.envoys == 1 && scenario.subscriptions.as_ref()?.weighted;
+    let is_usual = scenario.envoys == 1
+        && scenario.sessions >= 10_000
+        && scenario.subscriptions.as_ref()?.weighted;
     is_usual.then(|| scenario.way_name())
 }
 

@@ -79,9 +79,7 @@ pub fn headroom(seed: u64, quick: bool) -> Result<Suite> {
         subscriptions: Some(accounts(f64::INFINITY, 0, true)),
         ..Scenario::usual(seed, sessions)
     };
-    let tally = world::run(&base)?.tally;
-    let need = tally.tokens as f64 - 0.9 * tally.cachable as f64;
-    let with = |percent: u32, weighted| Scenario {
+    let with = |base: &Scenario, need: f64, percent: u32, weighted| Scenario {
         subscriptions: Some(accounts(
             (need * f64::from(percent) / 100.0).round(),
             percent,
@@ -89,17 +87,31 @@ pub fn headroom(seed: u64, quick: bool) -> Result<Suite> {
         )),
         ..base.clone()
     };
+    let need = needed(&base)?;
     let mut runs = Vec::new();
     for (percent, label) in QUOTAS {
-        runs.extend(by_room(label, &with(percent, true), &BY_ROOM));
+        runs.extend(by_room(label, &with(&base, need, percent, true), &BY_ROOM));
     }
     let plain = [Way::RoundRobin, Way::Consistent, Way::Headroom].map(|way| (way, None));
-    runs.extend(by_room("115 %, near; weights not configured", &with(115, false), &plain));
-    let fleet = Scenario { envoys: 4, spread: Spread::Sticky, ..with(115, true) };
+    runs.extend(by_room("115 %, near; no weights", &with(&base, need, 115, false), &plain));
+    let fleet = Scenario { envoys: 4, spread: Spread::Sticky, ..with(&base, need, 115, true) };
     runs.extend(by_room("115 %, near; 4 Envoys", &fleet, &plain));
+    let few = Scenario { sessions: sessions * 3 / 10, ..base.clone() };
+    let need = needed(&few)?;
+    for (percent, label) in
+        [(115, "115 %, near; 3,000 sessions"), (90, "90 %, over; 3,000 sessions")]
+    {
+        runs.extend(by_room(label, &with(&few, need, percent, true), &plain));
+    }
     let question = "Where do sessions go when subscriptions run short?";
     let axis = "all weeks allow, of what is needed";
     Ok(Suite { name: HEADROOM, question, axis, runs })
+}
+
+/// The tokens that sessions need where every cached prompt is found, cached ones a tenth.
+fn needed(unlimited: &Scenario) -> Result<f64> {
+    let tally = world::run(unlimited)?.tally;
+    Ok(tally.tokens as f64 - 0.9 * tally.cachable as f64)
 }
 
 fn by_room(
