@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use session_affinity::headroom::Flights;
 use session_affinity::outcome::Outcome;
-use session_affinity::router::Decision;
+use session_affinity::router::{BodyNeed, Decision};
 use session_affinity::time::Timestamp;
 use world::{Fate, HOUR, MINUTE, SECOND, World, is, routed, said};
 
@@ -131,6 +131,36 @@ fn from_shed_at_on_cold_sessions_leave_and_warm_ones_stay() {
         world.answer(&world.decide(&headers, &body), 200, &told, "");
         world.now += idle;
         assert_eq!(turn(&world), expected, "{routing} {idle:?} {used}");
+    }
+}
+
+#[test]
+fn what_a_cold_session_refers_to_is_read_before_it_is_shed() {
+    let credentials = json!([{"id": "a", "cluster": "a"}, {"id": "b", "cluster": "b"}]);
+    let mut config = config(json!({"strategy": "headroom", "shed_at": 0.8}), credentials);
+    config["pools"][0]["cache_lifetime"] = json!("1m");
+    for (turn, expected) in [
+        (json!({"role": "user", "content": "x"}), is("b", Outcome::Cold)),
+        (
+            json!({"role": "assistant", "content": [{"type": "thinking", "signature": "c2ln"}]}),
+            is("a", Outcome::Hit),
+        ),
+    ] {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let mut world = World { now, ..World::of(&config) };
+        let headers = [
+            (":method", "POST"),
+            (":path", "/v1/messages"),
+            ("content-type", "application/json"),
+            ("x-claude-code-session-id", "5b3a9f0e-6f1d-4d7c-9d3f-0a6a5a1f0c11"),
+        ];
+        let need = world.router.needs_body(&headers.into_iter().collect(), false, &world.shared);
+        assert_eq!(need, BodyNeed::WholeForState);
+        let body = json!({"model": "m", "messages": [turn]});
+        let told = [("anthropic-ratelimit-unified-5h-utilization", "0.9")];
+        world.answer(&world.decide(&headers, &body), 200, &told, "");
+        world.now += 2 * MINUTE;
+        assert_eq!(said(&world.decide(&headers, &body)), expected, "{turn}");
     }
 }
 

@@ -119,7 +119,8 @@ impl Router {
     /// Where headers settle the session, only the model is wanted, for cooldowns: it is in the
     /// first bytes of the bodies of the clients that send such headers.
     ///
-    /// But where the body may refer to state that a provider keeps, all of it is wanted.
+    /// But where the body may refer to state that a provider keeps, all of it is wanted; also where
+    /// sessions are shed that refer to none.
     pub fn needs_body(
         &self,
         headers: &Headers,
@@ -137,7 +138,10 @@ impl Router {
             && session.sources.are_settled_by(headers, api);
         let has_model = model_in_path(headers.path()).is_some();
         match knowledge {
-            Knowledge::Pool if is_settled && self.may_refer_to_state(headers, shared) => {
+            Knowledge::Pool
+                if is_settled
+                    && (routing.shed_at.is_some() || self.may_refer_to_state(headers, shared)) =>
+            {
                 if has_model {
                     BodyNeed::Whole
                 } else {
