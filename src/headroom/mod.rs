@@ -9,17 +9,18 @@
 //!   little; where nothing was told, there is all the room.
 //! - *carried*: the sessions that it serves. Each counts as one at a turn that is served, and fades to
 //!   a third within five minutes.
+//! - *pace*: the room, divided by the share of the window's time that is left, where its length is
+//!   known: what is not used at its end is void. Of several windows the lowest pace counts.
+//! - *begun*: the sessions that it was chosen for. Each fades to a third within a minute, so that an
+//!   account that comes back gets its part of a burst, and not all of it.
 //! - *in flight*: the requests that are under way, where they are counted: with the strategy
 //!   `headroom`, and in pools with a `max_concurrent`.
 //!
-//! - *pace*: the room, divided by the share of the window's time that is left, where its length is
-//!   known: what is not used at its end is void. Of several windows the lowest pace counts.
-//!
 //! With the strategy `headroom` a new session, a cold one and one whose credential fails gets the
-//! credential with the highest `weight * pace / (1/2 + carried + begun + in flight)`, the pace in steps of a
-//! twentieth; among equals the one whose window ends first; among those the first by id. With one
-//! half in place of one, small accounts get their part beside large ones. A choice counts at once, by compare-and-swap, so parallel
-//! starts spread.
+//! credential with the highest `weight * pace / (1/2 + carried + begun + in flight)`, the pace in
+//! steps of a twentieth; among equals the one whose window ends first; among those the first by id.
+//! With one half in place of one, small accounts get their part beside large ones. A choice counts
+//! at once, by compare-and-swap, so parallel starts spread.
 //!
 //! Two things outrank that order, with every strategy. A credential with as many requests in flight
 //! as it takes gets no new session while another one takes more; and from `routing.spare_at` on
