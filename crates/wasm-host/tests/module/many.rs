@@ -46,8 +46,17 @@ fn ten_thousand_sessions_leave_nothing_behind_in_the_vm() {
     assert_eq!(Some(world.gateway.vm().memory_size()), warm, "the VM has grown");
 
     let keys = world.shared.keys();
-    let tables =
-        ["seed", "changes", "pin_kinds", "binding/", "credential/", "cursor/", "group/", "wheel/"];
+    let tables = [
+        "seed",
+        "changes",
+        "pin_kinds",
+        "binding/",
+        "credential/",
+        "cursor/",
+        "group/",
+        "load/",
+        "wheel/",
+    ];
     let is_unknown = |key: &&String| {
         let name = key.strip_prefix("session_affinity/").unwrap_or_default();
         !tables.iter().any(|table| name.starts_with(table))
