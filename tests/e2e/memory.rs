@@ -29,9 +29,9 @@ const WORKERS: u32 = 2;
 const RESIDENT_GROWTH: i64 = 4 << 20;
 
 /// How much the memory that Envoy has allocated may grow. It includes shared data, but not V8. Not
-/// zero: buffers of connections come and go, and the last rows fill. It is less than four bytes for
+/// zero: buffers of connections come and go, and the last rows fill. It is less than eight bytes for
 /// each of these sessions.
-const ALLOCATED_GROWTH: i64 = 256 << 10;
+const ALLOCATED_GROWTH: i64 = 512 << 10;
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
@@ -134,7 +134,7 @@ async fn ids_of_state_take_no_more_memory_than_the_table_of_pins() -> Result<()>
     let ids: usize = gateway.providers.requests().iter().map(|record| record.created.len()).sum();
     assert!(ids >= 16_000, "every request has created something: {ids}");
     // Connections to upstreams have buffers, too.
-    assert!(end.allocated - warm.allocated <= 4 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
+    assert!(end.allocated - warm.allocated <= 2 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
     gateway.stop().await?;
     Ok(())
 }

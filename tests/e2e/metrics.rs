@@ -76,7 +76,7 @@ fn istio() -> Value {
 /// it costs, and something that no pool serves.
 async fn make_traffic(gateway: &Gateway) -> Result<()> {
     served_in(gateway, "1").await?;
-    gateway.providers.fault("anthropic-a", Fault::rate_limit(60), Some(1))?;
+    gateway.providers.fault("anthropic-a", Fault::response("anthropic-session-limit"), Some(1))?;
     assert_eq!(served_in(gateway, "1").await?.credential, "anthropic-b");
     send(gateway, chat(10, true)?).await?;
     send(gateway, post("/nothing").body(envoy_harness::client::empty())?).await?;
@@ -108,14 +108,16 @@ async fn a_scrape_finds_every_documented_metric_and_no_other() -> Result<()> {
         let mode = if is_new { Mode::Clusters } else { Mode::Keys };
         let price = json!({"input": 3, "cache_read": 0.3, "cache_write": 3.75, "output": 15});
         let prices = json!({"currency": "EUR", "of": [price]});
-        let set_prices = |filter: &mut Value| filter["observe"] = json!({"prices": prices});
-        let gateway =
-            start(mode, 2, |fixture| rules.apply(fixture).edit_filter(set_prices)).await?;
+        let edit = |filter: &mut Value| {
+            filter["observe"] = json!({"prices": prices});
+            filter["pools"][0]["credentials"][0]["max_concurrent"] = json!(9);
+        };
+        let gateway = start(mode, 2, |fixture| rules.apply(fixture).edit_filter(edit)).await?;
         let Some(gateway) = gateway else { panic!("{mode:?} runs on every Envoy") };
         make_traffic(&gateway).await?;
-        // How cooldowns are is only looked at every ten seconds: once is enough.
+        // How cooldowns and limits are is only looked at every ten seconds: once is enough.
         let is_expected = |metric: &Metric| match metric {
-            Metric::BlockEnd => rules == Rules::Shipped,
+            Metric::BlockEnd | Metric::Utilization | Metric::WindowReset => rules == Rules::Shipped,
             _ => !OF_SHADOW.contains(metric),
         };
         let expected = Metric::ALL.into_iter().filter(is_expected).map(Metric::name);
