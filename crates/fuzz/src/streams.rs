@@ -8,6 +8,7 @@ use session_affinity::signals::stream::{FirstEvent, Frames, Opening, Origin, end
 use session_affinity::time::Timestamp;
 
 use crate::input;
+use crate::pieces::ends;
 
 pub(crate) fn run(bytes: &[u8]) {
     let Some((cuts, is_end, bytes)) = input::<(Vec<u8>, bool, &[u8])>(bytes) else { return };
@@ -48,19 +49,4 @@ pub(crate) fn run(bytes: &[u8]) {
 /// Whether a reader has given up: then it says so whatever comes.
 fn is_broken(frames: &mut Frames, origin: &Origin<'_>) -> bool {
     frames.feed(b"", origin) == FirstEvent::Content
-}
-
-/// The ends of pieces of these lengths, and of the rest.
-fn ends(cuts: &[u8], length: usize) -> Vec<usize> {
-    let mut ends = Vec::new();
-    let mut end = 0;
-    for cut in cuts {
-        end += usize::from(*cut);
-        if end >= length {
-            break;
-        }
-        ends.push(end);
-    }
-    ends.push(length);
-    ends
 }
