@@ -38,6 +38,21 @@ impl Random {
         ((u128::from(self.draw()) * many as u128) >> 64) as usize
     }
 
+    /// A number of a range, both ends included.
+    pub fn between(&mut self, from: usize, to: usize) -> usize {
+        from + self.below(to.saturating_sub(from) + 1)
+    }
+
+    /// Whether something happens that happens so often in a hundred cases.
+    pub fn percent(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of a list; `None` if that is empty.
+    pub fn pick<T: Copy>(&mut self, list: &[T]) -> Option<T> {
+        list.get(self.below(list.len().max(1))).copied()
+    }
+
     /// Whether something of this probability happens.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
@@ -84,6 +99,13 @@ mod tests {
         assert!((2.95..3.05).contains(&exponential), "{exponential}");
         assert!((2.47..2.53).contains(&geometric), "{geometric}");
         assert!((49_000..51_000).contains(&above), "{above}");
+    }
+
+    #[test]
+    fn a_number_of_a_range_may_be_both_ends() {
+        let numbers = (0..100).map(|seed| Random::of(&[seed]).between(5, 9));
+        let different: std::collections::BTreeSet<_> = numbers.collect();
+        assert_eq!(different.into_iter().collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
     }
 
     #[test]

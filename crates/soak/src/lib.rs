@@ -28,7 +28,6 @@ mod http;
 pub mod oracle;
 mod outages;
 mod provider;
-mod random;
 mod report;
 mod run;
 mod session;

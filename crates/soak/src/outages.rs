@@ -8,9 +8,9 @@ use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::history::{Closed, Name, Recorder, SECOND, State, Time};
 use crate::provider::{Outage, Port, Scene};
-use crate::random::Random;
 use crate::run::Plan;
 use crate::world::{self, Pool};
+use simulate::random::Random;
 
 /// Plays outages, one after the other in each pool, until the time is over.
 pub(crate) async fn play(

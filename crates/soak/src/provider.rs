@@ -21,8 +21,8 @@ use crate::dialect;
 use crate::fault::Fault;
 use crate::history::{Arrival, Did, Digest, Name, Recorder, SECOND, Time};
 use crate::http::{Head, Wire};
-use crate::random::Random;
 use crate::world::{self, Dialect};
+use simulate::random::Random;
 
 /// How long a provider that stalls says nothing.
 const STALL: Duration = Duration::from_millis(1500);

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::client::{Manner, Stage};
 use crate::dialect::text;
 use crate::fault::Fault;
-use crate::random::Random;
 use crate::world::{self, Dialect, Pool};
+use simulate::random::Random;
 
 /// The largest body: what the filter reads at most.
 const LARGEST: usize = 8 << 20;
