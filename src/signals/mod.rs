@@ -61,7 +61,7 @@ pub enum Class {
 
 /// A time that a provider writes in any form, as the wait until then; `None` if it is none.
 pub(crate) fn wait_of(text: &[u8], now: Timestamp) -> Option<Duration> {
-    wait::moment(text, now)
+    wait::moment::of(text, now)
 }
 
 impl Class {

@@ -1,6 +1,6 @@
 //! When a provider says that it may be asked again, in every form that is in use.
 
-mod moment;
+pub(super) mod moment;
 
 use std::time::Duration;
 
@@ -9,11 +9,6 @@ use super::{Class, Scope, families};
 use crate::json::Value;
 use crate::request::Headers;
 use crate::time::Timestamp;
-
-/// A wait in any form, or the time until a point in time.
-pub(super) fn moment(text: &[u8], now: Timestamp) -> Option<Duration> {
-    moment::of(text, now)
-}
 
 /// A wait that a provider asked for.
 pub(super) struct Request {

@@ -28,7 +28,7 @@ const BEFORE_A_WAIT: [&str; 9] = [
 /// time in seconds or milliseconds since the epoch, as an HTTP date or as RFC 3339. What is past is
 /// no wait at all, so zero.
 #[inline(never)]
-pub(super) fn of(text: &[u8], now: Timestamp) -> Option<Duration> {
+pub(in crate::signals) fn of(text: &[u8], now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(text).ok()?.trim();
     if let Ok(number) = text.parse::<f64>() {
         return of_number(number, now);
