@@ -89,12 +89,12 @@ impl Changes {
 
     /// Credentials have begun to be spared, or have room again.
     pub(super) fn sparing(&self, router: &Router) {
-        for (pool, credential, is_spared, load) in router.sparing(&Host, host::now()) {
-            let (id, percent) = (&credential.id, load.used / 10);
+        for (pool, credential, is_spared, limits) in router.sparing(&Host, host::now()) {
+            let (id, percent) = (&credential.id, limits.used / 10);
             match is_spared {
                 true => self.write(format_args!(
                     "sparing begins: pool={pool} credential={id} used={percent}% until={}",
-                    load.reset.as_millis() / 1000
+                    limits.reset.as_millis() / 1000
                 )),
                 false => self.write(format_args!(
                     "sparing ends: pool={pool} credential={id} used={percent}%"

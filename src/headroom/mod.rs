@@ -2,7 +2,7 @@
 //! requests are under way.
 //!
 //! Providers tell what is used of a limit with every response, so nothing is polled. What is known
-//! of a credential is its [`Load`]:
+//! of a credential is its load:
 //!
 //! - *room*: what is left of the window that has the least left, of those that are of the request's
 //!   model. A window that is over is whole again, one of tokens and requests comes back little by
@@ -56,9 +56,9 @@ const STEP: u32 = 50;
 /// What no room counts, in steps.
 const LEAST: f64 = 1e-6;
 
-/// The load of a credential, as far as it is known.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Load {
+/// What is used of the limits of a credential, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
     /// What is used of the window that has the least left, in thousandths.
     pub used: u16,
     /// How much faster than evenly the rest may be used, in thousandths, of the window of which that
@@ -66,24 +66,46 @@ pub struct Load {
     pub pace: u32,
     /// When that window is whole again; [`Timestamp::MAX`] if none is known.
     pub reset: Timestamp,
+}
+
+impl Limits {
+    /// Those of these windows together.
+    fn of<'w>(windows: impl Iterator<Item = &'w Window>, now: Timestamp) -> Self {
+        let mut pace = None;
+        let windows = windows.inspect(|it| {
+            let of_window = it.pace(now);
+            pace = Some(pace.map_or(of_window, |least: u32| least.min(of_window)));
+        });
+        let tightest = windows.max_by_key(|it| (it.used_at(now), Reverse(it.reset())));
+        Self {
+            used: tightest.map_or(0, |window| window.used_at(now)),
+            reset: tightest.map_or(Timestamp::MAX, Window::reset),
+            pace: pace.unwrap_or(windows::WHOLE.into()),
+        }
+    }
+}
+
+/// The load of a credential.
+struct Load {
+    limits: Limits,
     /// The sessions that it carries.
-    pub carried: f64,
+    carried: f64,
     /// The sessions that have begun there lately.
-    pub begun: f64,
+    begun: f64,
     /// The requests that are under way; 0 where they are not counted.
-    pub in_flight: u32,
+    in_flight: u32,
     /// The most requests at once; `None` if that is not known.
-    pub most: Option<u32>,
+    most: Option<u32>,
 }
 
 impl Load {
     /// Whether it takes no more requests at once.
-    pub fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.most.is_some_and(|most| self.in_flight >= most)
     }
 
     fn rank(&self, credential: &Credential) -> f64 {
-        let steps = self.pace.div_ceil(STEP);
+        let steps = self.limits.pace.div_ceil(STEP);
         // Sessions spread also over credentials of which nothing is left.
         f64::from(credential.weight) * f64::from(steps).max(LEAST)
             / (0.5 + self.carried + self.begun + f64::from(self.in_flight))
@@ -112,19 +134,19 @@ impl Headroom<'_> {
             || pool.credentials.iter().any(|it| it.max_concurrent.is_some())
     }
 
-    /// The load of a credential, as a request for this model sees it; without a model, with all its
-    /// windows.
-    pub fn load(
+    /// The limits of a credential, as a request for this model sees them; without a model, all.
+    pub fn limits(
         &self,
-        pool: &Pool,
         credential: &Credential,
         model: Option<&str>,
         shared: &impl SharedData,
         now: Timestamp,
-    ) -> Load {
+    ) -> Limits {
         let models = model.map(|model| Models::of(model, self.seed));
         let record = self.record(credential, shared);
-        self.load_in(&record, pool, credential, models.as_ref(), shared, now)
+        let windows = record.windows(now);
+        let covers = |it: &&Window| models.as_ref().is_none_or(|models| it.covers(models));
+        Limits::of(windows.filter(covers), now)
     }
 
     fn load_in(
@@ -132,32 +154,17 @@ impl Headroom<'_> {
         record: &LoadRecord,
         pool: &Pool,
         credential: &Credential,
-        models: Option<&Models>,
+        models: &Models,
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Load {
-        let windows = record.windows(now);
-        let windows = windows.filter(|it| models.is_none_or(|models| it.covers(models)));
-        let mut pace = None;
-        let windows = windows.inspect(|it| {
-            let of_window = it.pace(now);
-            pace = Some(pace.map_or(of_window, |least: u32| least.min(of_window)));
-        });
-        let tightest = windows.max_by_key(|it| (it.used_at(now), Reverse(it.reset())));
-        let in_flight = match self.counts_flights(pool) {
-            true => flights::in_flight(&credential.flights_key, shared, now),
-            false => 0,
-        };
         let ceiling = record.ceiling(now);
-        let most = credential.max_concurrent.into_iter().chain(ceiling).min();
         Load {
-            used: tightest.map_or(0, |window| window.used_at(now)),
-            reset: tightest.map_or(Timestamp::MAX, Window::reset),
-            pace: pace.unwrap_or(windows::WHOLE.into()),
+            limits: Limits::of(record.windows(now).filter(|it| it.covers(models)), now),
             carried: record.carried(now),
             begun: record.begun(now),
-            in_flight,
-            most,
+            in_flight: self.in_flight(pool, credential, shared, now).unwrap_or_default(),
+            most: credential.max_concurrent.into_iter().chain(ceiling).min(),
         }
     }
 
@@ -222,7 +229,7 @@ impl Headroom<'_> {
         self.rooms(candidates).into_iter().rev().max_by(|one, other| {
             let rank = one.load.rank(one.credential);
             let rank = rank.total_cmp(&other.load.rank(other.credential));
-            rank.then_with(|| other.load.reset.cmp(&one.load.reset))
+            rank.then_with(|| other.load.limits.reset.cmp(&one.load.limits.reset))
         })
     }
 
@@ -238,7 +245,7 @@ impl Headroom<'_> {
         let candidates = candidates.iter().map(|&credential| {
             let stored = shared.get(&credential.load_key);
             let record = LoadRecord::decode(&stored.value, credential.entry);
-            let load = self.load_in(&record, pool, credential, Some(&models), shared, now);
+            let load = self.load_in(&record, pool, credential, &models, shared, now);
             Candidate { credential, load, record, stored }
         });
         candidates.collect()
@@ -248,13 +255,13 @@ impl Headroom<'_> {
     fn rooms<'a, 'p>(&self, candidates: &'a [Candidate<'p>]) -> Vec<&'a Candidate<'p>> {
         let mut rooms: Vec<_> = candidates.iter().collect();
         keep_if_any(&mut rooms, |it| !it.load.is_full());
-        keep_if_any(&mut rooms, |it| !self.spares(&it.load));
+        keep_if_any(&mut rooms, |it| !self.spares(&it.load.limits));
         rooms
     }
 
-    /// Whether a credential with this load takes no new session: it nears its limit.
-    pub fn spares(&self, load: &Load) -> bool {
-        self.routing.spare_at.is_some_and(|at| load.used >= at)
+    /// Whether a credential with these limits takes no new session: it nears one of them.
+    pub fn spares(&self, limits: &Limits) -> bool {
+        self.routing.spare_at.is_some_and(|at| limits.used >= at)
     }
 
     /// A credential has served a turn of a session, so long after the one before it.
@@ -299,26 +306,28 @@ impl Headroom<'_> {
     }
 
     /// Whether a credential has begun to be spared, or has ceased to, since this was last asked by
-    /// any worker, and its load; `None` if neither.
+    /// any worker, and its limits; `None` if neither.
     pub fn note_sparing(
         &self,
-        pool: &Pool,
         credential: &Credential,
         shared: &impl SharedData,
         now: Timestamp,
-    ) -> Option<(bool, Load)> {
+    ) -> Option<(bool, Limits)> {
         self.routing.spare_at?;
+        let record = self.record(credential, shared);
         // Buckets fill on their way: to say that again and again is of no use to anybody.
-        let mut lasting = self.record(credential, shared);
-        lasting.drop_buckets();
-        let load = self.load_in(&lasting, pool, credential, None, shared, now);
-        let is_spared = self.spares(&load);
-        let mut has_changed = false;
+        let lasting = record.windows(now).filter(|window| !window.is_bucket());
+        let limits = Limits::of(lasting, now);
+        let is_spared = self.spares(&limits);
+        if record.is_spared == is_spared {
+            return None;
+        }
+        let mut is_first = false;
         let written = change(credential, shared, |record| {
-            has_changed = std::mem::replace(&mut record.is_spared, is_spared) != is_spared;
-            has_changed
+            is_first = std::mem::replace(&mut record.is_spared, is_spared) != is_spared;
+            is_first
         });
-        (has_changed && written).then_some((is_spared, load))
+        (is_first && written).then_some((is_spared, limits))
     }
 
     /// What is known of a credential.

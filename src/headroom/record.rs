@@ -147,11 +147,6 @@ impl LoadRecord {
         told.filter(move |window| window.reset > now && !is_from_the_future(window.seen, now))
     }
 
-    /// Forgets the windows that fill on their way.
-    pub(super) fn drop_buckets(&mut self) {
-        self.windows.retain(|window| !window.is_bucket());
-    }
-
     /// By name, what is used of the windows that are not over, in percent, and when they are whole
     /// again. Windows of single models with one name are one: the tightest.
     pub fn tightest(&self, now: Timestamp) -> Vec<(&'static str, u16, Timestamp)> {

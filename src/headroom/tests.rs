@@ -38,8 +38,8 @@ fn told(headers: &[(&str, &str)], model: &str) -> Option<(u16, u64)> {
     let pool = &config.pools[0];
     let credential = &pool.credentials[0];
     assert!(headroom.learn(credential, &of(headers), model, &shared, at(0)));
-    let load = headroom.load(pool, credential, Some(model), &shared, at(0));
-    (load.reset != Timestamp::MAX).then(|| (load.used, load.reset.since(at(0)).as_secs()))
+    let limits = headroom.limits(credential, Some(model), &shared, at(0));
+    (limits.reset != Timestamp::MAX).then(|| (limits.used, limits.reset.since(at(0)).as_secs()))
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn windows_of_one_model_say_nothing_of_another() {
     let credential = &pool.credentials[0];
     let headers = of(&[("x-ratelimit-limit-tokens", "10"), ("x-ratelimit-remaining-tokens", "1")]);
     headroom.learn(credential, &headers, "gpt-5.4", &shared, at(0));
-    let used = |model| headroom.load(pool, credential, model, &shared, at(0)).used;
+    let used = |model| headroom.limits(credential, model, &shared, at(0)).used;
     assert_eq!((used(Some("gpt-5.4")), used(Some("gpt-5.4-mini")), used(None)), (900, 0, 900));
 }
 
@@ -235,11 +235,11 @@ fn a_subscription_is_used_until_its_window_ends_and_a_bucket_fills_on_the_way() 
     for (seconds, of_plan, of_bucket) in
         [(0, 800, 800), (50, 800, 400), (99, 800, 8), (100, 0, 0), (1_000_000, 0, 0)]
     {
-        let used = |it| headroom.load(pool, it, Some("m"), &shared, at(seconds)).used;
+        let used = |it| headroom.limits(it, Some("m"), &shared, at(seconds)).used;
         assert_eq!((used(plan), used(bucket)), (of_plan, of_bucket), "after {seconds} s");
     }
     let long_ago = Timestamp::from_secs(1_700_000_000);
-    let used = |it| headroom.load(pool, it, Some("m"), &shared, long_ago).used;
+    let used = |it| headroom.limits(it, Some("m"), &shared, long_ago).used;
     assert_eq!((used(plan), used(bucket)), (0, 0), "the clock was set back");
 }
 
@@ -278,7 +278,7 @@ fn a_flood_of_models_evicts_no_window_of_the_whole_credential() {
         let headers = [("x-ratelimit-limit-tokens", "9"), ("x-ratelimit-remaining-tokens", "9")];
         headroom.learn(credential, &of(&headers), &format!("m{model}"), &shared, at(1));
     }
-    assert_eq!(headroom.load(pool, credential, Some("m"), &shared, at(2)).used, 700);
+    assert_eq!(headroom.limits(credential, Some("m"), &shared, at(2)).used, 700);
     assert!(shared.get(&credential.load_key).value.len() < 500);
 }
 
@@ -404,8 +404,8 @@ fn paced(five_hours: Option<(u32, u64)>, week: Option<(u32, u64)>) -> (u32, bool
     }
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     headroom.learn(credential, &headers, SONNET, &shared, at(0));
-    let load = headroom.load(pool, credential, Some(SONNET), &shared, at(0));
-    (load.pace, headroom.spares(&load))
+    let limits = headroom.limits(credential, Some(SONNET), &shared, at(0));
+    (limits.pace, headroom.spares(&limits))
 }
 
 #[test]
@@ -446,8 +446,8 @@ fn codex_says_how_long_its_windows_are() {
             ("x-codex-primary-window-minutes", minutes),
         ]);
         headroom.learn(&pool.credentials[0], &headers, "m", &shared, at(0));
-        let load = headroom.load(pool, &pool.credentials[0], Some("m"), &shared, at(0));
-        assert_eq!(load.pace, expected, "{minutes}");
+        let limits = headroom.limits(&pool.credentials[0], Some("m"), &shared, at(0));
+        assert_eq!(limits.pace, expected, "{minutes}");
     }
 }
 
@@ -569,9 +569,8 @@ fn sparing_is_said_once_when_it_begins_and_once_when_it_ends() {
     let (headroom, shared) = (headroom(&config), InMemory::default());
     let pool = &config.pools[0];
     let credential = &pool.credentials[0];
-    let said = |now| {
-        headroom.note_sparing(pool, credential, &shared, now).map(|(it, load)| (it, load.used))
-    };
+    let said =
+        |now| headroom.note_sparing(credential, &shared, now).map(|(it, limits)| (it, limits.used));
     assert_eq!(said(at(0)), None);
     let headers = [
         ("anthropic-ratelimit-unified-5h-utilization", "0.93"),
@@ -621,7 +620,7 @@ fn who_is_new_or_whole_again_gets_its_part_of_a_burst_and_not_all_of_it() {
     };
     // Three have a hundred sessions each, which go on; the fourth has none.
     (0..300).for_each(|_| drop(start(&all[..3], at(0))));
-    let carried = [0, 1, 2].map(|of| headroom.load(pool, all[of], None, &shared, at(600)).carried);
+    let carried = [0, 1, 2].map(|of| headroom.record(all[of], &shared).carried(at(600)));
     assert!(carried.iter().all(|it| (13.0..15.0).contains(it)), "{carried:?}");
     for _ in 0..86 {
         for credential in &all[..3] {
@@ -640,6 +639,6 @@ fn buckets_of_a_minute_are_not_said_to_be_spared() {
     let credential = &pool.credentials[0];
     let headers = of(&[("x-ratelimit-limit-tokens", "100"), ("x-ratelimit-remaining-tokens", "1")]);
     headroom.learn(credential, &headers, "m", &shared, at(0));
-    assert!(headroom.spares(&headroom.load(pool, credential, Some("m"), &shared, at(0))));
-    assert!(headroom.note_sparing(pool, credential, &shared, at(0)).is_none());
+    assert!(headroom.spares(&headroom.limits(credential, Some("m"), &shared, at(0))));
+    assert!(headroom.note_sparing(credential, &shared, at(0)).is_none());
 }

@@ -146,8 +146,8 @@ impl<'a> View<'a> {
     fn look_for_room(&mut self, shared: &impl SharedData, now: Timestamp) {
         let headroom = self.router.headroom();
         self.in_flight = headroom.in_flight(self.pool, self.credential, shared, now);
-        let load = headroom.load(self.pool, self.credential, None, shared, now);
-        self.is_spared = headroom.spares(&load);
+        let limits = headroom.limits(self.credential, None, shared, now);
+        self.is_spared = headroom.spares(&limits);
         self.windows = headroom.record(self.credential, shared).tightest(now);
     }
 

@@ -3,7 +3,7 @@
 use super::Router;
 use crate::config::{Availability, Credential, Pool, Profile};
 use crate::cooldown::Block;
-use crate::headroom::{self, Load};
+use crate::headroom::{self, Limits};
 use crate::metrics::{Ledger, Metric};
 use crate::outcome::{CredentialState, Failover, Outcome};
 use crate::shared::SharedData;
@@ -94,13 +94,13 @@ impl Router {
         &self,
         shared: &impl SharedData,
         now: Timestamp,
-    ) -> Vec<(&str, &Credential, bool, Load)> {
+    ) -> Vec<(&str, &Credential, bool, Limits)> {
         let pools = self.config.pools.iter();
         let all = pools.flat_map(|pool| pool.credentials.iter().map(move |it| (pool, it)));
         let changes = all.filter_map(|(pool, credential)| {
-            let change = self.headroom().note_sparing(pool, credential, shared, now);
-            let (is_spared, load) = change?;
-            Some((pool.name.as_str(), credential, is_spared, load))
+            let change = self.headroom().note_sparing(credential, shared, now);
+            let (is_spared, limits) = change?;
+            Some((pool.name.as_str(), credential, is_spared, limits))
         });
         changes.collect()
     }

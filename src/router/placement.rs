@@ -271,9 +271,8 @@ impl<'c, S: SharedData> Selection<'_, 'c, S> {
 
     /// What is used of a credential, for the model of the request.
     fn used_of(&self, credential: &Credential) -> u16 {
-        let (pool, model) = (self.target.pool, &self.target.canonical_model);
-        let headroom = self.router.headroom();
-        headroom.load(pool, credential, Some(model), self.shared, self.now).used
+        let (headroom, model) = (self.router.headroom(), &self.target.canonical_model);
+        headroom.limits(credential, Some(model), self.shared, self.now).used
     }
 
     /// Whether the request refers to state that only its home has.
