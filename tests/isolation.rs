@@ -349,7 +349,7 @@ proptest! {
                 }
             }
             // What others meet now: with the model and the API of the client, or their own.
-            let new = number.to_string();
+            let new = format!("new-{number}");
             let requests = [
                 (last.0.as_str(), last.1.as_str(), Some(new.as_str())),
                 (last.0.as_str(), last.1.as_str(), None),
