@@ -14,6 +14,10 @@ use crate::{compose, deploy, dist, licences, observability, release};
 /// How often each fuzz target changes an input in CI: half a minute for all.
 const FUZZ_ROUNDS: &str = "5000";
 
+/// What property tests draw from here: a change is judged by the same cases as the one before it.
+/// A plain `cargo test` draws others each time.
+const PROPERTY_SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
+
 /// Builds and checks the module, runs all tests, and then the e2e tests on these versions of Envoy;
 /// if there are none, on the Envoy that [`find`] finds.
 ///
@@ -22,7 +26,9 @@ const FUZZ_ROUNDS: &str = "5000";
 pub(crate) fn test(versions: &[String]) -> Result<()> {
     let envoys = envoys(versions)?;
     step("module", module)?;
-    step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], &[]))?;
+    step("tests", || {
+        cargo(&["test", "--workspace", "--all-targets", "--locked"], &[PROPERTY_SEED])
+    })?;
     step("doctests", || cargo(&["test", "--workspace", "--doc", "--locked"], &[]))?;
     step("tests of the module in memory", || in_memory(&[], &[]))?;
     for envoy in &envoys {
