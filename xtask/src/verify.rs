@@ -164,7 +164,6 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
         }
         in_browser(&find(Some(&PINNED.to_string()))?)
     })?;
-    step("half a million sessions", || many_sessions(&find(Some(&PINNED.to_string()))?))?;
     step("soak", || {
         let envoy = find(Some(&PINNED.to_string()))?;
         crate::block_on(soak::Arguments::of_ci().run(&envoy, &built::path()))
@@ -190,13 +189,6 @@ fn e2e(envoy: &Envoy) -> Result<()> {
 fn in_browser(envoy: &Envoy) -> Result<()> {
     let all = ["test", "--locked", "--package", "browser", "--test", "page"];
     cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "1"]].concat(), &[])
-}
-
-/// The e2e tests of memory at more length than in [`test`](fn@test); [`memory`] takes any.
-fn many_sessions(envoy: &Envoy) -> Result<()> {
-    let memory = ["test", "--locked", "--test", "e2e", "memory"];
-    let arguments = [&memory[..], &["--", "--ignored", "--test-threads", "1"]].concat();
-    cargo_on(envoy, &arguments, &[("MEMORY_TEST_REQUESTS", "500000")])
 }
 
 fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
