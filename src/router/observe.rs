@@ -52,8 +52,9 @@ impl Router {
     }
 
     /// A turn of a session was served, for the strategy `headroom`: what faded of it since the turn
-    /// `before` is made up, and all of it where it was not before. As often as its binding is written. Turns that are not served count
-    /// nothing: a client could repeat them as often as it likes.
+    /// `before` is made up, and all of it where it was not before. As often as its binding is
+    /// written. Turns that are not served count nothing: a client could repeat them as often as it
+    /// likes.
     pub(super) fn carry(
         &self,
         credential: &Credential,
