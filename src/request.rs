@@ -50,6 +50,18 @@ impl Headers {
         Self { bytes, spans, marks }
     }
 
+    /// Adds a header behind all others.
+    #[inline(never)]
+    pub fn push(&mut self, mut name: String, value: &[u8]) {
+        name.make_ascii_lowercase();
+        let (name_length, value_length) = (name.len(), value.len());
+        self.marks |= mark(name.as_bytes());
+        self.spans.push(Span { name: self.bytes.len(), name_length, value_length });
+        for part in [name.as_bytes(), b"\0", value, b"\0"] {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
     fn name(&self, span: &Span) -> &[u8] {
         self.bytes.get(span.name..span.name + span.name_length).unwrap_or_default()
     }
@@ -155,14 +167,8 @@ impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
         let mut collected = Self::default();
         for (name, value) in headers {
-            let (mut text, value) = (name.into(), value.into());
-            text.make_ascii_lowercase();
-            let (name_length, value_length) = (text.len(), value.len());
-            collected.marks |= mark(text.as_bytes());
-            collected.spans.push(Span { name: collected.bytes.len(), name_length, value_length });
-            for part in [text.as_bytes(), b"\0", &value, b"\0"] {
-                collected.bytes.extend_from_slice(part);
-            }
+            let (name, value) = (name.into(), value.into());
+            collected.push(name, &value);
         }
         collected
     }

@@ -395,6 +395,30 @@ fn a_cold_session_is_not_refused_for_a_limit_that_nears() {
 }
 
 #[test]
+fn what_a_websocket_tells_while_it_is_open_counts_for_new_sessions() {
+    let world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    let mut plan = world.router.plan(routed(&world.ask("open", "m")), world.now);
+    assert_eq!(world.attempt(&mut plan), "a");
+    let told = |used| {
+        let headers = [("x-codex-primary-used-percent", used)].into_iter().collect();
+        world.router.observe_limits(&plan, &headers, &world.shared, world.now);
+    };
+    told("95");
+    assert_eq!(world.starts("spared", 6), counts([("b", 6)]));
+    told("0");
+    assert_eq!(world.starts("free", 5), counts([("a", 5)]));
+}
+
+#[test]
+fn what_a_websocket_tells_counts_also_where_no_filter_is_on_the_cluster() {
+    let world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+    let plan = world.router.plan(routed(&world.ask("open", "m")), world.now);
+    let headers = [("x-codex-primary-used-percent", "95")].into_iter().collect();
+    world.router.observe_limits(&plan, &headers, &world.shared, world.now);
+    assert_eq!(world.starts("spared", 6), counts([("b", 6)]));
+}
+
+#[test]
 fn what_is_told_of_counting_tokens_is_not_of_messages() {
     let world = world(json!({"strategy": "headroom"}), &["a", "b"]);
     let told = [

@@ -523,6 +523,70 @@ fn a_frame_brings_the_headers_of_the_refusal_along() {
     assert_eq!(reading.evidence, Evidence::Proof);
 }
 
+/// The headers that the messages of a WebSocket stand for, whatever pieces they come in.
+fn limits(messages: &[&str]) -> Option<Vec<(String, String)>> {
+    let frames: Vec<_> = messages.iter().map(|text| frame(0x81, text.as_bytes())).collect();
+    let pairs = |headers: Headers| {
+        let text = |value| String::from_utf8_lossy(value).into_owned();
+        headers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect::<Vec<_>>()
+    };
+    with_origin(|origin| {
+        let mut at_once = Frames::default();
+        at_once.feed(&frames.concat(), origin);
+        let told = at_once.take_limits().map(pairs);
+        assert!(at_once.take_limits().is_none(), "once");
+        let mut bytewise = Frames::default();
+        for byte in frames.concat() {
+            bytewise.feed(&[byte], origin);
+        }
+        assert_eq!(bytewise.take_limits().map(pairs), told);
+        told
+    })
+}
+
+#[test]
+fn codex_tells_its_limits_in_messages_of_a_websocket() {
+    const CREATED: &str = r#"{"type":"response.created","response":{"error":null}}"#;
+    let event = |rest: &str| format!(r#"{{"type":"codex.rate_limits",{rest}}}"#);
+    let account = event(
+        r#""plan_type":"pro","rate_limits":{"allowed":true,"limit_reached":false,"primary":{"used_percent":48,"window_minutes":10080,"reset_after_seconds":523210,"reset_at":1786677299},"secondary":null},"credits":{"has_credits":false,"unlimited":false,"balance":"0"}"#,
+    );
+    let of_account = [
+        ("x-codex-primary-used-percent", "48"),
+        ("x-codex-primary-window-minutes", "10080"),
+        ("x-codex-primary-reset-at", "1786677299"),
+        ("x-codex-primary-reset-after-seconds", "523210"),
+    ];
+    let both = event(
+        r#""metered_limit_name":"codex","rate_limits":{"primary":{"used_percent":30.5}},"additional_rate_limits":{"GPT-5.3-Codex-Spark":{"primary":{"used_percent":3},"secondary":{"used_percent":63,"reset_at":1787290791}}}"#,
+    );
+    let of_both = [
+        ("x-codex-primary-used-percent", "30.5"),
+        ("x-codex-bengalfox-primary-used-percent", "3"),
+        ("x-codex-bengalfox-secondary-used-percent", "63"),
+        ("x-codex-bengalfox-secondary-reset-at", "1787290791"),
+    ];
+    let models = event(
+        r#""metered_limit_name":"codex_bengalfox","rate_limits":{"primary":{"used_percent":2}}"#,
+    );
+    let quoted = r#"{"type":"response.output_text.delta","delta":"codex.rate_limits","rate_limits":{"primary":{"used_percent":99}}}"#;
+    for (messages, expected) in [
+        (vec![CREATED, &account, CREATED], Some(&of_account[..])),
+        (vec![&both], Some(&of_both[..])),
+        (vec![&both, &account], Some(&of_account[..])),
+        (vec![&models], Some(&[])),
+        (vec![&event(r#""rate_limits":{"allowed":true}"#)], Some(&[])),
+        (vec![&event(r#""rate_limits":[],"additional_rate_limits":[]"#)], Some(&[])),
+        (vec![&event("")], Some(&[])),
+        (vec![quoted, "codex.rate_limits", r#"{"type":"codex.rate_limit""#, CREATED], None),
+    ] {
+        let expected = expected.map(|headers| {
+            headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+        });
+        assert_eq!(limits(&messages), expected, "{messages:?}");
+    }
+}
+
 const PLAIN: &[u8] = br#"{"error": {"message": "The requested model is not supported", "type": "invalid_request_error", "param": null, "code": null}}"#;
 
 fn hexadecimal(text: &str) -> Vec<u8> {

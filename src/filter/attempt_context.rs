@@ -375,6 +375,7 @@ impl AttemptContext {
             return;
         };
         let seen = watch.read_piece(&Piece::of(size), end_of_stream, &plan);
+        self.running.learn_limits(&mut watch, &plan);
         let is_settled = self.record_event(&mut plan, &watch, seen, false);
         let goes_on = watch.is_websocket() && seen == FirstEvent::Content;
         if !is_settled || goes_on {

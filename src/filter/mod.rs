@@ -344,6 +344,13 @@ impl Running {
         watch::Kind::of(status, headers.text("content-type"))
     }
 
+    /// Learns what a WebSocket has told of the limits of its credential.
+    fn learn_limits(&self, watch: &mut watch::Watch, plan: &Plan) {
+        if let Some(headers) = watch.take_limits() {
+            self.router.observe_limits(plan, &headers, &Host, host::now());
+        }
+    }
+
     /// Whether streams are held until their first event.
     fn holds_streams(&self) -> bool {
         self.version.may_retry_held

@@ -113,6 +113,11 @@ impl Watch {
         }
     }
 
+    /// What messages of a WebSocket have told of limits since this was last asked, as headers.
+    pub(super) fn take_limits(&mut self) -> Option<Headers> {
+        self.frames.take_limits()
+    }
+
     /// Reads what is held, of which there are `size` bytes.
     pub(super) fn read_held(&mut self, size: usize, is_end: bool, plan: &Plan) -> FirstEvent {
         let is_glanced_at = plan.state.creates.is_none() && !self.is_compressed();

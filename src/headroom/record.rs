@@ -176,6 +176,7 @@ impl LoadRecord {
             !is_over && !told.iter().any(|new| is_same(old, new))
         });
         self.windows.extend(told);
+        super::windows::drop_overage(&mut self.windows);
         while self.windows.len() > WINDOWS {
             // Those of single models give way first, and of them the oldest.
             let worth = |window: &Window| (window.models == 0, window.seen);

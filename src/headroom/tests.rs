@@ -200,6 +200,123 @@ fn what_providers_tell_is_read_in_their_units() {
             Some((1000, 86_400)),
         ),
         ("nothing", vec![("content-type", "application/json")], None),
+        (
+            "an account that pays beyond its plan: its windows count",
+            vec![
+                ("anthropic-ratelimit-unified-status", "rejected"),
+                ("anthropic-ratelimit-unified-7d-status", "rejected"),
+                ("anthropic-ratelimit-unified-7d-utilization", "1.02"),
+                ("anthropic-ratelimit-unified-7d-reset", in_an_hour),
+                ("anthropic-ratelimit-unified-overage-in-use", "true"),
+                ("anthropic-ratelimit-unified-overage-status", "allowed"),
+                ("anthropic-ratelimit-unified-overage-utilization", "0.1"),
+                ("anthropic-ratelimit-unified-overage-reset", "1802000000"),
+            ],
+            Some((1000, 3600)),
+        ),
+        (
+            "a plan with room, beyond which nothing more may be spent",
+            vec![
+                ("anthropic-ratelimit-unified-status", "allowed"),
+                ("anthropic-ratelimit-unified-5h-utilization", "0.2"),
+                ("anthropic-ratelimit-unified-5h-reset", in_an_hour),
+                ("anthropic-ratelimit-unified-overage-status", "rejected"),
+                ("anthropic-ratelimit-unified-overage-disabled-reason", "org_level_disabled"),
+                ("anthropic-ratelimit-unified-overage-utilization", "1.0"),
+            ],
+            Some((200, 3600)),
+        ),
+        (
+            "a plan without windows, of which all is spending",
+            vec![
+                ("anthropic-ratelimit-unified-status", "allowed"),
+                ("anthropic-ratelimit-unified-reset", "1802000000"),
+                ("anthropic-ratelimit-unified-representative-claim", "overage"),
+                ("anthropic-ratelimit-unified-overage-status", "allowed"),
+                ("anthropic-ratelimit-unified-overage-utilization", "0.82"),
+                ("anthropic-ratelimit-unified-overage-reset", "1802000000"),
+            ],
+            Some((820, 2_000_000)),
+        ),
+        (
+            "a refusal of one family, beside spending that nobody has allowed",
+            vec![
+                ("anthropic-ratelimit-unified-status", "rejected"),
+                ("anthropic-ratelimit-unified-5h-status", "allowed"),
+                ("anthropic-ratelimit-unified-7d_oi-status", "rejected"),
+                ("anthropic-ratelimit-unified-overage-status", "rejected"),
+            ],
+            None,
+        ),
+        (
+            "a workspace of Anthropic's API",
+            vec![
+                ("anthropic-ratelimit-input-tokens-limit", "400000"),
+                ("anthropic-ratelimit-input-tokens-remaining", "390000"),
+                ("anthropic-ratelimit-input-tokens-reset", "2027-01-15T08:00:02Z"),
+                ("anthropic-ratelimit-tokens-limit", "50000"),
+                ("anthropic-ratelimit-tokens-remaining", "5000"),
+                ("anthropic-ratelimit-tokens-reset", "2027-01-15T08:00:30Z"),
+            ],
+            Some((900, 30)),
+        ),
+        (
+            "Codex with a limit of another model",
+            vec![
+                ("x-codex-active-limit", "premium"),
+                ("x-codex-primary-used-percent", "4"),
+                ("x-codex-primary-reset-at", in_an_hour),
+                ("x-codex-bengalfox-secondary-used-percent", "85"),
+            ],
+            Some((40, 3600)),
+        ),
+        (
+            "less than nothing",
+            vec![
+                ("anthropic-ratelimit-unified-5h-utilization", "-0.5"),
+                ("anthropic-ratelimit-unified-5h-reset", in_an_hour),
+            ],
+            Some((0, 3600)),
+        ),
+        (
+            "no number, beside one",
+            vec![
+                ("anthropic-ratelimit-unified-5h-utilization", "NaN"),
+                ("anthropic-ratelimit-unified-7d-utilization", "inf"),
+                ("anthropic-ratelimit-unified-7d_opus-utilization", " 0.3 "),
+            ],
+            Some((300, 86_400)),
+        ),
+        (
+            "a header that is repeated: the first counts",
+            vec![
+                ("x-codex-primary-used-percent", "10"),
+                ("x-codex-primary-used-percent", "90"),
+                ("x-codex-primary-reset-at", in_an_hour),
+                ("x-codex-primary-reset-at", "1700000000"),
+            ],
+            Some((100, 3600)),
+        ),
+        (
+            "more is left than there is",
+            vec![
+                ("x-ratelimit-limit-tokens", "1000"),
+                ("x-ratelimit-remaining-tokens", "1200"),
+                ("x-ratelimit-reset-tokens", "0s"),
+                ("x-ratelimit-limit-requests", "10"),
+                ("x-ratelimit-remaining-requests", "12"),
+            ],
+            Some((0, 60)),
+        ),
+        (
+            "no limit without what is left, and no policy",
+            vec![
+                ("x-ratelimit-limit-tokens", "1000"),
+                ("x-ratelimit-limit", "100, 100;w=60"),
+                ("x-ratelimit-remaining", "0"),
+            ],
+            None,
+        ),
     ] {
         assert_eq!(told(&headers, OPUS), expected, "{what}");
     }
@@ -215,6 +332,73 @@ fn windows_of_one_model_say_nothing_of_another() {
     headroom.learn(credential, &headers, "gpt-5.4", &shared, at(0));
     let used = |model| headroom.limits(credential, model, &shared, at(0)).used;
     assert_eq!((used(Some("gpt-5.4")), used(Some("gpt-5.4-mini")), used(None)), (900, 0, 900));
+}
+
+#[test]
+fn what_is_spent_beyond_a_plan_hides_none_of_its_windows_and_is_hidden_by_them() {
+    let config = four("{}");
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let credential = &config.pools[0].credentials[0];
+    let used = |model, now| headroom.limits(credential, Some(model), &shared, now).used;
+    let learn = |headers: &[(&str, &str)], now| {
+        headroom.learn(credential, &of(headers), OPUS, &shared, now);
+    };
+    // As a request in fast mode is answered, or one that is paid: no window is told.
+    let paid = [
+        ("anthropic-ratelimit-unified-overage-in-use", "true"),
+        ("anthropic-ratelimit-unified-overage-utilization", "0.95"),
+        ("anthropic-ratelimit-unified-overage-reset", "1802000000"),
+    ];
+    let plan = |share| {
+        [
+            ("anthropic-ratelimit-unified-5h-utilization", share),
+            ("anthropic-ratelimit-unified-5h-reset", "1800003600"),
+        ]
+    };
+    learn(&plan("0.3"), at(0));
+    learn(&paid, at(10));
+    assert_eq!((used(OPUS, at(10)), used(SONNET, at(10))), (300, 300), "the plan has room");
+    learn(&plan("1.0"), at(20));
+    learn(&paid, at(30));
+    assert_eq!(used(OPUS, at(30)), 1000, "it is used up until it is whole again");
+    learn(&paid, at(3600));
+    assert_eq!(used(OPUS, at(3600)), 950, "nothing else is known");
+    learn(&[("anthropic-ratelimit-unified-5h-utilization", "0.1")], at(3610));
+    assert_eq!(used(OPUS, at(3610)), 100);
+}
+
+#[test]
+fn a_model_of_codex_with_its_own_limit_has_the_accounts_as_well() {
+    let config = four("{}");
+    let (headroom, shared) = (headroom(&config), InMemory::default());
+    let credential = &config.pools[0].credentials[0];
+    let told = |accounts, models| {
+        let headers = of(&[
+            ("x-codex-primary-used-percent", accounts),
+            ("x-codex-bengalfox-primary-used-percent", "0"),
+            ("x-codex-bengalfox-secondary-used-percent", models),
+        ]);
+        // Whichever model was asked.
+        headroom.learn(credential, &headers, "gpt-5.4", &shared, at(0));
+        let used = |model| headroom.limits(credential, Some(model), &shared, at(0)).used;
+        (used("gpt-5.4"), used("gpt-5.3-codex-spark"))
+    };
+    assert_eq!(told("4", "85"), (40, 850));
+    // Its clients need the account's limit to compact.
+    assert_eq!(told("90", "20"), (900, 900));
+}
+
+#[test]
+fn rows_that_are_known_by_their_number_have_it() {
+    let names: Vec<_> = windows::names().collect();
+    assert_eq!(names[..5], ["5h", "7d", "7d_opus", "7d_sonnet", "7d_oi"]);
+    let headers = of(&[("anthropic-ratelimit-unified-overage-utilization", "0.5")]);
+    let told = windows::told(&headers, &Models::of(OPUS, Seed::STABLE), at(0));
+    assert_eq!(told[0].name(), Some("overage"));
+    let mut both = told.clone();
+    both.push(Window { row: 4, ..told[0] });
+    windows::drop_overage(&mut both);
+    assert_eq!(both.iter().map(Window::name).collect::<Vec<_>>(), [Some("7d_oi")]);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub(super) const FASTEST: u32 = 4000;
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 
+/// The model of Codex that has a limit of its own.
+const SPARK: &str = "gpt-5.3-codex-spark";
+
 /// In minutes.
 const FIVE_HOURS: u16 = 5 * 60;
 const WEEK: u16 = 7 * 24 * 60;
@@ -67,6 +70,7 @@ enum Refill {
 #[derive(Clone, Copy)]
 enum Covers {
     Everything,
+    /// The models of a family, or the one that is called so.
     Family(&'static str),
     /// The model of the request.
     Model,
@@ -92,8 +96,9 @@ const fn codex(
     percent: &'static str,
     resets: &'static [&'static str],
     minutes: &'static str,
+    covers: Covers,
 ) -> Row {
-    let (used, minutes, covers) = (Used::Percent(percent), (0, minutes), Covers::Everything);
+    let (used, minutes) = (Used::Percent(percent), (0, minutes));
     Row { name, used, resets, length: DAY, minutes, refill: Refill::AtTheEnd, covers }
 }
 
@@ -111,7 +116,7 @@ const fn bucket(
 }
 
 /// The rows, each by its number in records: they may only grow at the end.
-static ROWS: [Row; 17] = [
+static ROWS: [Row; 21] = [
     // Subscriptions to Claude. Shares from 0 to 1, ends in seconds since the epoch. T
     unified(
         "5h",
@@ -159,12 +164,14 @@ static ROWS: [Row; 17] = [
         "x-codex-primary-used-percent",
         &["x-codex-primary-reset-at", "x-codex-primary-reset-after-seconds"],
         "x-codex-primary-window-minutes",
+        Covers::Everything,
     ),
     codex(
         "secondary",
         "x-codex-secondary-used-percent",
         &["x-codex-secondary-reset-at", "x-codex-secondary-reset-after-seconds"],
         "x-codex-secondary-window-minutes",
+        Covers::Everything,
     ),
     // Anthropic's API. Counts; ends in RFC 3339, when all of it is back. D
     bucket(
@@ -241,7 +248,59 @@ static ROWS: [Row; 17] = [
         &["x-ratelimit-reset"],
         MINUTE,
     ),
+    // What may be spent beyond a subscription to Claude, or by one without windows; it says nothing
+    // of requests that the windows cover. `overage-status` is `rejected` wherever nobody has allowed
+    // that, and `overage-in-use` also after a request in fast mode: neither is of use. T
+    unified(
+        "overage",
+        "anthropic-ratelimit-unified-overage-utilization",
+        "",
+        &["anthropic-ratelimit-unified-overage-reset"],
+        0,
+        Covers::Everything,
+    ),
+    // Anthropic's API: of the limits in effect the one with the least left, also a workspace's. D
+    bucket(
+        "tokens",
+        "anthropic-ratelimit-tokens-limit",
+        "anthropic-ratelimit-tokens-remaining",
+        &["anthropic-ratelimit-tokens-reset"],
+        MINUTE,
+    ),
+    // Codex: the limit of the one model that has its own beside the account's, told with every
+    // response of the account; `-limit-name` says `GPT-5.3-Codex-Spark`. T
+    codex(
+        "model_primary",
+        "x-codex-bengalfox-primary-used-percent",
+        &["x-codex-bengalfox-primary-reset-at", "x-codex-bengalfox-primary-reset-after-seconds"],
+        "x-codex-bengalfox-primary-window-minutes",
+        Covers::Family(SPARK),
+    ),
+    codex(
+        "model_secondary",
+        "x-codex-bengalfox-secondary-used-percent",
+        &[
+            "x-codex-bengalfox-secondary-reset-at",
+            "x-codex-bengalfox-secondary-reset-after-seconds",
+        ],
+        "x-codex-bengalfox-secondary-window-minutes",
+        Covers::Family(SPARK),
+    ),
 ];
+
+/// The first rows are the windows of a subscription to Claude.
+const OF_CLAUDE: u8 = 5;
+
+/// The row of what is spent beyond them.
+const OVERAGE: u8 = 17;
+
+/// What is spent beyond a subscription counts where no window of it is known. An account that uses
+/// its windows up keeps them until they end, whatever it tells meanwhile.
+pub(super) fn drop_overage(windows: &mut Vec<Window>) {
+    if windows.iter().any(|window| window.row < OF_CLAUDE) {
+        windows.retain(|window| window.row != OVERAGE);
+    }
+}
 
 /// The names of all windows, each once.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -342,6 +401,7 @@ fn tag(name: &str, seed: Seed) -> u32 {
 }
 
 /// The windows that a response tells.
+#[inline(never)]
 pub(super) fn told(headers: &Headers, models: &Models, now: Timestamp) -> Vec<Window> {
     let prefixes = PREFIXES.into_iter().filter(|prefix| headers.any_begins_with(prefix));
     let mut told = prefixes.map(|prefix| told_by(prefix, headers, models, now));
@@ -350,7 +410,7 @@ pub(super) fn told(headers: &Headers, models: &Models, now: Timestamp) -> Vec<Wi
 
 /// The windows that headers tell which begin so.
 fn told_by(prefix: &str, headers: &Headers, models: &Models, now: Timestamp) -> Vec<Window> {
-    let windows = ROWS.iter().enumerate().filter_map(|(at, row)| {
+    let told = ROWS.iter().enumerate().filter_map(|(at, row)| {
         if !row.begins_with(prefix) {
             return None;
         }
@@ -368,7 +428,9 @@ fn told_by(prefix: &str, headers: &Headers, models: &Models, now: Timestamp) -> 
         };
         Some(Window { row: at as u8, models, used, minutes, seen: now, reset })
     });
-    windows.collect()
+    let mut windows = told.collect();
+    drop_overage(&mut windows);
+    windows
 }
 
 impl Row {

@@ -69,6 +69,22 @@ impl Router {
         }
     }
 
+    /// Learns what a provider tells of its limits while a response passes.
+    pub fn observe_limits(
+        &self,
+        plan: &Plan,
+        headers: &Headers,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) {
+        let serving = plan.current.or(plan.next);
+        if let Some((pool, id)) = self.pool_of(plan).zip(serving)
+            && let Some(credential) = pool.credential(id)
+        {
+            self.headroom().learn(credential, headers, plan.subject().model, shared, now);
+        }
+    }
+
     /// Records that a response broke off after it had begun. A stream that its home cuts off again
     /// and again is a reason for its session to move; it proves nothing about the credential.
     pub fn observe_cut(&self, plan: &Plan, shared: &impl SharedData, now: Timestamp) {

@@ -15,6 +15,7 @@
 
 pub mod families;
 pub mod inflate;
+mod limits;
 mod report;
 mod row;
 mod rule;

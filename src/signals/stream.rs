@@ -260,13 +260,15 @@ pub fn ending(tail: &[u8], origin: &Origin<'_>) -> Option<Reading> {
 }
 
 /// The reader of the messages that a server sends over a WebSocket, in pieces of any size.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Frames {
     frames: frames::Frames,
     /// The message that arrives, as far as it is kept.
     message: Vec<u8>,
     /// Whether the message is text that can be read.
     is_text: bool,
+    /// What messages have told of limits, as headers.
+    limits: Option<Headers>,
 }
 
 /// As much of a message as is kept. Errors are small, and stand at the beginning.
@@ -277,7 +279,7 @@ impl Frames {
     /// nothing. `origin` has the headers of the response that opened the WebSocket.
     pub fn feed(&mut self, piece: &[u8], origin: &Origin<'_>) -> FirstEvent {
         let mut seen = FirstEvent::More;
-        let Self { frames, message, is_text } = self;
+        let Self { frames, message, is_text, limits } = self;
         frames.feed(piece, &mut |part| match part {
             Part::Begin { is_text: is_readable, .. } => {
                 *is_text = is_readable;
@@ -289,6 +291,9 @@ impl Frames {
             }
             Part::End => {
                 let message = std::mem::take(message);
+                if *is_text && let Some(told) = super::limits::told_by(&message) {
+                    *limits = Some(told);
+                }
                 let said = match *is_text {
                     true => read_event(b"", &message, origin),
                     false => FirstEvent::Content,
@@ -300,6 +305,11 @@ impl Frames {
             }
         });
         if self.frames.is_broken() { FirstEvent::Content } else { seen }
+    }
+
+    /// What messages have told of the credential's limits since this was last asked, as headers.
+    pub fn take_limits(&mut self) -> Option<Headers> {
+        self.limits.take()
     }
 }
 

@@ -237,7 +237,9 @@ impl StreamContext {
                 return;
             }
         };
-        match watch.read_piece(piece, end_of_stream, &plan) {
+        let seen = watch.read_piece(piece, end_of_stream, &plan);
+        self.running.learn_limits(&mut watch, &plan);
+        match seen {
             FirstEvent::More => {
                 self.stage = Stage::PassingStream(plan, watch);
                 return;
