@@ -419,6 +419,94 @@ fn what_a_websocket_tells_counts_also_where_no_filter_is_on_the_cluster() {
 }
 
 #[test]
+fn a_limit_of_which_nothing_is_left_is_not_one_for_requests_at_once() {
+    const NO: &str = "";
+    const TOO_OFTEN: &str = r#"{"error": {"code": "1303", "message": "too often"}}"#;
+    const AT_ONCE: &str = r#"{"error": {"code": "1302", "message": "too many"}}"#;
+    let left = |limit, remaining, left| vec![(limit, "50"), (remaining, left)];
+    let requests = |n| left("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", n);
+    let of_a_minute =
+        |n| left("x-ratelimit-limit-req-minute", "x-ratelimit-remaining-req-minute", n);
+    let of_a_month =
+        |n| left("x-ratelimit-limit-tokens-month", "x-ratelimit-remaining-tokens-month", n);
+    let with_end = |mut headers: Vec<(&'static str, &'static str)>, name, end| {
+        headers.push((name, end));
+        headers
+    };
+    let anthropics =
+        |n| left("anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining", n);
+    for (what, headers, body, expected) in [
+        ("nothing is told", vec![], NO, ""),
+        ("requests are left", requests("7"), NO, ""),
+        ("OpenAI", with_end(requests("0"), "x-ratelimit-reset-requests", "12s"), NO, "12s"),
+        ("Azure", with_end(requests("0"), "x-ratelimit-reset-requests", "12"), NO, "12s"),
+        ("xAI tells no end", requests("0"), NO, "60s"),
+        ("Mistral's minute", of_a_minute("0"), NO, "60s"),
+        ("Mistral's month", of_a_month("0"), NO, "30m"),
+        (
+            "Anthropic",
+            with_end(anthropics("0"), "anthropic-ratelimit-requests-reset", "2027-01-15T08:00:21Z"),
+            NO,
+            "20s",
+        ),
+        ("Anthropic tells no end", anthropics("0"), NO, "60s"),
+        (
+            "OpenRouter",
+            vec![
+                ("x-ratelimit-limit", "20"),
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-reset", "1800000031000"),
+            ],
+            NO,
+            "30s",
+        ),
+        ("Codex tells no end", vec![("x-codex-primary-used-percent", "100")], NO, "30m"),
+        (
+            "a subscription to Claude tells no end",
+            vec![("anthropic-ratelimit-unified-5h-status", "rejected")],
+            NO,
+            "30m",
+        ),
+        (
+            "a subscription with room, beyond which nothing more may be spent",
+            vec![
+                ("anthropic-ratelimit-unified-5h-utilization", "0.2"),
+                ("anthropic-ratelimit-unified-overage-utilization", "1.0"),
+            ],
+            NO,
+            "",
+        ),
+        ("of another model", vec![("x-codex-bengalfox-primary-used-percent", "100")], NO, ""),
+        ("Zhipu: too many at once", vec![], AT_ONCE, ""),
+        ("Zhipu: too often", vec![], TOO_OFTEN, "1s"),
+    ] {
+        let mut world = world(json!({"strategy": "headroom"}), &["a", "b"]);
+        world.play(&world.ask("bound", "m"), &[]);
+        world.now += SECOND;
+        let mut flights = Flights::new(1);
+        let key = world.router.config().pools[0].credentials[0].flights_key.clone();
+        for _ in 0..3 {
+            flights.begin(&key, &world.shared, world.now);
+        }
+        let sent = world.play(&world.ask("bound", "m"), &[("a", Fate::Says(429, &headers, body))]);
+        assert_eq!(sent.to, "a b", "{what}");
+        let out = world.out_for("m");
+        let of_a_limit = ["a:rate_limit:", expected].concat();
+        assert_eq!(out, if expected.is_empty() { "" } else { &of_a_limit }, "{what}");
+    }
+}
+
+#[test]
+fn a_guess_that_nothing_is_left_refuses_no_request() {
+    let world = world(json!({"strategy": "headroom"}), &["a"]);
+    let told = [("x-ratelimit-limit-req-minute", "5"), ("x-ratelimit-remaining-req-minute", "0")];
+    world.play(&world.ask("1", "m"), &[("a", Fate::Says(429, &told, ""))]);
+    assert_eq!(world.out_for("m"), "a:rate_limit:60s");
+    assert_eq!(world.play(&world.ask("2", "m"), &[]).to, "a", "there is no other");
+    assert_eq!(world.out_for("m"), "", "it serves again");
+}
+
+#[test]
 fn what_is_told_of_counting_tokens_is_not_of_messages() {
     let world = world(json!({"strategy": "headroom"}), &["a", "b"]);
     let told = [

@@ -291,6 +291,19 @@ impl Headroom<'_> {
         told.is_empty() || change(credential, shared, |record| record.keep(told.clone(), now))
     }
 
+    /// How long it takes until a limit for this model is whole again of which a response says that
+    /// nothing is left; `None` if it says that of none.
+    pub fn used_up(&self, headers: &Headers, model: &str, now: Timestamp) -> Option<Duration> {
+        let models = Models::of(model, self.seed);
+        let mut longest = None;
+        for window in windows::told(headers, &models, now) {
+            if window.covers(&models) && window.used >= windows::WHOLE {
+                longest = longest.max(Some(window.reset.since(now)));
+            }
+        }
+        longest
+    }
+
     /// A credential refused one of so many requests, because it takes fewer at once.
     pub fn learn_ceiling(
         &self,

@@ -22,6 +22,9 @@ use crate::shared::SharedData;
 use crate::signals::{self, Class, Context, Evidence, Reading, Rule, Scope};
 use crate::time::Timestamp;
 
+/// Zhipu's code for too many requests in some time, beside the one for too many at once.
+const HIGH_FREQUENCY: &str = "1303";
+
 /// One attempt that has ended, and what is written because of it.
 pub(super) struct Observer<'a, 'c, S> {
     router: &'c Router,
@@ -167,7 +170,8 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
     /// flight are counted, that is kept in place of a cooldown: what it serves, it goes on to serve.
     fn learns_ceiling(&mut self, credential: &Credential, fault: &Fault) -> bool {
         let (headroom, shared, now) = (self.router.headroom(), self.shared, self.now);
-        if fault.class != Class::RateLimit || fault.wait.is_some() {
+        let is_of_a_time = fault.wait.is_some() || fault.code == HIGH_FREQUENCY;
+        if fault.class != Class::RateLimit || is_of_a_time {
             return false;
         }
         let in_flight = headroom.in_flight(self.pool, credential, shared, now);
@@ -310,7 +314,14 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
     ) {
         self.withdraw(credential);
         let is_proof = reading.evidence == Evidence::Proof && reading.class.cools_down();
-        let fault = self.fault(reading, response, is_proof);
+        let mut fault = self.fault(reading, response, is_proof);
+        if let Response::Received { headers, .. } = response
+            && (fault.class, fault.wait) == (Class::RateLimit, None)
+        {
+            // The provider says that nothing is left, but not until when: a guess all the same.
+            let model = self.plan.subject().model;
+            fault.wait = self.router.headroom().used_up(headers, model, self.now);
+        }
         if is_proof {
             self.learn(credential, &fault, Grounds::Proof);
         }
