@@ -507,6 +507,30 @@ fn a_guess_that_nothing_is_left_refuses_no_request() {
 }
 
 #[test]
+fn a_hundred_sessions_of_a_large_pool_start_on_a_hundred_credentials() {
+    let ids: Vec<_> = (0..200).map(|number| format!("c{number:03}")).collect();
+    let world =
+        world(json!({"strategy": "headroom"}), &ids.iter().map(String::as_str).collect::<Vec<_>>());
+    // All are decided before any is served.
+    let decisions: Vec<_> = (0..100).map(|at| world.ask(&format!("s{at}"), "m")).collect();
+    let mut counts = BTreeMap::new();
+    for decision in &decisions {
+        *counts.entry(said(decision).0).or_insert(0) += 1;
+    }
+    assert_eq!((counts.len(), counts.values().max()), (100, Some(&1)));
+    // One of them fails: its sessions spread over the others, too.
+    let limit = Fate::Says(429, &[("retry-after", "600")], "");
+    let (from, session) = (0..100)
+        .map(|at| format!("s{at}"))
+        .map(|session| (said(&world.ask(&session, "m")).0, session))
+        .next()
+        .unwrap();
+    let sent = world.play(&world.ask(&session, "m"), &[(from.as_str(), limit)]);
+    let to = sent.to.strip_prefix(&format!("{from} ")).unwrap();
+    assert!(!counts.contains_key(to), "{to} carries one already");
+}
+
+#[test]
 fn what_is_told_of_counting_tokens_is_not_of_messages() {
     let world = world(json!({"strategy": "headroom"}), &["a", "b"]);
     let told = [

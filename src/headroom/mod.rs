@@ -22,12 +22,16 @@
 //! With one half in place of one, small accounts get their part beside large ones. A choice counts
 //! at once, by compare-and-swap, so parallel starts spread.
 //!
+//! Of more than sixteen candidates, sixteen are compared that are drawn for the session; all of them
+//! where none of these has room.
+//!
 //! Two things outrank that order, with every strategy. A credential with as many requests in flight
 //! as it takes gets no new session while another one takes more; and from `routing.spare_at` on
 //! none while another one is below.
 
 mod flights;
 mod record;
+mod sample;
 mod windows;
 
 use std::cmp::Reverse;
@@ -192,13 +196,13 @@ impl Headroom<'_> {
         &self,
         candidates: &[&'p Credential],
         pool: &Pool,
-        model: &str,
+        (session, model): (&[u8], &str),
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Updated<Option<&'p Credential>> {
         let mut picked = None;
         for _ in 0..CAS_RETRIES {
-            let candidates = self.candidates(candidates, pool, model, shared, now);
+            let candidates = self.look_at(candidates, pool, (session, model), shared, now);
             let Some(best) = self.best(&candidates) else { break };
             picked = Some(best.credential);
             let mut record = best.record.clone();
@@ -216,11 +220,11 @@ impl Headroom<'_> {
         &self,
         candidates: &[&'p Credential],
         pool: &Pool,
-        model: &str,
+        (session, model): (&[u8], &str),
         shared: &impl SharedData,
         now: Timestamp,
     ) -> Option<&'p Credential> {
-        let candidates = self.candidates(candidates, pool, model, shared, now);
+        let candidates = self.look_at(candidates, pool, (session, model), shared, now);
         Some(self.best(&candidates)?.credential)
     }
 
@@ -233,6 +237,28 @@ impl Headroom<'_> {
         })
     }
 
+    /// A few of the candidates, if one of these has room; else all of them.
+    #[inline(never)]
+    fn look_at<'p>(
+        &self,
+        candidates: &[&'p Credential],
+        pool: &Pool,
+        (session, model): (&[u8], &str),
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Vec<Candidate<'p>> {
+        if candidates.len() > sample::MOST {
+            let draw = self.seed.hash(&[b"sample", session, &now.as_millis().to_le_bytes()]);
+            let few = sample::of(candidates, draw);
+            let few = self.candidates(&few, pool, model, shared, now);
+            if few.iter().any(|it| !it.load.is_full() && !self.spares(&it.load.limits)) {
+                return few;
+            }
+        }
+        self.candidates(candidates, pool, model, shared, now)
+    }
+
+    #[inline(never)]
     fn candidates<'p>(
         &self,
         candidates: &[&'p Credential],

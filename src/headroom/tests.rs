@@ -501,7 +501,7 @@ fn spread(routing: &str, used: [Option<(u32, u64)>; 4], starts: u32) -> [u32; 4]
     let all: Vec<_> = pool.credentials.iter().collect();
     let mut counts = [0; 4];
     for _ in 0..starts {
-        let picked = headroom.pick(&all, pool, "m", &shared, at(1));
+        let picked = headroom.pick(&all, pool, (b"", "m"), &shared, at(1));
         let place = all
             .iter()
             .position(|it| Some(it.id.as_str()) == picked.result.map(|it| it.id.as_str()));
@@ -644,7 +644,8 @@ fn a_small_account_gets_its_part_beside_a_large_one() {
     let (headroom, shared) = (headroom(&config), InMemory::default());
     let pool = &config.pools[0];
     let all: Vec<_> = pool.credentials.iter().collect();
-    let mut picks = (0..42).map(|_| headroom.pick(&all, pool, "m", &shared, at(0)).result.unwrap());
+    let mut picks =
+        (0..42).map(|_| headroom.pick(&all, pool, (b"", "m"), &shared, at(0)).result.unwrap());
     let first = picks.position(|it| it.id == "pro");
     assert_eq!((first, picks.filter(|it| it.id == "pro").count()), (Some(5), 1));
 }
@@ -658,7 +659,8 @@ fn weights_multiply_the_room() {
     let (headroom, shared) = (headroom(&config), InMemory::default());
     let pool = &config.pools[0];
     let all: Vec<_> = pool.credentials.iter().collect();
-    let picks = (0..100).map(|_| headroom.pick(&all, pool, "m", &shared, at(0)).result.unwrap());
+    let picks =
+        (0..100).map(|_| headroom.pick(&all, pool, (b"", "m"), &shared, at(0)).result.unwrap());
     assert_eq!(picks.filter(|it| it.id == "max").count(), 80);
 }
 
@@ -705,11 +707,124 @@ fn a_hundred_parallel_starts_spread_over_four_credentials() {
     let all: Vec<_> = pool.credentials.iter().collect();
     let mut counts = std::collections::BTreeMap::new();
     for _ in 0..100 {
-        let picked = headroom.pick(&all, pool, "m", &shared, at(0));
+        let picked = headroom.pick(&all, pool, (b"", "m"), &shared, at(0));
         assert!(picked.written);
         *counts.entry(picked.result.unwrap().id.clone()).or_insert(0) += 1;
     }
     assert_eq!(counts.into_values().collect::<Vec<_>>(), [25, 25, 25, 25]);
+}
+
+/// A pool of so many credentials with these weights in turn.
+fn many(count: usize, weights: &[u32]) -> Config {
+    let credentials: Vec<_> = (0..count)
+        .map(|number| {
+            let weight = weights[number % weights.len()];
+            format!(r#"{{"id": "c{number:04}", "cluster": "c", "weight": {weight}}}"#)
+        })
+        .collect();
+    config(r#"{"strategy": "headroom"}"#, &credentials.join(", "))
+}
+
+/// How many of so many sessions that start at once each credential of a pool gets, in order.
+fn starts(config: &Config, shared: &impl SharedData, count: usize) -> Vec<u32> {
+    let (headroom, pool) = (headroom(config), &config.pools[0]);
+    let all: Vec<_> = pool.credentials.iter().collect();
+    let mut counts = vec![0; all.len()];
+    for session in 0..count {
+        let session = session.to_string();
+        let picked = headroom.pick(&all, pool, (session.as_bytes(), "m"), shared, at(1));
+        let id = &picked.result.unwrap().id;
+        counts[all.iter().position(|it| it.id == *id).unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn parallel_starts_spread_over_a_few_and_over_hundreds() {
+    for (credentials, sessions) in [(4, 100), (16, 160), (17, 170), (40, 400), (200, 2_000)] {
+        let counts = starts(&many(credentials, &[1]), &InMemory::default(), sessions);
+        let share = sessions as f64 / credentials as f64;
+        let most = f64::from(*counts.iter().max().unwrap());
+        assert!(most <= 1.3 * share, "{credentials}: {counts:?}");
+        assert!(counts.iter().all(|&count| f64::from(count) >= 0.7 * share), "{counts:?}");
+    }
+    let counts = starts(&many(200, &[1]), &InMemory::default(), 100);
+    assert_eq!(counts.iter().max(), Some(&1), "a hundred sessions have a credential each");
+}
+
+#[test]
+fn of_hundreds_of_credentials_a_heavy_one_gets_its_part() {
+    // One in a hundred has as much as all others.
+    let weights: Vec<_> = (0..100).map(|number| if number == 7 { 99 } else { 1 }).collect();
+    let counts = starts(&many(200, &weights), &InMemory::default(), 1_000);
+    let heavy = counts[7] + counts[107];
+    assert!((400..=560).contains(&heavy), "{heavy}");
+    assert!(counts[7].abs_diff(counts[107]) < 30, "{counts:?}");
+    let light = (0..200).filter(|number| number % 100 != 7).map(|number| counts[number]).max();
+    assert!(light <= Some(5), "{counts:?}");
+}
+
+#[test]
+fn a_session_compares_a_few_of_many_and_all_where_these_have_no_room() {
+    /// Counts what is read.
+    struct Counting(InMemory, std::cell::Cell<usize>);
+    impl SharedData for Counting {
+        fn get(&self, key: &str) -> Stored {
+            self.1.set(self.1.get() + 1);
+            self.0.get(key)
+        }
+        fn set(
+            &self,
+            key: &str,
+            value: &[u8],
+            cas: shared::Cas,
+        ) -> Result<(), shared::CasMismatch> {
+            self.0.set(key, value, cas)
+        }
+    }
+    let config = many(1_000, &[1]);
+    let shared = Counting(InMemory::default(), 0.into());
+    starts(&config, &shared, 1);
+    assert_eq!(shared.1.take(), 2 * sample::MOST);
+    // The same session, state and time: the same choice.
+    let twice = [0, 1].map(|_| starts(&config, &InMemory::default(), 20));
+    assert_eq!(twice[0], twice[1]);
+    // All but one are to be spared or full: it gets every session.
+    let (headroom, pool) = (headroom(&config), &config.pools[0]);
+    let mut flights = Flights::new(1);
+    for (at_, credential) in pool.credentials.iter().enumerate().filter(|(at_, _)| *at_ != 517) {
+        if at_.is_multiple_of(2) {
+            let headers = of(&[("x-codex-primary-used-percent", "95")]);
+            headroom.learn(credential, &headers, "m", &shared, at(0));
+        } else {
+            headroom.learn_ceiling(credential, 1, &shared, at(0));
+            flights.begin(&credential.flights_key, &shared, at(0));
+        }
+    }
+    assert_eq!(starts(&config, &shared, 50)[517], 50);
+}
+
+#[test]
+fn a_sample_has_everybody_as_often_as_its_weight_says() {
+    let config = many(100, &[1, 3]);
+    let all: Vec<_> = config.pools[0].credentials.iter().collect();
+    let mut drawn = vec![0_u32; all.len()];
+    for number in 0..5_000_u32 {
+        let draw = Seed::STABLE.hash(&[&number.to_le_bytes()]);
+        let few = sample::of(&all, draw);
+        assert!((8..=sample::MOST).contains(&few.len()), "{}", few.len());
+        assert!(few.is_sorted_by_key(|it| &it.id), "by id, as they were");
+        for credential in few {
+            drawn[all.iter().position(|it| it.id == credential.id).unwrap()] += 1;
+        }
+    }
+    // Sixteen of two hundred parts: 8 % of the draws have one of weight 1, 24 % one of weight 3.
+    for (number, &count) in drawn.iter().enumerate() {
+        let expected = if number % 2 == 0 { 400 } else { 1_200 };
+        assert!(count.abs_diff(expected) < 120, "{number}: {count}");
+    }
+    let one = sample::of(&all[..1], Seed::STABLE.hash(&[b"x"]));
+    assert_eq!(one.len(), 1);
 }
 
 #[test]
@@ -799,7 +914,7 @@ fn who_is_new_or_whole_again_gets_its_part_of_a_burst_and_not_all_of_it() {
     let pool = &config.pools[0];
     let all: Vec<_> = pool.credentials.iter().collect();
     let start = |from: &[&Credential], now| {
-        let picked = headroom.pick(from, pool, "m", &shared, now);
+        let picked = headroom.pick(from, pool, (b"", "m"), &shared, now);
         picked.result.unwrap().id.clone()
     };
     // Three have a hundred sessions each, which go on; the fourth has none.

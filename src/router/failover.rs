@@ -172,7 +172,7 @@ impl Router {
             |it: &&Credential| ready.iter().any(|ready| ready.fingerprint == it.fingerprint);
         let ready: Vec<_> = pool.credentials.iter().filter(is_ready).collect();
         // Its request counts there at once, and its session when it was served.
-        headroom.roomiest(&ready, pool, model, shared, now)
+        headroom.roomiest(&ready, pool, (&plan.session().to_le_bytes(), model), shared, now)
     }
 
     /// Orders the rest of a plan by what its members have in common with the credential that has

@@ -306,7 +306,8 @@ impl<'a, 'c, S: SharedData> Selection<'a, 'c, S> {
             let headroom = self.router.headroom();
             let (shared, now) = (self.shared, self.now);
             if strategy == Strategy::Headroom {
-                let picked = headroom.pick(&candidates, pool, canonical_model, shared, now);
+                let request = (session.unwrap_or_default(), canonical_model.as_str());
+                let picked = headroom.pick(&candidates, pool, request, shared, now);
                 self.contended |= !picked.written;
                 return picked.result.ok_or(Unready::NotFound);
             }
