@@ -8,7 +8,8 @@ use serde_json::json;
 use simulated_providers::Fault;
 use tokio::time::sleep;
 
-use crate::support::{count_by, gateway, send_in, served_in};
+use crate::load::{check_workers, send_over};
+use crate::support::{body, count_by, gateway, message, post, send_in, served_in};
 
 const USED: (&str, &str) = ("credential_limit_used_percent", "window");
 const IN_FLIGHT: (&str, &str) = ("credential_requests_in_flight", "credential");
@@ -64,5 +65,31 @@ async fn a_credential_that_nears_its_limit_keeps_its_sessions_and_gets_no_new_on
     let log = gateway.stop().await?.join("\n");
     let said = "sparing begins: pool=anthropic credential=anthropic-a used=94%";
     assert!(log.contains(said), "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_hundred_sessions_that_start_at_once_spread_over_four_credentials() -> Result<()> {
+    let gateway = gateway(2, |filter| {
+        filter["routing"] = json!({"strategy": "headroom"});
+        let pools = filter["pools"].as_array_mut().into_iter().flatten();
+        for pool in pools.filter(|pool| pool["name"] == "anthropic") {
+            let credentials = pool["credentials"].as_array_mut().unwrap();
+            credentials.push(json!({"id": "anthropic-d", "cluster": "anthropic_c"}));
+        }
+    })
+    .await?;
+    let request = |session: u64| {
+        let request = post("/v1/messages").header("x-session-id", session.to_string());
+        Ok(request.body(body(&message("hello")))?)
+    };
+    let tally = send_over(100, gateway.envoy.address(), 0..100, request).await?;
+    assert_eq!(tally.outcome("miss"), 100, "{tally:?}");
+    let starts = tally.credentials();
+    // No more than 1.3 times their share.
+    assert!(starts.len() == 4 && starts.values().all(|&count| count <= 32), "{starts:?}");
+    check_workers(&gateway.envoy, 2).await?;
+    gateway.stop().await?;
     Ok(())
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use wasm_host::{Answer, Attempt, Event, Headers, Response};
+use serde_json::json;
+use wasm_host::{Answer, Attempt, Event, Headers, Request, Response};
 
 use super::messages::{claude, claude_by_header, limited, message, stream};
 use super::support::World;
@@ -48,6 +49,51 @@ fn workers_know_the_sessions_of_each_other() {
     world.gateway.tick().unwrap();
     other.tick().unwrap();
     assert_eq!((world.gateway.vm().counter(hits), other.vm().counter(hits)), (0, 1));
+}
+
+/// A message of a server over a WebSocket.
+fn frame(text: &str) -> Event {
+    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+    Event::Piece([&[0x81, 126], &length[..], text.as_bytes()].concat())
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn what_codex_tells_of_its_limits_on_a_websocket_spares_its_account() {
+    let request = |session| {
+        let headers = [
+            (":authority", "gateway.example"),
+            (":path", "/v1/responses"),
+            (":method", "GET"),
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("session-id", session),
+        ];
+        Request::new(headers, b"")
+    };
+    let created = r#"{"type":"response.created","response":{"id":"resp_1"}}"#;
+    let delta = r#"{"type":"response.output_text.delta","delta":"hello"}"#;
+    let limits = |used| {
+        let windows = format!(r#"{{"primary":{{"used_percent":{used},"window_minutes":300}}}}"#);
+        frame(&format!(r#"{{"type":"codex.rate_limits","rate_limits":{windows}}}"#))
+    };
+    for is_on_clusters in [true, false] {
+        let mut world =
+            World::new(is_on_clusters, |filter| filter["routing"]["spare_at"] = json!(0.9));
+        let mut turns = Response::new(101, [("upgrade", "websocket")], b"");
+        let mut play = |world: &mut World, session, events: &[Event]| {
+            turns.events = events.to_vec();
+            world.serve(&request(session), &turns).filter_state(DECISION)
+        };
+        let first = play(&mut world, "1", &[frame(created), limits(12), frame(delta)]);
+        assert!(first.contains("credential=openai-a"), "{first}");
+        // In a later turn the account nears its limit.
+        let turns = [limits(80), frame(delta), limits(95), frame(created), frame(delta)];
+        let second = play(&mut world, "2", &turns);
+        assert!(second.contains("credential=openai-a"), "{second}");
+        let third = play(&mut world, "3", &[frame(created)]);
+        assert!(third.contains("credential=openai-b"), "{is_on_clusters}: {third}");
+    }
 }
 
 #[test]
