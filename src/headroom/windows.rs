@@ -462,7 +462,9 @@ impl Row {
     }
 }
 
+/// The number that a header begins with; proxies let policies follow: `100, 100;w=60`.
 fn number(headers: &Headers, name: &str) -> Option<f64> {
-    let number: f64 = std::str::from_utf8(headers.first(name)?).ok()?.trim().parse().ok()?;
+    let value = headers.first(name)?.split(|byte| matches!(byte, b',' | b';')).next()?;
+    let number: f64 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
     number.is_finite().then_some(number)
 }
