@@ -212,6 +212,7 @@ async fn read(response: hyper::Response<Incoming>, manner: Manner) -> Answer {
         status: parts.status.as_u16(),
         arrival: text("x-soak-arrival").and_then(|text| text.parse().ok()),
         decision: text("x-session-affinity-decision").unwrap_or_default().to_owned(),
+        is_kept: text("x-soak-kept").is_some(),
         ..Answer::default()
     };
     let mut digester = Digester::default();

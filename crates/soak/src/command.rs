@@ -12,10 +12,13 @@ use envoy_harness::{Envoy, Mode, module};
 
 use crate::oracle::{self, Setting};
 use crate::report::{self, Part};
-use crate::run::{Plan, run};
+use crate::run::{Plan, Strategy, run};
 
 /// The workers of the runs, in turn.
 const WORKERS: [u32; 4] = [2, 4, 1, 2];
+
+/// From so many minutes on, every way is run with every strategy.
+const LONG: u64 = 15;
 
 /// How many violations are printed in full.
 const PRINTED: usize = 20;
@@ -35,6 +38,10 @@ pub struct Arguments {
     /// Only these ways to wire the filter, instead of all
     #[arg(long, value_enum)]
     way: Vec<Mode>,
+    /// Only these strategies; otherwise each way has one of them in a short run, and all in a run of
+    /// a quarter of an hour or more
+    #[arg(long, value_enum)]
+    strategy: Vec<Strategy>,
     /// Trap VMs as well, with a module that is built for it
     #[arg(long)]
     traps: bool,
@@ -46,7 +53,15 @@ pub struct Arguments {
 impl Arguments {
     /// What a change has to pass.
     pub fn of_ci() -> Self {
-        Self { minutes: 2, seed: 17, workers: None, way: vec![], traps: false, report: None }
+        Self {
+            minutes: 2,
+            seed: 17,
+            workers: None,
+            way: vec![],
+            strategy: vec![],
+            traps: false,
+            report: None,
+        }
     }
 
     /// The module that it needs: this one, or one that traps.
@@ -60,6 +75,19 @@ impl Arguments {
         }
     }
 
+    /// The runs: each way with each strategy, or, in short, one after the other.
+    fn runs(&self, ways: &[Mode]) -> Vec<(Mode, Strategy)> {
+        let strategies = match self.strategy.as_slice() {
+            [] => Strategy::ALL.as_slice(),
+            some => some,
+        };
+        if self.minutes < LONG && self.strategy.is_empty() {
+            return ways.iter().copied().zip(strategies.iter().copied().cycle()).collect();
+        }
+        let all = strategies.iter().flat_map(|it| ways.iter().map(|way| (*way, *it)));
+        all.collect()
+    }
+
     /// Runs it with the module that is shipped.
     ///
     /// # Errors
@@ -69,21 +97,26 @@ impl Arguments {
         let ways: Vec<_> = ways.into_iter().filter(|way| way.runs_on(envoy.version)).collect();
         ensure!(!ways.is_empty(), "Envoy {} has none of these ways", envoy.version);
         let module = self.module(module)?;
-        let length = Duration::from_secs(self.minutes * 60 / ways.len() as u64);
+        let runs = self.runs(&ways);
+        let length = Duration::from_secs(self.minutes * 60 / runs.len() as u64);
         let mut parts = Vec::new();
-        for (number, (mode, workers)) in ways.iter().zip(WORKERS.iter().cycle()).enumerate() {
+        for (number, ((mode, strategy), workers)) in
+            runs.iter().zip(WORKERS.iter().cycle()).enumerate()
+        {
             let plan = Plan {
                 mode: *mode,
+                strategy: *strategy,
                 workers: self.workers.unwrap_or(*workers),
                 seed: self.seed + number as u64,
                 length,
                 traps: self.traps,
             };
             note(&format!(
-                "soak {}/{}: {}, {} workers, seed {}, {} s",
+                "soak {}/{}: {}, {}, {} workers, seed {}, {} s",
                 number + 1,
-                ways.len(),
+                runs.len(),
                 mode.as_str(),
+                strategy.as_str(),
                 plan.workers,
                 plan.seed,
                 length.as_secs()
@@ -93,6 +126,7 @@ impl Arguments {
                 fails_over: *mode != Mode::NextRequest,
                 shares_port: *mode == Mode::Keys,
                 has_keys: *mode != Mode::Replicas,
+                spares: *strategy == Strategy::Headroom,
             };
             let verdict = oracle::judge(&history, setting);
             for violation in verdict.violations.iter().take(PRINTED) {
@@ -134,6 +168,8 @@ impl std::fmt::Display for Arguments {
         if self.traps {
             write!(formatter, " --traps")?;
         }
-        self.way.iter().try_for_each(|way| write!(formatter, " --way {}", way.as_str()))
+        self.way.iter().try_for_each(|way| write!(formatter, " --way {}", way.as_str()))?;
+        let mut strategies = self.strategy.iter();
+        strategies.try_for_each(|it| write!(formatter, " --strategy {}", it.as_str()))
     }
 }

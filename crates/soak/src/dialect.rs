@@ -7,6 +7,9 @@ use crate::world::Dialect;
 /// The text of bodies: no word of it means anything to anyone.
 const WORDS: &str = "lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod. ";
 
+/// The code of a provider that does not have what a request refers to.
+pub(crate) const NOT_HERE: &str = "previous_response_not_found";
+
 /// So many bytes of text.
 pub(crate) fn text(length: usize) -> String {
     let mut text = WORDS.repeat(length / WORDS.len() + 1);
@@ -24,7 +27,7 @@ pub(crate) fn whole(dialect: Dialect, id: &str, model: &str, content: &str) -> S
             "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13},
         }),
         Dialect::Responses => json!({
-            "id": id, "object": "response", "status": "completed", "model": model, "store": false,
+            "id": id, "object": "response", "status": "completed", "model": model,
             "output": [{"type": "message", "role": "assistant", "status": "completed",
                 "content": [{"type": "output_text", "text": content}]}],
             "usage": {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13},
@@ -67,7 +70,7 @@ pub(crate) fn stream(
             (opening, rest)
         }
         Dialect::Responses => {
-            let response = |status: &str| json!({"id": id, "object": "response", "status": status, "model": model, "store": false, "output": []});
+            let response = |status: &str| json!({"id": id, "object": "response", "status": status, "model": model, "output": []});
             let opening = vec![named(
                 &json!({"type": "response.created", "response": response("in_progress")}),
             )];
@@ -110,6 +113,14 @@ pub(crate) fn stream(
 /// The body of an error.
 pub(crate) fn error(dialect: Dialect, status: u16) -> String {
     error_value(dialect, status).to_string()
+}
+
+/// The error of a provider that does not have the response that a request refers to.
+pub(crate) fn not_here(id: &str) -> String {
+    json!({"error": {"message": format!("Previous response with id '{id}' not found."),
+        "type": "invalid_request_error", "param": "previous_response_id",
+        "code": NOT_HERE}})
+    .to_string()
 }
 
 /// A stream that consists of an error.

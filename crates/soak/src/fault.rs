@@ -39,6 +39,8 @@ pub(crate) enum Fault {
     ErrorEvent,
     /// The connection is closed behind the response, without a word.
     CloseAfter,
+    /// 400: what the request refers to is not here. No request asks for it.
+    NotHere,
 }
 
 impl Fault {
@@ -94,6 +96,7 @@ impl Fault {
             Self::Drip => "slow response",
             Self::ErrorEvent => "error event",
             Self::CloseAfter => "closed behind the response",
+            Self::NotHere => "state of another credential",
         }
     }
 
@@ -103,6 +106,31 @@ impl Fault {
             Self::Limit(seconds) => format!("limit={seconds}"),
             Self::Status(status) => format!("status={status}"),
             other => format!("{other:?}"),
+        }
+    }
+
+    /// Whether a request that gets it is served, or nearly: what it refers to would have to be there.
+    pub(crate) fn needs_state(self, is_stream: bool) -> bool {
+        match self {
+            Self::CutEarly
+            | Self::CutLate
+            | Self::LieLong
+            | Self::LieShort
+            | Self::Gzip
+            | Self::Early
+            | Self::Drip
+            | Self::CloseAfter
+            | Self::NotHere => true,
+            Self::ErrorEvent => !is_stream,
+            Self::Limit(_)
+            | Self::LimitUntold
+            | Self::Status(_)
+            | Self::Denied
+            | Self::Refused
+            | Self::Reset
+            | Self::Close
+            | Self::Stall
+            | Self::EarlyError => false,
         }
     }
 

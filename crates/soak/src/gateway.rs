@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::history::{Name, Recorder, State, Update};
 use crate::provider::Port;
+use crate::run::Plan;
 use crate::world::{self, Pool};
 
 /// For so long an update is waited for. One that takes longer is noted as settled then.
@@ -35,7 +36,7 @@ pub(crate) const ACCESS: &str = "soak ";
 /// An Envoy whose configuration is in files.
 pub(crate) struct Gateway {
     pub(crate) envoy: Process,
-    mode: Mode,
+    plan: Plan,
     module: PathBuf,
     directory: TempDir,
     /// The port of each credential.
@@ -49,8 +50,7 @@ impl Gateway {
     pub(crate) async fn start(
         envoy: &Envoy,
         module: &Path,
-        mode: Mode,
-        workers: u32,
+        plan: &Plan,
         ports: &[Port],
     ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
@@ -59,11 +59,11 @@ impl Gateway {
             .flat_map(|port| port.credentials.iter().map(|it| (*it, port.address.to_string())))
             .collect();
         let (states, module) = (BTreeMap::new(), module.to_owned());
-        let files = files(mode, &module, &addresses, &states, directory.path(), 0)?;
+        let files = files(plan, &module, &addresses, &states, directory.path(), 0)?;
         let mut secrets = BTreeSet::new();
         files.iter().for_each(|file| collect_secrets(&file.content, &mut secrets));
         for secret in secrets {
-            let keys = world::pools(mode).iter().flat_map(|pool| pool.credentials);
+            let keys = world::pools(plan.mode).iter().flat_map(|pool| pool.credentials);
             let mut keys =
                 keys.filter(|it| secret.ends_with(&format!("{}_key", it.replace('-', "_"))));
             let owner = keys.next().with_context(|| format!("whose is the secret {secret}?"))?;
@@ -72,8 +72,8 @@ impl Gateway {
         files.iter().try_for_each(|file| write(directory.path(), file))?;
         let bootstrap = files.first().context("there is no bootstrap")?;
         let fixture = Fixture::without_filter(bootstrap.content.clone());
-        let envoy = Process::start(envoy, &fixture, workers, &[]).await?;
-        Ok(Self { envoy, mode, module, directory, addresses, states, listeners: 0 })
+        let envoy = Process::start(envoy, &fixture, plan.workers, &[]).await?;
+        Ok(Self { envoy, plan: plan.clone(), module, directory, addresses, states, listeners: 0 })
     }
 
     /// The states of the credentials that are not active.
@@ -188,7 +188,7 @@ impl Gateway {
 
     fn files(&self) -> Result<Vec<File>> {
         let root = self.directory.path();
-        files(self.mode, &self.module, &self.addresses, &self.states, root, self.listeners)
+        files(&self.plan, &self.module, &self.addresses, &self.states, root, self.listeners)
     }
 
     /// How often the filter has got a new configuration, in each of its roles.
@@ -208,13 +208,14 @@ impl Gateway {
 }
 
 fn files(
-    mode: Mode,
+    plan: &Plan,
     module: &Path,
     addresses: &BTreeMap<Name, String>,
     states: &BTreeMap<Name, State>,
     root: &Path,
     listeners: u32,
 ) -> Result<Vec<File>> {
+    let mode = plan.mode;
     let pools = world::pools(mode).iter();
     let pools: Vec<_> = pools.map(|pool| pool_input(pool, mode, addresses, states)).collect();
     let max = format!("{COOLDOWN_MAX}s");
@@ -224,7 +225,7 @@ fn files(
         "module": module,
         "show_decision": true,
         "filter": {
-            "routing": {"strategy": "round-robin", "session_affinity_ttl": "1h"},
+            "routing": {"strategy": plan.strategy.as_str(), "session_affinity_ttl": "1h"},
             "failover": {"max_attempts": MAX_ATTEMPTS, "return": "while-warm"},
             "cooldown": {"max": max, "transient": max, "denied": max, "not_found": max,
                 "max_told": format!("{COOLDOWN_TOLD}s")},
@@ -323,6 +324,7 @@ fn write(root: &Path, file: &File) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Strategy;
 
     #[test]
     fn every_way_has_a_configuration_whatever_the_states() {
@@ -334,7 +336,14 @@ mod tests {
             let states = [State::Draining, State::Disabled, State::Absent];
             let states = credentials.iter().copied().zip(states).collect();
             let made = files(
-                mode,
+                &Plan {
+                    mode,
+                    strategy: Strategy::Headroom,
+                    workers: 1,
+                    seed: 1,
+                    length: Duration::ZERO,
+                    traps: false,
+                },
                 Path::new("m.wasm"),
                 &addresses.collect(),
                 &states,

@@ -51,6 +51,8 @@ pub struct Request {
     pub is_slow_upload: bool,
     /// Whether the gateway may refuse it: a hostile one.
     pub may_be_refused: bool,
+    /// What it refers to that a provider keeps.
+    pub refers_to: Option<Kept>,
     /// When it began.
     pub began: Time,
     /// When it ended.
@@ -81,6 +83,8 @@ pub struct Answer {
     pub arrival: Option<u32>,
     /// What the filter says that it decided.
     pub decision: String,
+    /// Whether the provider says that it keeps it for requests that refer to it.
+    pub is_kept: bool,
     /// What came of its body.
     pub body: Digest,
     /// Whether the body ended as it should.
@@ -114,6 +118,12 @@ pub struct Arrival {
     pub body: Option<Digest>,
     /// The fault that was played: a word.
     pub fault: Option<&'static str>,
+    /// Whether its provider does not have what the request refers to, and said so.
+    pub lacks_state: bool,
+    /// Whether the body of the response was compressed.
+    pub is_compressed: bool,
+    /// The percent that its headers say are used of a limit.
+    pub used: Option<u8>,
     /// What the provider did.
     pub did: Did,
     /// When it had done that.
@@ -148,6 +158,9 @@ pub enum Did {
     /// The other side left first.
     Left,
 }
+
+/// A response that its provider keeps: the request that it answers, and which attempt of that.
+pub type Kept = (u64, u32);
 
 /// The name of a credential.
 pub type Name = &'static str;

@@ -25,6 +25,7 @@ mod fault;
 mod gateway;
 pub mod history;
 mod http;
+mod limits;
 pub mod oracle;
 mod outages;
 mod provider;

@@ -3,7 +3,8 @@
 //! A request asks for its own faults, attempt by attempt, in `x-soak-faults`, so what happens to it
 //! follows from the seed. An outage of a credential goes before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,7 @@ use crate::dialect;
 use crate::fault::Fault;
 use crate::history::{Arrival, Did, Digest, Name, Recorder, SECOND, Time};
 use crate::http::{Head, Wire};
+use crate::limits;
 use crate::world::{self, Dialect};
 use simulate::random::Random;
 
@@ -53,8 +55,28 @@ pub(crate) enum Outage {
 pub(crate) struct Scene {
     pub(crate) recorder: Recorder,
     pub(crate) outages: Arc<Mutex<BTreeMap<Name, Outage>>>,
+    /// Which credential has the responses that are kept, by their ids.
+    pub(crate) kept: Arc<Mutex<HashMap<String, Name>>>,
     /// Whether requests carry keys.
     pub(crate) has_keys: bool,
+}
+
+impl Scene {
+    /// Whether a credential has a response; it has what has no id.
+    fn has(&self, credential: Option<Name>, id: &str) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        id.is_empty() || (credential.is_some() && kept.get(id).copied() == credential)
+    }
+
+    fn keep(&self, id: String, credential: Name) {
+        let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        kept.insert(id, credential);
+    }
+}
+
+/// The id of the response to an attempt of a request.
+pub(crate) fn response_id(request: impl Display, attempt: u32) -> String {
+    format!("resp_soak_{request}_{attempt}")
 }
 
 /// A port at which a provider listens, or does not.
@@ -131,6 +153,7 @@ struct Visit<'a> {
     scene: &'a Scene,
     place: usize,
     number: u32,
+    credential: Option<Name>,
     fault: Option<Fault>,
     /// Whether it is noted what was done.
     is_noted: bool,
@@ -163,6 +186,9 @@ impl<'a> Visit<'a> {
             is_reused,
             body: None,
             fault: None,
+            lacks_state: false,
+            is_compressed: false,
+            used: None,
             did: Did::Waits,
             done: 0,
         };
@@ -181,8 +207,15 @@ impl<'a> Visit<'a> {
             }
             None => asked.and_then(Fault::parse),
         };
-        scene.recorder.edit(place, |arrival| arrival.fault = fault.map(Fault::word));
-        Self { head, scene, place, number, fault, is_noted: false, is_over: false }
+        let is_stream = head.get("x-soak-stream").is_some();
+        let needs_state = fault.is_none_or(|fault| fault.needs_state(is_stream));
+        let lacks_state = needs_state && !scene.has(credential, head.text("x-soak-previous"));
+        let fault = if lacks_state { Some(Fault::NotHere) } else { fault };
+        scene.recorder.edit(place, |arrival| {
+            arrival.fault = fault.map(Fault::word);
+            arrival.lacks_state = lacks_state;
+        });
+        Self { head, scene, place, number, credential, fault, is_noted: false, is_over: false }
     }
 
     /// Plays it. Returns whether the connection goes on.
@@ -239,6 +272,11 @@ impl<'a> Visit<'a> {
         }
     }
 
+    /// The id of the response.
+    fn id(&self) -> String {
+        response_id(self.head.text("x-soak-id"), self.number)
+    }
+
     /// What is to be written.
     fn response(&self) -> Response {
         let path = &self.head.path;
@@ -249,7 +287,7 @@ impl<'a> Visit<'a> {
             _ => Dialect::Gemini,
         };
         let is_stream = self.head.get("x-soak-stream").is_some();
-        let id = format!("soak_{}_{}", self.head.text("x-soak-id"), self.number);
+        let id = self.id();
         let model = self.head.text("x-soak-model");
         let error = |status: u16| Response {
             status,
@@ -258,6 +296,7 @@ impl<'a> Visit<'a> {
             content: vec![dialect::error(dialect, status)],
             is_stream: false,
             is_error_event: false,
+            is_kept: false,
         };
         match self.fault {
             Some(Fault::Limit(seconds)) => Response { retry_after: Some(seconds), ..error(429) },
@@ -266,6 +305,10 @@ impl<'a> Visit<'a> {
             Some(Fault::EarlyError) => error(503),
             Some(Fault::Denied) => error(401),
             Some(Fault::Refused) => error(400),
+            Some(Fault::NotHere) => Response {
+                content: vec![dialect::not_here(self.head.text("x-soak-previous"))],
+                ..error(400)
+            },
             Some(Fault::ErrorEvent) if is_stream => Response {
                 is_stream,
                 is_error_event: true,
@@ -284,7 +327,8 @@ impl<'a> Visit<'a> {
                     true => dialect::stream(dialect, &id, model, &text),
                     false => (vec![], vec![dialect::whole(dialect, &id, model, &text)]),
                 };
-                Response { is_stream, opening, content, ..error(200) }
+                let is_kept = self.head.get("x-soak-keep").is_some();
+                Response { is_stream, opening, content, is_kept, ..error(200) }
             }
         }
     }
@@ -300,6 +344,15 @@ impl<'a> Visit<'a> {
         if is_early {
             head += "connection: close\r\n";
         }
+        if let Some(credential) = self.credential.filter(|_| response.status < 400) {
+            let used = limits::used(credential, self.scene.recorder.now());
+            head += &limits::headers(credential, used);
+            let told = limits::are_told(credential).then_some(used);
+            self.scene.recorder.edit(self.place, |arrival| arrival.used = told);
+        }
+        if response.is_kept {
+            head += "x-soak-kept: 1\r\n";
+        }
         let (opening, mut body) = (response.opening.concat(), response.body());
         let may_compress = self.head.text("accept-encoding").contains("gzip");
         if self.fault == Some(Fault::Gzip) && may_compress && !response.is_stream {
@@ -307,6 +360,7 @@ impl<'a> Visit<'a> {
             encoder.write_all(&body)?;
             body = encoder.finish()?;
             head += "content-encoding: gzip\r\n";
+            self.scene.recorder.edit(self.place, |arrival| arrival.is_compressed = true);
         }
         head += match response.is_stream {
             true => "content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -366,6 +420,9 @@ impl<'a> Visit<'a> {
 
     /// Before the last byte: a client that has that must find it written down.
     fn answered(&mut self, response: &Response, body: &[u8], is_early: bool) {
+        if let Some(credential) = self.credential.filter(|_| response.is_kept) {
+            self.scene.keep(self.id(), credential);
+        }
         self.done(Did::Answered {
             status: response.status,
             retry_after: response.retry_after,
@@ -396,6 +453,8 @@ struct Response {
     content: Vec<String>,
     is_stream: bool,
     is_error_event: bool,
+    /// Whether later requests may refer to it.
+    is_kept: bool,
 }
 
 impl Response {

@@ -22,7 +22,12 @@ type Counts = BTreeMap<String, u64>;
 
 impl Part {
     fn name(&self) -> String {
-        format!("{} on {}", self.plan.mode.as_str(), self.plan.workers)
+        format!(
+            "{} on {}, {}",
+            self.plan.mode.as_str(),
+            self.plan.workers,
+            self.plan.strategy.as_str()
+        )
     }
 
     fn counts(&self) -> [(&'static str, Counts); 7] {
@@ -212,6 +217,7 @@ pub(crate) fn json(command: &str, parts: &[Part]) -> Result<String> {
                 part.verdict.judged.iter().map(|(rule, n)| (rule.to_string(), n)).collect();
             json!({
                 "way": part.plan.mode.as_str(),
+                "strategy": part.plan.strategy.as_str(),
                 "workers": part.plan.workers,
                 "seed": part.plan.seed,
                 "seconds": part.plan.length.as_secs(),

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use envoy_harness::{Envoy, Mode};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use crate::client::{self, Message};
 use crate::gateway::{ACCESS, Gateway};
-use crate::history::{Digest, Ending, History, Recorder, Request, SECOND, Time};
+use crate::history::{Digest, Ending, History, Kept, Recorder, Request, SECOND, Time};
 use crate::outages;
 use crate::provider::Scene;
 use crate::session::Session;
@@ -24,11 +25,35 @@ const CLIENTS: usize = 64;
 /// For so long it may take until nothing is under way any more.
 const QUIET: Duration = Duration::from_secs(40);
 
+/// How the filter chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Strategy {
+    /// Each credential in turn
+    RoundRobin,
+    /// The one with the most room, by what providers tell of their limits
+    Headroom,
+}
+
+impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::RoundRobin, Self::Headroom];
+
+    /// Its name in the configuration and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Headroom => "headroom",
+        }
+    }
+}
+
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// How the filter is wired.
     pub mode: Mode,
+    /// How it chooses.
+    pub strategy: Strategy,
     /// Threads of Envoy.
     pub workers: u32,
     /// What all that is sent follows from.
@@ -58,9 +83,14 @@ pub async fn run(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<History> {
     let recorder = Recorder::new();
     let pools = world::pools(plan.mode);
     let has_keys = plan.mode != Mode::Replicas;
-    let scene = Scene { recorder: recorder.clone(), outages: Arc::default(), has_keys };
+    let scene = Scene {
+        recorder: recorder.clone(),
+        outages: Arc::default(),
+        kept: Arc::default(),
+        has_keys,
+    };
     let mut ports = outages::ports(plan.mode, &scene).await?;
-    let mut gateway = Gateway::start(envoy, module, plan.mode, plan.workers, &ports).await?;
+    let mut gateway = Gateway::start(envoy, module, plan, &ports).await?;
     let until = recorder.now() + u64::try_from(plan.length.as_micros())?;
     let clients = Arc::new(Clients {
         recorder: recorder.clone(),
@@ -80,7 +110,7 @@ pub async fn run(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<History> {
     let mut ending = Ending::default();
     {
         let _silence = clients.silence.write().await;
-        quiet(&gateway).await?;
+        quiet(&gateway, false).await?;
         ending.memory_before = gateway.stat("server.memory_allocated").await?;
         ending.resident_before = gateway.envoy.resident_memory()?;
     }
@@ -90,7 +120,7 @@ pub async fn run(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<History> {
     while let Some(task) = tasks.join_next().await {
         task.context("a client has panicked")??;
     }
-    ending.left = quiet(&gateway).await?;
+    ending.left = quiet(&gateway, true).await?;
     read_ending(&gateway, &mut ending).await?;
     gateway.envoy.stop().await?;
     let mut history = recorder.history();
@@ -98,13 +128,16 @@ pub async fn run(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<History> {
     Ok(history)
 }
 
-/// Waits until nothing is under way, and returns what is.
-async fn quiet(gateway: &Gateway) -> Result<Vec<(String, u64)>> {
+/// Waits until nothing is under way, and returns what is. What the filter counts as in flight at a
+/// credential is only waited for at the end: a VM that went with requests leaves its number behind,
+/// which counts for half a minute.
+async fn quiet(gateway: &Gateway, is_end: bool) -> Result<Vec<(String, u64)>> {
     let begun = Instant::now();
     loop {
         let stats = gateway.envoy.stats("").await?;
         let is_gauge = |name: &str| {
             name == "http.llm.downstream_rq_active"
+                || (is_end && name.contains("credential_requests_in_flight"))
                 || name == "http.llm.downstream_cx_active"
                 || (name.starts_with("cluster.")
                     && ["upstream_rq_active", "upstream_rq_pending_active", "rq_retry_open"]
@@ -163,12 +196,12 @@ impl Clients {
         while self.recorder.now() < self.until {
             let number = self.sessions.fetch_add(1, Ordering::Relaxed);
             let session = Session::new(self.plan.seed, number, self.plan.mode);
-            let mut kept = None;
+            let (mut kept, mut previous) = (None, None);
             for turn in 0..session.turns {
                 if self.recorder.now() >= self.until {
                     break;
                 }
-                self.turn(&session, turn, &mut kept).await?;
+                self.turn(&session, turn, &mut kept, &mut previous).await?;
             }
         }
         Ok(())
@@ -179,8 +212,9 @@ impl Clients {
         session: &Session,
         number: usize,
         kept: &mut Option<client::Connection>,
+        previous: &mut Option<Kept>,
     ) -> Result<()> {
-        let turn = session.turn(number);
+        let turn = session.turn(number, *previous);
         tokio::time::sleep(turn.pause).await;
         let _noise = self.silence.read().await;
         if turn.on_new_connection {
@@ -198,6 +232,8 @@ impl Clients {
         };
         let began = self.recorder.now();
         let end = client::send(self.address, session.is_http2, kept, &message).await;
+        let refers_to = *previous;
+        *previous = session.previous(id, &end).unwrap_or(refers_to);
         self.recorder.request(Request {
             id,
             session: session.number,
@@ -208,6 +244,7 @@ impl Clients {
             body: Digest::of(&turn.body),
             is_slow_upload: turn.manner == client::Manner::SlowUpload,
             may_be_refused: turn.may_be_refused,
+            refers_to,
             began,
             ended: self.recorder.now(),
             end,

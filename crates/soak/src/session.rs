@@ -5,8 +5,10 @@ use envoy_harness::Mode;
 use serde_json::{Value, json};
 
 use crate::client::{Manner, Stage};
-use crate::dialect::text;
+use crate::dialect::{self, text};
 use crate::fault::Fault;
+use crate::history::{End, Kept};
+use crate::provider::response_id;
 use crate::world::{self, Dialect, Pool};
 use simulate::random::Random;
 
@@ -63,6 +65,9 @@ pub(crate) struct Session {
     pub(crate) model: String,
     pub(crate) is_http2: bool,
     is_stream: bool,
+    /// Whether its provider keeps its responses, and each turn says which one it follows instead of
+    /// all that was said.
+    is_chain: bool,
     pub(crate) turns: usize,
     /// The length of what the client says first.
     first: usize,
@@ -106,6 +111,7 @@ impl Session {
             _ => random.between(200, 4 << 10),
         };
         let turns = if first > 1 << 20 { 2 } else { 1 + random.below(12) };
+        let is_chain = dialect == Dialect::Responses && hostility.is_none() && random.percent(60);
         Self {
             number,
             seed,
@@ -116,16 +122,33 @@ impl Session {
             model,
             is_http2: random.percent(40),
             is_stream: random.percent(50),
-            turns,
+            is_chain,
+            turns: if is_chain { turns + 3 } else { turns },
             first,
         }
     }
 
-    /// A turn, from zero.
-    pub(crate) fn turn(&self, turn: usize) -> Turn {
+    /// What the next turn follows, if that changes by how a turn ended. A client that is told that
+    /// its response is not there begins anew with all that was said.
+    pub(crate) fn previous(&self, request: u64, end: &End) -> Option<Option<Kept>> {
+        let End::Answered(answer) = end else { return None };
+        let is_whole = answer.is_whole && !answer.is_left;
+        match answer.arrival {
+            Some(number) if is_whole && answer.is_kept => Some(Some((request, number))),
+            _ if answer.text.contains(dialect::NOT_HERE) => Some(None),
+            _ => None,
+        }
+    }
+
+    /// A turn, from zero, that follows a response if there is one to follow.
+    pub(crate) fn turn(&self, turn: usize, previous: Option<Kept>) -> Turn {
         let mut random = Random::of(&[self.seed, self.number, turn as u64 + 1]);
         let manner = manner(&mut random);
-        let faults = faults(&mut random);
+        let mut faults = faults(&mut random);
+        if self.is_chain && faults.is_empty() && random.percent(15) {
+            // An answer that the filter cannot read: who has it must be looked for.
+            faults = Fault::Gzip.code();
+        }
         let mut headers = vec![
             ("content-type", b"application/json".to_vec()),
             ("authorization", b"Bearer sk-client".to_vec()),
@@ -138,11 +161,21 @@ impl Session {
         if self.is_stream {
             headers.push(("x-soak-stream", b"1".to_vec()));
         }
+        if self.is_chain {
+            headers.push(("x-soak-keep", b"1".to_vec()));
+        }
+        let previous = previous.map(|(request, number)| response_id(request, number));
+        if let Some(previous) = &previous {
+            headers.push(("x-soak-previous", previous.clone().into_bytes()));
+        }
         if random.percent(70) {
             headers.push(("accept-encoding", b"gzip, deflate, br".to_vec()));
         }
         if self.named_by == NamedBy::Header || self.hostility == Some(Hostility::Id) {
-            headers.push(("x-session-id", self.id()));
+            // A chain may be taken up by somebody else: then its session leads nowhere.
+            let is_another = self.is_chain && turn > 0 && random.percent(40);
+            let suffix = if is_another { format!("-{turn}") } else { String::new() };
+            headers.push(("x-session-id", [self.id(), suffix.into_bytes()].concat()));
         }
         if self.hostility == Some(Hostility::Internal) {
             for (name, value) in [
@@ -161,10 +194,11 @@ impl Session {
         Turn {
             path: self.path(),
             headers,
-            body: self.body(turn).into(),
+            body: self.body(turn, previous.as_deref()).into(),
             manner,
             named_by: match (self.hostility, self.named_by) {
                 (Some(_), _) => "hostile",
+                (None, _) if previous.is_some() => "response before",
                 (None, NamedBy::Header) => "header",
                 (None, NamedBy::Body) => "body",
                 (None, NamedBy::Opening) => "first message",
@@ -202,8 +236,8 @@ impl Session {
         }
     }
 
-    /// What was said so far, and one more message.
-    fn body(&self, turn: usize) -> String {
+    /// What was said so far, and one more message; that alone, if it follows a response.
+    fn body(&self, turn: usize, previous: Option<&str>) -> String {
         if self.hostility == Some(Hostility::NoJson) {
             return format!("{{\"model\": \"{}\", \"messages\": [[[[ {}", self.model, self.number);
         }
@@ -213,6 +247,9 @@ impl Session {
             let mut random = Random::of(&[self.seed, self.number, past as u64, 99]);
             said.push(("assistant", text(random.between(50, 1500))));
             said.push(("user", text(random.between(20, 2000))));
+        }
+        if previous.is_some() {
+            said.drain(..said.len() - 1);
         }
         let id = String::from_utf8_lossy(&self.id()).into_owned();
         let is_named = self.named_by == NamedBy::Body;
@@ -224,7 +261,7 @@ impl Session {
             }
             Dialect::Responses => {
                 let input: Vec<Value> = said.iter().map(messages).collect();
-                json!({"model": self.model, "stream": self.is_stream, "store": false,
+                json!({"model": self.model, "stream": self.is_stream, "store": self.is_chain,
                     "input": input})
             }
             Dialect::Messages => {
@@ -253,6 +290,9 @@ impl Session {
                     body.insert("prompt_cache_key".to_owned(), json!(id));
                 }
             }
+        }
+        if let (Some(previous), Value::Object(body)) = (previous, &mut body) {
+            body.insert("previous_response_id".to_owned(), json!(previous));
         }
         let text = body.to_string();
         match self.hostility {
@@ -311,7 +351,7 @@ mod tests {
         let sent = |seed| {
             let sessions = (0..50).map(|number| Session::new(seed, number, Mode::Clusters));
             let turns = sessions.map(|session| {
-                let turn = session.turn(session.turns - 1);
+                let turn = session.turn(session.turns - 1, None);
                 (turn.path, turn.headers, turn.body)
             });
             turns.collect::<Vec<_>>()
@@ -326,7 +366,7 @@ mod tests {
             .map(|number| Session::new(1, number, Mode::Clusters))
             .find(|it| it.turns > 4 && it.hostility.is_none() && it.dialect == Dialect::Chat)
             .unwrap();
-        let [first, later] = [0, 3].map(|turn| session.body(turn));
+        let [first, later] = [0, 3].map(|turn| session.body(turn, None));
         assert!(later.starts_with(first.trim_end_matches("]}")));
         assert!(later.len() > first.len());
     }

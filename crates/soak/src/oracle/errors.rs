@@ -65,7 +65,7 @@ fn answered(facts: &Facts<'_>, request: &Request, answer: &Answer, verdict: &mut
         refusal(facts, request, verdict);
         return;
     }
-    let is_caused = arrivals.iter().any(|it| it.has_failed() || has_refused(it));
+    let is_caused = arrivals.iter().any(|it| it.has_failed() || has_refused(it) || it.lacks_state);
     if !is_caused {
         let is_closed = facts.may_be_closed(request.pool, request.began, request.ended);
         let tolerance = match excuse(facts, request) {
@@ -113,13 +113,16 @@ fn is_early(arrival: &Arrival) -> bool {
     matches!(arrival.did, Did::Answered { is_early: true, .. })
 }
 
-/// The provider said that the request is at fault.
+/// The provider said that the request is at fault, and not where it was sent.
 fn has_refused(arrival: &Arrival) -> bool {
-    matches!(arrival.did, Did::Answered { status: 400, .. })
+    matches!(arrival.did, Did::Answered { status: 400, .. }) && !arrival.lacks_state
 }
 
 /// The credentials that take new sessions all the time of a request.
-fn active<'f>(facts: &'f Facts<'_>, request: &'f Request) -> impl Iterator<Item = Name> + 'f {
+pub(super) fn active<'f>(
+    facts: &'f Facts<'_>,
+    request: &'f Request,
+) -> impl Iterator<Item = Name> + 'f {
     let pools = world::POOLS.iter().chain(&world::REPLICAS);
     let pool = pools.filter(|pool| pool.name == request.pool);
     let credentials = pool.flat_map(|pool| pool.credentials.iter().copied());
@@ -133,12 +136,27 @@ fn refusal(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
         verdict.tolerates(Tolerance::UpdateRace);
         return;
     }
-    let ready = active(facts, request)
-        .find(|credential| !facts.may_be_told(credential, request.began, request.ended));
-    if let Some(ready) = ready {
+    if let Some(ready) = has_announced_nothing(facts, request) {
         let story = format!("{ready} has announced nothing: {}", facts.story(request));
         verdict.breaks(Rule::Refusal, Some(request.id), story);
     }
+}
+
+/// A credential that could have been asked: it had announced no limit.
+fn has_announced_nothing(facts: &Facts<'_>, request: &Request) -> Option<Name> {
+    let is_told = |name: Name| facts.may_be_told(name, request.began, request.ended);
+    if facts.owner(request).is_some_and(|owner| is_told(owner.name)) {
+        // Nobody else can serve it.
+        return None;
+    }
+    active(facts, request).find(|credential| !is_told(credential))
+}
+
+/// Whether nothing explains that a request was sent to nobody.
+pub(super) fn is_without_reason(facts: &Facts<'_>, request: &Request) -> bool {
+    has_announced_nothing(facts, request).is_some()
+        && excuse(facts, request).is_none()
+        && !facts.may_be_closed(request.pool, request.began, request.ended)
 }
 
 fn avoidable(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
@@ -153,8 +171,9 @@ fn avoidable(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
         arrivals.iter().any(|arrival| arrival.credential() == Some(name))
             || testimony.iter().any(|other| other == name)
     };
+    let owner = facts.owner(request);
     let ready = active(facts, request)
-        .filter(|name| !asked(name))
+        .filter(|name| !asked(name) && owner.is_none_or(|owner| owner.name == *name))
         .find(|name| !facts.may_be_told(name, request.began, request.ended));
     let Some(ready) = ready else {
         return;
@@ -167,6 +186,8 @@ fn avoidable(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
         verdict.tolerates(Tolerance::EarlyAnswer);
     } else if let Some(excuse) = excuse(facts, request) {
         verdict.tolerates(excuse);
+    } else if owner.is_some() && facts.was_missed(request) {
+        verdict.tolerates(Tolerance::Nowhere);
     } else {
         let story = format!("{ready} was not asked: {}", facts.story(request));
         verdict.breaks(Rule::Avoidable, Some(request.id), story);

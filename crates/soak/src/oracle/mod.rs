@@ -10,6 +10,8 @@ mod ending;
 mod errors;
 mod facts;
 mod moves;
+mod pins;
+mod sparing;
 #[cfg(test)]
 mod tests;
 
@@ -32,10 +34,14 @@ pub enum Rule {
     Avoidable,
     /// A client is refused only while all credentials wait for an announced end.
     Refusal,
+    /// Nothing is refused because all credentials near their limits.
+    Spare,
     /// Every request ends.
     Hang,
     /// A session leaves its credential only for a reason.
     Move,
+    /// What refers to state that one credential has goes there, or nowhere.
+    Pin,
     /// Nothing but probes goes into a cooldown that was announced.
     Told,
     /// Nothing goes to a credential that is disabled or gone, and no new session to one that drains.
@@ -79,18 +85,23 @@ pub enum Tolerance {
     /// No provider failed it visibly, but a port was closed meanwhile: nothing is seen of those
     /// attempts.
     PortClosed,
+    /// No credential that was asked had what the request refers to: for a minute nobody looks for
+    /// it again.
+    Nowhere,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Key,
         Self::Internal,
         Self::Cause,
         Self::Avoidable,
         Self::Refusal,
+        Self::Spare,
         Self::Hang,
         Self::Move,
+        Self::Pin,
         Self::Told,
         Self::Disabled,
         Self::Repeat,
@@ -105,7 +116,7 @@ impl Rule {
 
 impl Tolerance {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UpdateRace,
         Self::ListenerReplaced,
         Self::Trap,
@@ -115,6 +126,7 @@ impl Tolerance {
         Self::Probe,
         Self::Hostile,
         Self::PortClosed,
+        Self::Nowhere,
     ];
 }
 
@@ -163,6 +175,8 @@ pub struct Setting {
     pub shares_port: bool,
     /// Whether requests carry keys.
     pub has_keys: bool,
+    /// Whether credentials that near their limits are spared.
+    pub spares: bool,
 }
 
 /// Judges what happened.
@@ -173,6 +187,8 @@ pub fn judge(history: &History, setting: Setting) -> Verdict {
     errors::judge(&facts, &mut verdict);
     credentials::judge(&facts, &mut verdict);
     moves::judge(&facts, &mut verdict);
+    pins::judge(&facts, &mut verdict);
+    sparing::judge(&facts, &mut verdict);
     ending::judge(&facts, &mut verdict);
     verdict
 }
@@ -185,8 +201,10 @@ impl fmt::Display for Rule {
             Self::Cause => "no error without a cause",
             Self::Avoidable => "no avoidable error",
             Self::Refusal => "no refusal without a limit",
+            Self::Spare => "sparing refuses nothing",
             Self::Hang => "every request ends",
             Self::Move => "no unexplained move",
+            Self::Pin => "state is asked for where it is",
             Self::Told => "nothing into an announced cooldown",
             Self::Disabled => "nothing to a disabled credential",
             Self::Repeat => "once per credential",
@@ -212,6 +230,7 @@ impl fmt::Display for Tolerance {
             Self::Probe => "probe",
             Self::Hostile => "hostile request refused",
             Self::PortClosed => "port closed",
+            Self::Nowhere => "state found nowhere",
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The rule that a session stays where it is, unless its home fails, is away, or was.
 //!
+//! A session whose requests refer to state goes where that is: see [`super::pins`].
+//!
 //! What the home of a session is cannot always be seen: after a failure it may be the credential
 //! that failed or the one that stood in. So this keeps the set of credentials that may be home. The
 //! set becomes one again when a session is served although all others of it could have served it.
@@ -30,6 +32,7 @@ pub(super) fn judge(facts: &Facts<'_>, verdict: &mut Verdict) {
     for request in facts.history.requests.iter().filter(|request| !request.may_be_refused) {
         by_session.entry(request.session).or_default().push(request);
     }
+    by_session.retain(|_, requests| requests.iter().all(|request| request.refers_to.is_none()));
     for requests in by_session.values_mut() {
         requests.sort_by_key(|request| request.began);
         let mut session = Session::default();

@@ -3,7 +3,8 @@
 use super::*;
 use crate::history::*;
 
-const SETTING: Setting = Setting { fails_over: true, shares_port: false, has_keys: true };
+const SETTING: Setting =
+    Setting { fails_over: true, shares_port: false, has_keys: true, spares: false };
 const A: Name = "anthropic-a";
 const B: Name = "anthropic-b";
 const C: Name = "anthropic-c";
@@ -21,6 +22,7 @@ fn request(id: u64, began: u64) -> Request {
         body: Digest::of(b"question"),
         is_slow_upload: false,
         may_be_refused: false,
+        refers_to: None,
         began: began * SECOND,
         ended: (began + 1) * SECOND,
         end: End::Answered(answer(200, 1)),
@@ -61,6 +63,9 @@ fn arrival(request: u64, number: u32, credential: Name, at: u64, did: Did) -> Ar
         is_reused: false,
         body: Some(Digest::of(b"question")),
         fault: None,
+        lacks_state: false,
+        is_compressed: false,
+        used: None,
         did,
         done: at * SECOND + u64::from(number) * 1000 + 500,
     }
@@ -189,6 +194,33 @@ fn a_refusal_while_a_credential_has_announced_nothing_is_found() {
 }
 
 #[test]
+fn a_refusal_because_all_credentials_near_their_limits_is_found() {
+    let spares = Setting { spares: true, ..SETTING };
+    let near = |used: &[(Name, u8)], end: End| {
+        let mut requests = vec![request(1, 9)];
+        requests[0].end = end;
+        let mut arrivals = Vec::new();
+        for ((name, used), id) in used.iter().zip(2..) {
+            let mut other = request(id, 2);
+            other.session = id;
+            requests.push(other);
+            arrivals.push(Arrival { used: Some(*used), ..arrival(id, 1, name, 2, did(200)) });
+        }
+        history(requests, arrivals)
+    };
+    let all = [(A, 90), (B, 95), (C, 100), (D, 99)];
+    let refused = near(&all, End::Answered(answer(429, 0)));
+    assert_eq!(broken(&refused, spares), [Rule::Refusal, Rule::Spare]);
+    let mut served = near(&all, End::Answered(answer(200, 1)));
+    served.arrivals.push(arrival(1, 1, A, 9, did(200)));
+    assert_eq!(broken(&served, spares), []);
+    assert_eq!(judge(&served, spares).judged[&Rule::Spare], 1);
+    // One has room, so it is no matter of sparing.
+    let room = near(&[(A, 90), (B, 95), (C, 100), (D, 80)], End::Answered(answer(429, 0)));
+    assert_eq!(broken(&room, spares), [Rule::Refusal]);
+}
+
+#[test]
 fn a_request_that_hangs_is_found() {
     let mut bad = well();
     bad.requests[0].end = End::Hung;
@@ -230,6 +262,68 @@ fn a_session_that_came_home_may_not_leave_again() {
     first.end = End::Answered(answer(200, 2));
     let all = history(vec![first, request(2, 100), request(3, 102)], arrivals);
     check(&all, &[Rule::Move]);
+}
+
+/// Two requests of a session: the second refers to the answer of the first, and goes to `asked`.
+fn follows(asked: &[Name], status: u16) -> History {
+    let mut second = request(2, 4);
+    second.refers_to = Some((1, 1));
+    second.end = End::Answered(answer(status, asked.len() as u32));
+    let mut arrivals = vec![arrival(1, 1, A, 1, did(200))];
+    for (name, number) in asked.iter().zip(1..) {
+        let is_owner = *name == A;
+        let mut next = arrival(2, number, name, 4, did(if is_owner { 200 } else { 400 }));
+        next.lacks_state = !is_owner;
+        arrivals.push(next);
+    }
+    history(vec![request(1, 1), second], arrivals)
+}
+
+#[test]
+fn a_request_that_is_sent_where_its_state_is_not_is_found() {
+    check(&follows(&[A], 200), &[]);
+    assert_eq!(judge(&follows(&[A], 200), SETTING).judged[&Rule::Pin], 1);
+    check(&follows(&[B, A], 200), &[Rule::Pin]);
+    // The owner said no, and somebody else was asked.
+    let mut moved = follows(&[A, B], 400);
+    moved.arrivals[1].did = did(500);
+    check(&moved, &[Rule::Pin]);
+    // Nobody could read who has it, so it is looked for.
+    let mut unread = follows(&[B, A], 200);
+    unread.arrivals[0].is_compressed = true;
+    check(&unread, &[]);
+    // The owner is away.
+    let mut away = follows(&[B, C, D], 400);
+    away.updates.push(update(1, A, State::Disabled));
+    away.requests[1].began += SECOND;
+    check(&away, &[]);
+}
+
+#[test]
+fn state_that_is_given_up_before_its_owner_was_asked_is_found() {
+    let mut unread = follows(&[B], 400);
+    unread.arrivals[0].is_compressed = true;
+    check(&unread, &[Rule::Avoidable]);
+    assert_eq!(broken(&unread, Setting { fails_over: false, ..SETTING }), []);
+    // Three that do not have it are enough.
+    let mut searched = follows(&[B, C, D], 400);
+    searched.arrivals[0].is_compressed = true;
+    check(&searched, &[]);
+}
+
+#[test]
+fn a_refusal_while_the_owner_of_the_state_has_announced_nothing_is_found() {
+    let refused = |limited: Name| {
+        let mut all = follows(&[], 429);
+        let mut other = request(3, 3);
+        other.session = 3;
+        other.end = End::Aborted("waiting");
+        all.requests.push(other);
+        all.arrivals.push(arrival(3, 1, limited, 3, told(9)));
+        all
+    };
+    check(&refused(A), &[]);
+    check(&refused(B), &[Rule::Refusal]);
 }
 
 #[test]
@@ -387,6 +481,24 @@ fn every_tolerance_is_counted() {
         };
     });
     assert_eq!(early, [Tolerance::EarlyAnswer]);
+    let mut again = follows(&[B], 400);
+    again.arrivals[0].is_compressed = true;
+    let (mut third, mut asked) = (again.requests[1].clone(), again.arrivals[1].clone());
+    (third.id, third.began, third.ended) = (3, 5 * SECOND, 6 * SECOND);
+    (asked.request, asked.at) = (Some(3), 5 * SECOND);
+    // The first time three were asked.
+    for (name, number) in [(C, 2), (D, 3)] {
+        let mut more = again.arrivals[1].clone();
+        (more.port, more.key, more.number) = (Some(name), Some(name), number);
+        again.arrivals.push(more);
+    }
+    again.requests[1].end = End::Answered(answer(400, 3));
+    again.requests.push(third);
+    again.arrivals.push(asked);
+    again.ending.counted_requests += 1;
+    let verdict = judge(&again, SETTING);
+    assert!(verdict.violations.is_empty(), "{:?}", verdict.violations);
+    assert_eq!(verdict.tolerated[&Tolerance::Nowhere], 1);
 }
 
 #[test]
