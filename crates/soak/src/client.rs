@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::history::{Answer, Digester, End};
+use crate::socket;
 
 /// A gateway that says nothing for so long hangs. Nothing that a provider does here takes a tenth of
 /// it.
@@ -83,6 +84,8 @@ pub(crate) struct Message<'a> {
     pub(crate) path: &'a str,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Bytes,
+    /// What is sent on a WebSocket; none asks for one if there is nothing.
+    pub(crate) messages: &'a [String],
     pub(crate) manner: Manner,
 }
 
@@ -146,6 +149,9 @@ pub(crate) async fn send(
     let exchange = async {
         if message.manner == Manner::Abort(Stage::Headers) {
             return begin_a_head(address, message).await;
+        }
+        if !message.messages.is_empty() {
+            return socket::converse(address, message).await;
         }
         let mut usable = None;
         if let Some(mut connection) = kept.take()

@@ -110,6 +110,33 @@ pub(crate) fn stream(
     }
 }
 
+/// The message of a client on a WebSocket.
+pub(crate) fn create(model: &str, text: &str) -> String {
+    json!({"type": "response.create", "model": model, "store": false,
+        "input": [{"role": "user", "content": text}]})
+    .to_string()
+}
+
+/// The answer to it, as messages.
+pub(crate) fn messages(id: &str) -> Vec<String> {
+    let response = |status: &str| json!({"id": id, "object": "response", "status": status});
+    let mut messages =
+        vec![json!({"type": "response.created", "response": response("in_progress")})];
+    messages.extend((0..4).map(|piece| {
+        json!({"type": "response.output_text.delta", "output_index": 0, "content_index": 0,
+            "item_id": "msg_1", "delta": text(20 + 200 * piece)})
+    }));
+    messages.push(json!({"type": "response.completed", "response": response("completed")}));
+    messages.iter().map(Value::to_string).collect()
+}
+
+/// An answer that says that the provider is overloaded, as a message.
+pub(crate) fn error_message() -> String {
+    json!({"type": "error", "status": 503, "error": {"type": "server_error",
+        "code": "server_is_overloaded", "message": "overloaded"}})
+    .to_string()
+}
+
 /// The body of an error.
 pub(crate) fn error(dialect: Dialect, status: u16) -> String {
     error_value(dialect, status).to_string()

@@ -43,6 +43,8 @@ pub struct Request {
     pub model: String,
     /// How its session is named: a word for the report.
     pub named_by: &'static str,
+    /// By which protocol: a word for the report.
+    pub protocol: &'static str,
     /// How it was sent: a word for the report.
     pub manner: &'static str,
     /// Its body.

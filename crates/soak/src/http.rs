@@ -11,14 +11,15 @@ use crate::history::{Digest, Digester};
 /// The longest head that Envoy sends here.
 const LONGEST_HEAD: usize = 256 << 10;
 
-/// One connection of Envoy, from which requests are read.
+/// One connection of Envoy, from which requests are read, or of a client, from which answers are.
 pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
-    buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
 }
 
-/// The head of a request.
+/// The head of a request, or of an answer.
 pub(crate) struct Head {
+    /// The path; of an answer the status.
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }

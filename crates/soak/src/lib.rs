@@ -11,7 +11,7 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | what is sent, and how | `session`, `client` |
+//! | what is sent, and how | `session`, `client`, `socket` |
 //! | what providers do | `provider`, `fault`, `dialect`, `http` |
 //! | what lasts for a while, and what is reconfigured | `outages`, `gateway` |
 //! | what is written down | [`history`] |
@@ -32,6 +32,7 @@ mod provider;
 mod report;
 mod run;
 mod session;
+mod socket;
 mod world;
 
 pub use command::Arguments;

@@ -23,6 +23,7 @@ use crate::fault::Fault;
 use crate::history::{Arrival, Did, Digest, Name, Recorder, SECOND, Time};
 use crate::http::{Head, Wire};
 use crate::limits;
+use crate::socket::{self, Over};
 use crate::world::{self, Dialect};
 use simulate::random::Random;
 
@@ -226,6 +227,11 @@ impl<'a> Visit<'a> {
     }
 
     async fn act(&mut self, wire: &mut Wire) -> bool {
+        let is_socket = self.head.text("upgrade") == "websocket";
+        if is_socket && !socket::is_refused(self.fault) && !self.is_broken_off() {
+            self.converse(wire).await;
+            return false;
+        }
         if let Some(Fault::Early | Fault::EarlyError) = self.fault {
             if self.answer(wire, true).await.is_err() {
                 self.done(Did::Left);
@@ -238,7 +244,9 @@ impl<'a> Visit<'a> {
             self.done(Did::Left);
             return false;
         };
-        self.scene.recorder.edit(self.place, |arrival| arrival.body = Some(body));
+        if !is_socket {
+            self.scene.recorder.edit(self.place, |arrival| arrival.body = Some(body));
+        }
         match self.fault {
             Some(Fault::Reset) => {
                 let _ = set_socket_linger(&wire.stream, Some(Duration::ZERO));
@@ -260,6 +268,43 @@ impl<'a> Visit<'a> {
             self.done(Did::Left);
             false
         })
+    }
+
+    /// Whether the connection breaks in place of a response.
+    fn is_broken_off(&self) -> bool {
+        matches!(self.fault, Some(Fault::Reset | Fault::Close | Fault::Stall))
+    }
+
+    /// Opens the WebSocket that is asked for, and answers on it to its end.
+    async fn converse(&mut self, wire: &mut Wire) {
+        let headers = format!("x-soak-arrival: {}\r\n{}", self.number, self.limits());
+        let (fault, id) = (self.fault, self.id());
+        let over = |over| match over {
+            Over::Cut { has_content } => self.done(Did::Cut { has_content }),
+            Over::Left => self.done(Did::Left),
+            Over::Closed { received, sent, is_error_event } => {
+                self.scene.recorder.edit(self.place, |arrival| arrival.body = received);
+                self.done(Did::Answered {
+                    status: 101,
+                    retry_after: None,
+                    body: sent,
+                    is_early: false,
+                    is_error_event,
+                });
+            }
+        };
+        socket::serve(wire, fault, &headers, &id, over).await;
+    }
+
+    /// The headers that tell of the limits of the credential.
+    fn limits(&self) -> String {
+        let Some(credential) = self.credential else {
+            return String::new();
+        };
+        let used = limits::used(credential, self.scene.recorder.now());
+        let told = limits::are_told(credential).then_some(used);
+        self.scene.recorder.edit(self.place, |arrival| arrival.used = told);
+        limits::headers(credential, used)
     }
 
     fn done(&mut self, did: Did) {
@@ -344,11 +389,8 @@ impl<'a> Visit<'a> {
         if is_early {
             head += "connection: close\r\n";
         }
-        if let Some(credential) = self.credential.filter(|_| response.status < 400) {
-            let used = limits::used(credential, self.scene.recorder.now());
-            head += &limits::headers(credential, used);
-            let told = limits::are_told(credential).then_some(used);
-            self.scene.recorder.edit(self.place, |arrival| arrival.used = told);
+        if response.status < 400 {
+            head += &self.limits();
         }
         if response.is_kept {
             head += "x-soak-kept: 1\r\n";

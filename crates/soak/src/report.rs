@@ -30,13 +30,14 @@ impl Part {
         )
     }
 
-    fn counts(&self) -> [(&'static str, Counts); 7] {
+    fn counts(&self) -> [(&'static str, Counts); 8] {
         let history = &self.history;
         let by = |word: fn(&Request) -> String| count(history.requests.iter().map(word));
         let sum = |(name, count)| (name, count);
         [
             ("what was done", self.totals()),
             ("requests by where their session is named", by(|it| it.named_by.to_owned())),
+            ("requests by protocol", by(|it| it.protocol.to_owned())),
             ("requests by what their client did", by(|it| it.manner.to_owned())),
             ("requests by how they ended", by(outcome)),
             ("requests by what the filter decided", by(decision)),

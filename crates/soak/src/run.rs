@@ -139,6 +139,7 @@ async fn quiet(gateway: &Gateway, is_end: bool) -> Result<Vec<(String, u64)>> {
             name == "http.llm.downstream_rq_active"
                 || (is_end && name.contains("credential_requests_in_flight"))
                 || name == "http.llm.downstream_cx_active"
+                || name == "http.llm.downstream_cx_upgrades_active"
                 || (name.starts_with("cluster.")
                     && ["upstream_rq_active", "upstream_rq_pending_active", "rq_retry_open"]
                         .iter()
@@ -223,11 +224,15 @@ impl Clients {
         let id = session.number * 100 + number as u64;
         let mut headers = client::headers(&turn.headers)?;
         headers.insert("x-soak-id", id.into());
-        headers.insert("x-soak-model", session.model.escape_default().to_string().try_into()?);
+        // What is asked for on a WebSocket is not known when it is opened.
+        let model = if turn.messages.is_empty() { session.model.as_str() } else { "" };
+        let model = model.escape_default().to_string();
+        headers.insert("x-soak-model", model.as_str().try_into()?);
         let message = Message {
             path: &turn.path,
             headers: &headers,
             body: turn.body.clone(),
+            messages: &turn.messages,
             manner: turn.manner,
         };
         let began = self.recorder.now();
@@ -238,8 +243,9 @@ impl Clients {
             id,
             session: session.number,
             pool: session.pool.name,
-            model: session.model.escape_default().to_string(),
+            model,
             named_by: turn.named_by,
+            protocol: session.protocol(),
             manner: turn.manner.word(),
             body: Digest::of(&turn.body),
             is_slow_upload: turn.manner == client::Manner::SlowUpload,

@@ -9,6 +9,7 @@ use crate::dialect::{self, text};
 use crate::fault::Fault;
 use crate::history::{End, Kept};
 use crate::provider::response_id;
+use crate::socket;
 use crate::world::{self, Dialect, Pool};
 use simulate::random::Random;
 
@@ -68,6 +69,8 @@ pub(crate) struct Session {
     /// Whether its provider keeps its responses, and each turn says which one it follows instead of
     /// all that was said.
     is_chain: bool,
+    /// Whether each turn is a WebSocket with some messages.
+    is_socket: bool,
     pub(crate) turns: usize,
     /// The length of what the client says first.
     first: usize,
@@ -78,6 +81,8 @@ pub(crate) struct Turn {
     pub(crate) path: String,
     pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
     pub(crate) body: Bytes,
+    /// The same in messages, if they are sent on a WebSocket.
+    pub(crate) messages: Vec<String>,
     pub(crate) manner: Manner,
     pub(crate) named_by: &'static str,
     pub(crate) may_be_refused: bool,
@@ -111,7 +116,9 @@ impl Session {
             _ => random.between(200, 4 << 10),
         };
         let turns = if first > 1 << 20 { 2 } else { 1 + random.below(12) };
-        let is_chain = dialect == Dialect::Responses && hostility.is_none() && random.percent(60);
+        let is_chain = dialect == Dialect::Responses && hostility.is_none() && random.percent(50);
+        let is_socket =
+            dialect == Dialect::Responses && hostility.is_none() && !is_chain && random.percent(60);
         Self {
             number,
             seed,
@@ -120,9 +127,10 @@ impl Session {
             named_by,
             hostility,
             model,
-            is_http2: random.percent(40),
+            is_http2: random.percent(40) && !is_socket,
             is_stream: random.percent(50),
             is_chain,
+            is_socket,
             turns: if is_chain { turns + 3 } else { turns },
             first,
         }
@@ -151,7 +159,7 @@ impl Session {
         }
         let mut headers = vec![
             ("content-type", b"application/json".to_vec()),
-            ("authorization", b"Bearer sk-client".to_vec()),
+            ("authorization", self.client_key()),
             ("x-api-key", b"sk-client".to_vec()),
             ("cookie", b"a=b".to_vec()),
         ];
@@ -177,6 +185,10 @@ impl Session {
             let suffix = if is_another { format!("-{turn}") } else { String::new() };
             headers.push(("x-session-id", [self.id(), suffix.into_bytes()].concat()));
         }
+        if self.is_socket {
+            let asks = socket::ASKS.iter();
+            headers.extend(asks.map(|(name, value)| (*name, value.as_bytes().to_vec())));
+        }
         if self.hostility == Some(Hostility::Internal) {
             for (name, value) in [
                 ("x-session-affinity-cluster", "anthropic_b"),
@@ -191,21 +203,49 @@ impl Session {
                 headers.push((name, value.as_bytes().to_vec()));
             }
         }
+        let (messages, body) = match self.is_socket {
+            true => self.messages(turn),
+            false => (vec![], self.body(turn, previous.as_deref()).into()),
+        };
         Turn {
             path: self.path(),
             headers,
-            body: self.body(turn, previous.as_deref()).into(),
+            messages,
+            body,
             manner,
             named_by: match (self.hostility, self.named_by) {
                 (Some(_), _) => "hostile",
                 (None, _) if previous.is_some() => "response before",
                 (None, NamedBy::Header) => "header",
+                (None, _) if self.is_socket => "caller",
                 (None, NamedBy::Body) => "body",
                 (None, NamedBy::Opening) => "first message",
             },
             may_be_refused: self.hostility.is_some(),
             on_new_connection: random.percent(15),
             pause: std::time::Duration::from_millis(random.between(0, 400) as u64),
+        }
+    }
+
+    /// A WebSocket that names no session goes by the key of its client: then each session has its
+    /// own.
+    fn client_key(&self) -> Vec<u8> {
+        let own = if self.is_socket { self.uuid() } else { String::new() };
+        format!("Bearer sk-client{own}").into_bytes()
+    }
+
+    fn messages(&self, turn: usize) -> (Vec<String>, Bytes) {
+        let mut random = Random::of(&[self.seed, self.number, turn as u64, 98]);
+        let lengths: Vec<_> = (0..1 + random.below(3)).map(|_| random.between(20, 8000)).collect();
+        socket::messages(lengths.into_iter().map(text), &self.model)
+    }
+
+    /// By which protocol it is sent: a word.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match (self.is_socket, self.is_http2) {
+            (true, _) => "WebSocket",
+            (false, true) => "HTTP/2",
+            (false, false) => "HTTP/1.1",
         }
     }
 

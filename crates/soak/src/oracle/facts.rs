@@ -234,9 +234,10 @@ impl<'h> Facts<'h> {
     /// What happened to a request, on a few lines.
     pub(super) fn story(&self, request: &Request) -> String {
         let mut story = format!(
-            "session {} ({}, {}), {} {}, {} bytes, {:.3} s to {:.3} s: ",
+            "session {} ({}, {}, {}), {} {}, {} bytes, {:.3} s to {:.3} s: ",
             request.session,
             request.named_by,
+            request.protocol,
             request.manner,
             request.pool,
             request.model.get(..40).unwrap_or(&request.model),

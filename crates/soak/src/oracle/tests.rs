@@ -18,6 +18,7 @@ fn request(id: u64, began: u64) -> Request {
         pool: "anthropic",
         model: "m".to_owned(),
         named_by: "header",
+        protocol: "HTTP/1.1",
         manner: "plain",
         body: Digest::of(b"question"),
         is_slow_upload: false,
@@ -309,6 +310,12 @@ fn state_that_is_given_up_before_its_owner_was_asked_is_found() {
     let mut searched = follows(&[B, C, D], 400);
     searched.arrivals[0].is_compressed = true;
     check(&searched, &[]);
+    // The client gets the first answer, and no other.
+    let gets = |number| End::Answered(answer(400, number));
+    searched.requests[1].end = gets(1);
+    check(&searched, &[]);
+    searched.requests[1].end = gets(2);
+    check(&searched, &[Rule::FirstByte]);
 }
 
 #[test]
@@ -409,6 +416,32 @@ fn bodies_that_change_are_found() {
     let mut bad = well();
     bad.arrivals[0].did = Did::Cut { has_content: true };
     check(&bad, &[Rule::Body]);
+}
+
+#[test]
+fn what_passes_on_a_websocket_is_judged_as_bodies_are() {
+    let socket = |asked: &[(Name, Did)], is_whole| {
+        let mut all = fails(101, asked);
+        all.requests[0].end = End::Answered(Answer { is_whole, ..answer(101, asked.len() as u32) });
+        // Whether the filter counts one that was cut as served, the client cannot know.
+        all.ending.counted_successes = u64::from(is_whole);
+        all
+    };
+    check(&socket(&[(A, did(101))], true), &[]);
+    check(&socket(&[(A, did(429)), (B, did(101))], true), &[]);
+    let cut = Did::Cut { has_content: true };
+    check(&socket(&[(A, cut.clone())], false), &[]);
+    // The provider has cut it, and the client saw it closed.
+    check(&socket(&[(A, cut)], true), &[Rule::Body]);
+    // The provider has closed it, and the client saw it cut.
+    check(&socket(&[(A, did(101))], false), &[Rule::Cause]);
+    // Another provider got the messages once more.
+    let mut again = socket(&[(A, did(101)), (B, did(101))], true);
+    again.requests[0].end = End::Answered(answer(101, 1));
+    check(&again, &[Rule::FirstByte]);
+    let mut lost = socket(&[(A, did(101))], true);
+    lost.arrivals[0].body = Some(Digest::of(b"half of it"));
+    check(&lost, &[Rule::Body]);
 }
 
 #[test]
