@@ -296,9 +296,11 @@ pub(super) fn origin_of_response() -> Origin {
     }
 }
 
-/// Whether the stream ended because its upstream broke off in the middle of the response.
+/// Whether the stream ended because its upstream broke off in the middle of the response. A provider
+/// that closes a WebSocket as it should closes its connection, and Envoy calls that the same.
 pub(super) fn was_cut_off() -> bool {
     attribute(&["response", "code_details"]).starts_with(b"upstream_reset_after_response_started")
+        && attribute(&["response", "code"]) != 101_i64.to_le_bytes()
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::Headers;
 use crate::context::LocalReply;
@@ -29,7 +29,8 @@ impl Flow {
         let Response { headers, events, trailers } = response;
         let details = "via_upstream".to_owned();
         let mut rest: VecDeque<_> = events.into();
-        if trailers.is_none() && rest.iter().any(|event| matches!(event, Event::Piece(_))) {
+        let is_cut = rest.back() == Some(&Event::Cut);
+        if trailers.is_none() && !is_cut && rest.iter().any(is_arrival) {
             // Over HTTP/1, Envoy finds the end of a body after its last bytes.
             rest.push_back(Event::Piece(Vec::new()));
         }
@@ -59,15 +60,21 @@ impl Flow {
 
     /// Whether nothing comes any more.
     fn is_over(&self) -> bool {
-        self.trailers.is_none()
-            && self.held.is_empty()
-            && !self.rest.iter().any(|event| matches!(event, Event::Piece(_)))
+        self.trailers.is_none() && self.held.is_empty() && !self.rest.iter().any(is_arrival)
     }
 
     /// Whether nothing comes after what is held.
     fn ends_with_held(&self) -> bool {
-        self.trailers.is_none() && !self.rest.iter().any(|event| matches!(event, Event::Piece(_)))
+        self.trailers.is_none() && !self.rest.iter().any(is_arrival)
     }
+}
+
+/// What Envoy says of a response whose upstream has closed its connection.
+const CUT: &[u8] = b"upstream_reset_after_response_started{connection_termination}";
+
+/// Whether a response is not over before an event.
+fn is_arrival(event: &Event) -> bool {
+    matches!(event, Event::Piece(_) | Event::Cut)
 }
 
 impl Gateway {
@@ -82,6 +89,7 @@ impl Gateway {
             && let Some(event) = flow.rest.pop_front()
         {
             match event {
+                Event::Cut => bail!("cut off while its beginning is held"),
                 Event::Wait(time) => {
                     self.wait(time)?;
                     if self.vm.context(id)?.is_resumed {
@@ -120,6 +128,8 @@ impl Gateway {
         let context = self.vm.context(id)?;
         let details = flow.details.clone().into_bytes();
         context.attributes.insert("response.code_details".to_owned(), details);
+        let code = i64::from(flow.headers.status()).to_le_bytes();
+        context.attributes.insert("response.code".to_owned(), code.to_vec());
         context.response = flow.headers.clone();
         let is_over = flow.is_over();
         self.end_attempt(&mut flow, is_over)?;
@@ -156,6 +166,11 @@ impl Gateway {
         while let Some(event) = flow.rest.pop_front() {
             match event {
                 Event::Wait(time) => self.wait(time)?,
+                Event::Cut => {
+                    self.end_attempt(flow, true)?;
+                    let attributes = &mut self.vm.context(id)?.attributes;
+                    attributes.insert("response.code_details".to_owned(), CUT.to_vec());
+                }
                 Event::Piece(piece) => {
                     let is_end = flow.ends_with_held();
                     if let Some(attempt) = flow.context {

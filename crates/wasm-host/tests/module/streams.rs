@@ -145,6 +145,34 @@ fn a_stream_that_stays_silent_reaches_the_client_after_a_tick() {
 
 #[test]
 #[ignore = "needs the module: cargo xtask dist"]
+fn a_session_leaves_a_home_that_cuts_off_its_streams_and_none_that_ends_its_websockets() {
+    let websocket = Request::new(
+        [
+            (":method", "GET"),
+            (":path", "/v1/responses"),
+            (":authority", "gateway.example"),
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("session_id", SESSION),
+        ],
+        b"",
+    );
+    let event = br#"{"type":"response.output_text.delta","delta":"hi"}"#;
+    let frame = [&[0x81, event.len() as u8][..], event, &[0x88, 2, 3, 0xe8]].concat();
+    let homes = |request: &Request, mut response: Response| {
+        let mut world = World::new(true, |_| {});
+        response.events.push(Event::Cut);
+        let homes = (0..4).map(|_| world.serve(request, &response).attempts[0].cluster.clone());
+        homes.collect::<Vec<_>>()
+    };
+    let closed = homes(&websocket, Response::new(101, [("upgrade", "websocket")], &frame));
+    assert_eq!(closed, ["openai_a"; 4]);
+    let cut = homes(&claude_by_header(SESSION, 2048), stream(3));
+    assert_eq!(cut[..3], ["anthropic_a", "anthropic_a", "anthropic_b"], "{cut:?}");
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
 fn what_a_client_must_not_say_does_not_reach_the_router() {
     let mut world = World::new(true, |_| {});
     let mut request = claude(SESSION, 2048);
