@@ -122,8 +122,6 @@ pub struct Arrival {
     pub fault: Option<&'static str>,
     /// Whether its provider does not have what the request refers to, and said so.
     pub lacks_state: bool,
-    /// Whether the body of the response was compressed.
-    pub is_compressed: bool,
     /// The percent that its headers say are used of a limit.
     pub used: Option<u8>,
     /// What the provider did.
@@ -161,8 +159,24 @@ pub enum Did {
     Left,
 }
 
-/// A response that its provider keeps: the request that it answers, and which attempt of that.
-pub type Kept = (u64, u32);
+/// A response that its provider keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The answer to an attempt of a request.
+    Here {
+        /// The request.
+        request: u64,
+        /// Which attempt of it.
+        attempt: u32,
+    },
+    /// One that this gateway has not seen: another one was asked.
+    Elsewhere {
+        /// The credential that has it.
+        owner: Name,
+        /// The session that goes on with it.
+        session: u64,
+    },
+}
 
 /// The name of a credential.
 pub type Name = &'static str;
@@ -287,6 +301,19 @@ impl Digester {
         Digest { length: self.length, hash: self.hasher.finish() }
     }
 }
+
+impl Kept {
+    /// Its id.
+    pub(crate) fn id(self) -> String {
+        match self {
+            Self::Here { request, attempt } => format!("resp_soak_{request}_{attempt}"),
+            Self::Elsewhere { owner, session } => format!("{ELSEWHERE}{owner}_{session}"),
+        }
+    }
+}
+
+/// How the id of a response begins that the gateway has not seen; then comes its owner.
+pub(crate) const ELSEWHERE: &str = "resp_elsewhere_";
 
 impl Did {
     /// Whether it is a whole response without an error.

@@ -4,7 +4,6 @@
 //! follows from the seed. An outage of a credential goes before.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -20,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::dialect;
 use crate::fault::Fault;
-use crate::history::{Arrival, Did, Digest, Name, Recorder, SECOND, Time};
+use crate::history::{Arrival, Did, Digest, ELSEWHERE, Name, Recorder, SECOND, Time};
 use crate::http::{Head, Wire};
 use crate::limits;
 use crate::socket::{self, Over};
@@ -66,18 +65,17 @@ impl Scene {
     /// Whether a credential has a response; it has what has no id.
     fn has(&self, credential: Option<Name>, id: &str) -> bool {
         let kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        id.is_empty() || (credential.is_some() && kept.get(id).copied() == credential)
+        let owner = match id.strip_prefix(ELSEWHERE).and_then(|rest| rest.split('_').next()) {
+            Some(owner) => Some(owner),
+            None => kept.get(id).copied(),
+        };
+        id.is_empty() || (credential.is_some() && owner == credential)
     }
 
     fn keep(&self, id: String, credential: Name) {
         let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         kept.insert(id, credential);
     }
-}
-
-/// The id of the response to an attempt of a request.
-pub(crate) fn response_id(request: impl Display, attempt: u32) -> String {
-    format!("resp_soak_{request}_{attempt}")
 }
 
 /// A port at which a provider listens, or does not.
@@ -188,7 +186,6 @@ impl<'a> Visit<'a> {
             body: None,
             fault: None,
             lacks_state: false,
-            is_compressed: false,
             used: None,
             did: Did::Waits,
             done: 0,
@@ -319,7 +316,7 @@ impl<'a> Visit<'a> {
 
     /// The id of the response.
     fn id(&self) -> String {
-        response_id(self.head.text("x-soak-id"), self.number)
+        format!("resp_soak_{}_{}", self.head.text("x-soak-id"), self.number)
     }
 
     /// What is to be written.
@@ -402,7 +399,6 @@ impl<'a> Visit<'a> {
             encoder.write_all(&body)?;
             body = encoder.finish()?;
             head += "content-encoding: gzip\r\n";
-            self.scene.recorder.edit(self.place, |arrival| arrival.is_compressed = true);
         }
         head += match response.is_stream {
             true => "content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",

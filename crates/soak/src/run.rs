@@ -197,7 +197,7 @@ impl Clients {
         while self.recorder.now() < self.until {
             let number = self.sessions.fetch_add(1, Ordering::Relaxed);
             let session = Session::new(self.plan.seed, number, self.plan.mode);
-            let (mut kept, mut previous) = (None, None);
+            let (mut kept, mut previous) = (None, session.beginning());
             for turn in 0..session.turns {
                 if self.recorder.now() >= self.until {
                     break;

@@ -8,7 +8,6 @@ use crate::client::{Manner, Stage};
 use crate::dialect::{self, text};
 use crate::fault::Fault;
 use crate::history::{End, Kept};
-use crate::provider::response_id;
 use crate::socket;
 use crate::world::{self, Dialect, Pool};
 use simulate::random::Random;
@@ -136,13 +135,23 @@ impl Session {
         }
     }
 
+    /// What the first turn follows: some chains go on with what another gateway has begun.
+    pub(crate) fn beginning(&self) -> Option<Kept> {
+        let mut random = Random::of(&[self.seed, self.number, u64::MAX]);
+        let owner = random.pick(self.pool.credentials)?;
+        let is_elsewhere = self.is_chain && random.percent(40);
+        is_elsewhere.then_some(Kept::Elsewhere { owner, session: self.number })
+    }
+
     /// What the next turn follows, if that changes by how a turn ended. A client that is told that
     /// its response is not there begins anew with all that was said.
     pub(crate) fn previous(&self, request: u64, end: &End) -> Option<Option<Kept>> {
         let End::Answered(answer) = end else { return None };
         let is_whole = answer.is_whole && !answer.is_left;
         match answer.arrival {
-            Some(number) if is_whole && answer.is_kept => Some(Some((request, number))),
+            Some(attempt) if is_whole && answer.is_kept => {
+                Some(Some(Kept::Here { request, attempt }))
+            }
             _ if answer.text.contains(dialect::NOT_HERE) => Some(None),
             _ => None,
         }
@@ -152,11 +161,7 @@ impl Session {
     pub(crate) fn turn(&self, turn: usize, previous: Option<Kept>) -> Turn {
         let mut random = Random::of(&[self.seed, self.number, turn as u64 + 1]);
         let manner = manner(&mut random);
-        let mut faults = faults(&mut random);
-        if self.is_chain && faults.is_empty() && random.percent(15) {
-            // An answer that the filter cannot read: who has it must be looked for.
-            faults = Fault::Gzip.code();
-        }
+        let faults = faults(&mut random);
         let mut headers = vec![
             ("content-type", b"application/json".to_vec()),
             ("authorization", self.client_key()),
@@ -172,7 +177,7 @@ impl Session {
         if self.is_chain {
             headers.push(("x-soak-keep", b"1".to_vec()));
         }
-        let previous = previous.map(|(request, number)| response_id(request, number));
+        let previous = previous.map(Kept::id);
         if let Some(previous) = &previous {
             headers.push(("x-soak-previous", previous.clone().into_bytes()));
         }

@@ -1,11 +1,11 @@
 //! The rule that a request which refers to what one credential keeps goes there, and nowhere else.
 //!
-//! The filter knows who has a response when it has seen it pass; where it could not read it, or what
-//! it had seen may be lost, it may look for it, and the rule does not count.
+//! The filter knows who has a response when it has seen it pass; where another gateway has seen it, or
+//! what this one had seen may be lost, it may look for it, and the rule does not count.
 
 use super::facts::Facts;
 use super::{Rule, Tolerance, Verdict};
-use crate::history::{Did, Name, Request, State};
+use crate::history::{Did, Kept, Name, Request, State};
 
 /// Who has what a request refers to.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,10 @@ pub(super) struct Owner {
 impl Facts<'_> {
     /// Who has what a request refers to; `None` if it refers to nothing.
     pub(super) fn owner(&self, request: &Request) -> Option<Owner> {
-        let (creator, number) = request.refers_to?;
+        let (creator, number) = match request.refers_to? {
+            Kept::Here { request, attempt } => (request, attempt),
+            Kept::Elsewhere { owner, .. } => return Some(Owner { name: owner, is_known: false }),
+        };
         let arrivals = self.arrivals(creator);
         let arrival = arrivals.iter().find(|arrival| arrival.number == number)?;
         let name = arrival.credential()?;
@@ -26,8 +29,8 @@ impl Facts<'_> {
             let (from, to) = (creator.began, creator.ended);
             !self.has_trapped(from, to) && !self.is_updated(creator.pool, from, to)
         });
-        let is_read = matches!(arrival.did, Did::Answered { .. }) && !arrival.is_compressed;
-        Some(Owner { name, is_known: is_seen && is_read })
+        let is_whole = matches!(arrival.did, Did::Answered { .. });
+        Some(Owner { name, is_known: is_seen && is_whole })
     }
 
     /// Whether a credential that was asked earlier did not have what a request refers to.

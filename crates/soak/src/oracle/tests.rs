@@ -5,6 +5,8 @@ use crate::history::*;
 
 const SETTING: Setting =
     Setting { fails_over: true, shares_port: false, has_keys: true, spares: false };
+/// What this gateway has not seen, and A has.
+const ELSEWHERE: Option<Kept> = Some(Kept::Elsewhere { owner: A, session: 1 });
 const A: Name = "anthropic-a";
 const B: Name = "anthropic-b";
 const C: Name = "anthropic-c";
@@ -65,7 +67,6 @@ fn arrival(request: u64, number: u32, credential: Name, at: u64, did: Did) -> Ar
         body: Some(Digest::of(b"question")),
         fault: None,
         lacks_state: false,
-        is_compressed: false,
         used: None,
         did,
         done: at * SECOND + u64::from(number) * 1000 + 500,
@@ -268,7 +269,7 @@ fn a_session_that_came_home_may_not_leave_again() {
 /// Two requests of a session: the second refers to the answer of the first, and goes to `asked`.
 fn follows(asked: &[Name], status: u16) -> History {
     let mut second = request(2, 4);
-    second.refers_to = Some((1, 1));
+    second.refers_to = Some(Kept::Here { request: 1, attempt: 1 });
     second.end = End::Answered(answer(status, asked.len() as u32));
     let mut arrivals = vec![arrival(1, 1, A, 1, did(200))];
     for (name, number) in asked.iter().zip(1..) {
@@ -289,9 +290,9 @@ fn a_request_that_is_sent_where_its_state_is_not_is_found() {
     let mut moved = follows(&[A, B], 400);
     moved.arrivals[1].did = did(500);
     check(&moved, &[Rule::Pin]);
-    // Nobody could read who has it, so it is looked for.
+    // Another gateway has seen who has it, so it is looked for.
     let mut unread = follows(&[B, A], 200);
-    unread.arrivals[0].is_compressed = true;
+    unread.requests[1].refers_to = ELSEWHERE;
     check(&unread, &[]);
     // The owner is away.
     let mut away = follows(&[B, C, D], 400);
@@ -303,12 +304,12 @@ fn a_request_that_is_sent_where_its_state_is_not_is_found() {
 #[test]
 fn state_that_is_given_up_before_its_owner_was_asked_is_found() {
     let mut unread = follows(&[B], 400);
-    unread.arrivals[0].is_compressed = true;
+    unread.requests[1].refers_to = ELSEWHERE;
     check(&unread, &[Rule::Avoidable]);
     assert_eq!(broken(&unread, Setting { fails_over: false, ..SETTING }), []);
     // Three that do not have it are enough.
     let mut searched = follows(&[B, C, D], 400);
-    searched.arrivals[0].is_compressed = true;
+    searched.requests[1].refers_to = ELSEWHERE;
     check(&searched, &[]);
     // The client gets the first answer, and no other.
     let gets = |number| End::Answered(answer(400, number));
@@ -515,7 +516,7 @@ fn every_tolerance_is_counted() {
     });
     assert_eq!(early, [Tolerance::EarlyAnswer]);
     let mut again = follows(&[B], 400);
-    again.arrivals[0].is_compressed = true;
+    again.requests[1].refers_to = ELSEWHERE;
     let (mut third, mut asked) = (again.requests[1].clone(), again.arrivals[1].clone());
     (third.id, third.began, third.ended) = (3, 5 * SECOND, 6 * SECOND);
     (asked.request, asked.at) = (Some(3), 5 * SECOND);
