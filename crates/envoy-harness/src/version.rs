@@ -25,6 +25,11 @@ impl Version {
         Self { major, minor, patch }
     }
 
+    /// Whether a response can be retried that was held until its body was read.
+    pub fn retries_held_responses(self) -> bool {
+        self >= Self::new(1, 37, 0)
+    }
+
     /// Reads the output of `envoy --version`: `envoy  version:
     /// <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
     pub(crate) fn from_output(output: &str) -> Result<Self> {

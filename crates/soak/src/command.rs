@@ -10,7 +10,7 @@ use envoy_harness::output::print;
 use envoy_harness::progress::note;
 use envoy_harness::{Envoy, Mode, module};
 
-use crate::oracle::{self, Setting};
+use crate::oracle::{self, Abilities, Setting};
 use crate::report::{self, Part};
 use crate::run::{Plan, Strategy, run};
 
@@ -127,6 +127,7 @@ impl Arguments {
                 shares_port: *mode == Mode::Keys,
                 has_keys: *mode != Mode::Replicas,
                 spares: *strategy == Strategy::Headroom,
+                envoy: Abilities::of(envoy.version),
             };
             let verdict = oracle::judge(&history, setting);
             for violation in verdict.violations.iter().take(PRINTED) {

@@ -178,6 +178,9 @@ pub enum Kept {
     },
 }
 
+/// The word for requests over HTTP/2.
+pub const HTTP2: &str = "HTTP/2";
+
 /// The name of a credential.
 pub type Name = &'static str;
 

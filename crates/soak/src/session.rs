@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::{Manner, Stage};
 use crate::dialect::{self, text};
 use crate::fault::Fault;
-use crate::history::{End, Kept};
+use crate::history::{End, HTTP2, Kept};
 use crate::socket;
 use crate::world::{self, Dialect, Pool};
 use simulate::random::Random;
@@ -249,7 +249,7 @@ impl Session {
     pub(crate) fn protocol(&self) -> &'static str {
         match (self.is_socket, self.is_http2) {
             (true, _) => "WebSocket",
-            (false, true) => "HTTP/2",
+            (false, true) => HTTP2,
             (false, false) => "HTTP/1.1",
         }
     }

@@ -83,7 +83,7 @@ fn answered(facts: &Facts<'_>, request: &Request, answer: &Answer, verdict: &mut
             return;
         }
     }
-    if facts.setting.fails_over && !arrival.is_some_and(has_refused) {
+    if facts.setting.fails_over && !arrival.is_some_and(|it| is_final(facts, it)) {
         avoidable(facts, request, verdict);
     }
 }
@@ -111,6 +111,12 @@ fn half(
 
 fn is_early(arrival: &Arrival) -> bool {
     matches!(arrival.did, Did::Answered { is_early: true, .. })
+}
+
+/// Whether a client gets an answer although it is an error.
+fn is_final(facts: &Facts<'_>, arrival: &Arrival) -> bool {
+    // That state is elsewhere is only known from the body.
+    has_refused(arrival) || (arrival.lacks_state && !facts.setting.envoy.retries_held)
 }
 
 /// The provider said that the request is at fault, and not where it was sent.

@@ -18,6 +18,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use envoy_harness::Version;
+
 use crate::history::History;
 use facts::Facts;
 
@@ -88,6 +90,9 @@ pub enum Tolerance {
     /// No credential that was asked had what the request refers to: for a minute nobody looks for
     /// it again.
     Nowhere,
+    /// An old Envoy ends a response that broke off without an error over HTTP/2, which the client
+    /// takes for its end.
+    OldEnvoy,
 }
 
 impl Rule {
@@ -116,7 +121,7 @@ impl Rule {
 
 impl Tolerance {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UpdateRace,
         Self::ListenerReplaced,
         Self::Trap,
@@ -127,6 +132,7 @@ impl Tolerance {
         Self::Hostile,
         Self::PortClosed,
         Self::Nowhere,
+        Self::OldEnvoy,
     ];
 }
 
@@ -177,6 +183,25 @@ pub struct Setting {
     pub has_keys: bool,
     /// Whether credentials that near their limits are spared.
     pub spares: bool,
+    /// What Envoy itself can do.
+    pub envoy: Abilities,
+}
+
+/// What not every Envoy can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// Whether an answer can be retried that was held until its body was read.
+    pub retries_held: bool,
+    /// Whether a response that broke off ends with an error over HTTP/2 too.
+    pub resets_with_error: bool,
+}
+
+impl Abilities {
+    /// Those of a version.
+    pub fn of(version: Version) -> Self {
+        let is_new = version.retries_held_responses();
+        Self { retries_held: is_new, resets_with_error: is_new }
+    }
 }
 
 /// Judges what happened.
@@ -231,6 +256,7 @@ impl fmt::Display for Tolerance {
             Self::Hostile => "hostile request refused",
             Self::PortClosed => "port closed",
             Self::Nowhere => "state found nowhere",
+            Self::OldEnvoy => "cut that an old Envoy hides",
         })
     }
 }

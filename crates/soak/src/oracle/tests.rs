@@ -4,7 +4,9 @@ use super::*;
 use crate::history::*;
 
 const SETTING: Setting =
-    Setting { fails_over: true, shares_port: false, has_keys: true, spares: false };
+    Setting { fails_over: true, shares_port: false, has_keys: true, spares: false, envoy: NEW };
+const NEW: Abilities = Abilities { retries_held: true, resets_with_error: true };
+const OLD: Abilities = Abilities { retries_held: false, resets_with_error: false };
 /// What this gateway has not seen, and A has.
 const ELSEWHERE: Option<Kept> = Some(Kept::Elsewhere { owner: A, session: 1 });
 const A: Name = "anthropic-a";
@@ -138,6 +140,12 @@ fn the_wrong_key_is_found() {
     check(&bad, &[Rule::Key]);
     bad.arrivals[0].key = None;
     check(&bad, &[Rule::Key]);
+    // While the credential comes back, Envoy may not have its key yet; a wrong one it never has.
+    let mut updated = bad.clone();
+    updated.updates.push(update(1, A, State::Draining));
+    check(&updated, &[]);
+    updated.arrivals[0].key = Some(B);
+    check(&updated, &[Rule::Key]);
     assert_eq!(broken(&bad, Setting { has_keys: false, ..SETTING }), []);
 }
 
@@ -443,6 +451,29 @@ fn what_passes_on_a_websocket_is_judged_as_bodies_are() {
     let mut lost = socket(&[(A, did(101))], true);
     lost.arrivals[0].body = Some(Digest::of(b"half of it"));
     check(&lost, &[Rule::Body]);
+}
+
+#[test]
+fn an_old_envoy_is_forgiven_what_it_cannot_do_and_nothing_else() {
+    let old = Setting { envoy: OLD, ..SETTING };
+    // It passes on what is only known from the body.
+    let mut elsewhere = follows(&[B], 400);
+    elsewhere.requests[1].refers_to = ELSEWHERE;
+    check(&elsewhere, &[Rule::Avoidable]);
+    assert_eq!(broken(&elsewhere, old), []);
+    let attempts = [(A, did(500)), (B, did(500))];
+    assert_eq!(broken(&fails(500, &attempts), old), [Rule::Avoidable]);
+    // Over HTTP/2 it does not say that a response broke off.
+    let cut = |protocol| {
+        let mut all = well();
+        all.requests[0].protocol = protocol;
+        all.arrivals[0].did = Did::Cut { has_content: true };
+        all
+    };
+    check(&cut(HTTP2), &[Rule::Body]);
+    assert_eq!(broken(&cut(HTTP2), old), []);
+    assert_eq!(judge(&cut(HTTP2), old).tolerated[&Tolerance::OldEnvoy], 1);
+    assert_eq!(broken(&cut("HTTP/1.1"), old), [Rule::Body]);
 }
 
 #[test]
