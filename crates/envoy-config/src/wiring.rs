@@ -32,6 +32,8 @@ pub(super) struct Wiring {
     /// The configuration of the filter.
     configuration: Map<String, Value>,
     routing: Routing,
+    /// Whether a path may name a model of Bedrock by its ARN.
+    names_arns: bool,
     buffers: Buffers,
     limits: Limits,
     /// Who may use the gateway.
@@ -133,6 +135,7 @@ impl Wiring {
             module: input.module.unwrap_or_default(),
             ca_certificates: input.ca_certificates,
             configuration,
+            names_arns: may_name_arns(&config),
             buffers: Buffers::of(&config, &modes),
             limits: Limits {
                 connections: input.max_connections.get(),
@@ -260,6 +263,11 @@ fn parse(configuration: &Map<String, Value>, problems: &mut Vec<String>) -> Opti
         problems.push(format!("{prefix}{problem}"));
     }
     None
+}
+
+fn may_name_arns(config: &Config) -> bool {
+    let mut matches = config.pools.iter().flat_map(|pool| &pool.matches);
+    matches.any(|it| it.path_prefixes.iter().any(|prefix| prefix.starts_with("/model/")))
 }
 
 /// Writes the names that Envoy and the filter share into the configuration of the filter, so that

@@ -55,6 +55,21 @@ fn problems(mode: Mode, edit: impl FnOnce(&mut Value)) -> Vec<String> {
 }
 
 #[test]
+fn only_where_models_may_be_arns_slashes_in_paths_may_be_escaped() {
+    let action = |api: &str| {
+        let mut input = elaborate();
+        input["pools"][0]["match"] = Value::Null;
+        input["pools"][0]["api"] = json!(api);
+        let document = EnvoyConfig::parse(&input.to_string(), Mode::Clusters)?.document()?;
+        let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+        let action = document.pointer(&format!("{manager}/path_with_escaped_slashes_action"));
+        anyhow::Ok(action.cloned().unwrap_or_default())
+    };
+    assert_eq!(action("bedrock").unwrap(), "KEEP_UNCHANGED");
+    assert_eq!(action("openai").unwrap(), "REJECT_REQUEST");
+}
+
+#[test]
 fn an_operators_page_is_there_if_it_is_asked_for_and_only_on_the_loopback_interface() {
     for mode in [Mode::Clusters, Mode::Keys, Mode::NextRequest] {
         let without = EnvoyConfig::parse(&elaborate().to_string(), mode).unwrap();
