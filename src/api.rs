@@ -23,8 +23,7 @@ impl Api {
 
     /// The API of a path (without its query) and a host (in lower case).
     pub fn of(path: &str, host: &str) -> Self {
-        let method =
-            path.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, method)| method);
+        let method = path.rsplit('/').next().and_then(split_at_colon).map(|(_, method)| method);
         if path.ends_with("/messages")
             || contains(path, "/messages/")
             || contains(path, "/publishers/anthropic/")
@@ -68,7 +67,7 @@ pub fn model_in_path(path: &str) -> Option<String> {
         true => path.rsplit_once("/models/").unwrap_or_default(),
         false => Default::default(),
     };
-    let model = match behind.split_once(':') {
+    let model = match split_at_colon(behind) {
         Some((model, _)) if !model.contains('/') => Some(model),
         _ => None,
     };
@@ -103,6 +102,14 @@ fn find(text: &str, word: &str) -> Option<usize> {
         text.get(*at) == Some(&first) && text.get(*at..).is_some_and(|it| it.starts_with(word))
     };
     (0..=last).find(begins)
+}
+
+/// Splits at the first colon, which some clients encode.
+fn split_at_colon(text: &str) -> Option<(&str, &str)> {
+    text.split_once(':').or_else(|| {
+        memchr::memchr(b'%', text.as_bytes())?;
+        split(text, "%3A").or_else(|| split(text, "%3a"))
+    })
 }
 
 fn hexadecimal(byte: Option<&u8>) -> Option<u32> {
@@ -144,6 +151,12 @@ mod tests {
             ("/v1/models/gpt-5.4", "", Api::OpenAi, None),
             (
                 "/v1beta/models/gemini-2.5-pro:generateContent",
+                "",
+                Api::Gemini,
+                Some("gemini-2.5-pro"),
+            ),
+            (
+                "/v1/models/gemini-2.5-pro%3AstreamGenerateContent",
                 "",
                 Api::Gemini,
                 Some("gemini-2.5-pro"),

@@ -19,30 +19,42 @@ pub enum Operation {
     Write,
 }
 
-/// The ends of paths, in the order in which they are tried. Sources are the providers' references
+/// The ends of paths, in the order in which they are tried, the usual ones first. Sources are the providers' references
 /// of their APIs.
-const ENDS: [(&str, Operation); 27] = [
+const ENDS: [(&str, Operation); 39] = [
+    ("/messages", Operation::Generate),
+    ("/completions", Operation::Generate),
+    ("/responses", Operation::Generate),
     ("/count_tokens", Operation::CountTokens),
     ("/count-tokens", Operation::CountTokens),
     ("/input_tokens", Operation::CountTokens),
     (":countTokens", Operation::CountTokens),
+    (":computeTokens", Operation::CountTokens),
+    ("/tokenize", Operation::CountTokens),
     ("/embeddings", Operation::Embed),
+    ("/embed", Operation::Embed),
     ("/rerank", Operation::Embed),
+    ("/score", Operation::Embed),
+    ("/classify", Operation::Embed),
     ("/moderations", Operation::Embed),
     (":embedContent", Operation::Embed),
     (":batchEmbedContents", Operation::Embed),
-    ("/messages", Operation::Generate),
-    ("/completions", Operation::Generate),
-    ("/responses", Operation::Generate),
+    ("/completion", Operation::Generate),
+    ("/chat", Operation::Generate),
+    ("/generate", Operation::Generate),
+    ("/generate_stream", Operation::Generate),
     ("/responses/compact", Operation::Generate),
     ("/interactions", Operation::Generate),
     ("/generations", Operation::Generate),
     ("/edits", Operation::Generate),
+    ("/variations", Operation::Generate),
+    ("/ocr", Operation::Generate),
     ("/speech", Operation::Generate),
     ("/transcriptions", Operation::Generate),
     ("/translations", Operation::Generate),
     (":generateContent", Operation::Generate),
     (":streamGenerateContent", Operation::Generate),
+    (":predict", Operation::Generate),
     (":rawPredict", Operation::Generate),
     (":streamRawPredict", Operation::Generate),
     ("/invoke", Operation::Generate),
@@ -61,7 +73,7 @@ impl Operation {
     pub fn of(method: &str, path: &str, is_upgrade: bool) -> Self {
         let path = path.strip_suffix('/').unwrap_or(path);
         let posts = is_upgrade || matches!(method, "POST" | "");
-        let known = ENDS.iter().find(|(end, _)| posts && path.ends_with(end));
+        let known = ENDS.iter().filter(|_| posts).find(|(end, _)| ends_with(path, end));
         match (known, method) {
             (Some((_, operation)), _) => *operation,
             (None, "GET" | "HEAD" | "OPTIONS") => Self::Read,
@@ -74,6 +86,11 @@ impl Operation {
         self != Self::Write
     }
 
+    /// Whether what it gives comes from a model, so that there is no response without content.
+    pub fn runs_a_model(self) -> bool {
+        matches!(self, Self::Generate | Self::CountTokens | Self::Embed)
+    }
+
     /// What keeps the cooldowns of a model apart by operation.
     pub(crate) fn tag(self) -> &'static [u8] {
         match self {
@@ -84,6 +101,15 @@ impl Operation {
             Self::Write => b"write",
         }
     }
+}
+
+/// Whether a path ends so; clients may encode the colon before a method.
+fn ends_with(path: &str, end: &str) -> bool {
+    path.ends_with(end)
+        || end.strip_prefix(':').is_some_and(|method| {
+            let before = path.strip_suffix(method).unwrap_or_default();
+            before.ends_with("%3A") || before.ends_with("%3a")
+        })
 }
 
 #[cfg(test)]
@@ -105,6 +131,19 @@ mod tests {
             ("GET", "/v1/messages", Operation::Read),
             ("POST", "/v1beta/models/gemini-2.5-pro:generateContent", Operation::Generate),
             ("POST", "/v1beta/models/gemini-2.5-pro:countTokens", Operation::CountTokens),
+            ("POST", "/v1beta/models/gemini-2.5-pro%3AcountTokens", Operation::CountTokens),
+            (
+                "POST",
+                "/v1/projects/p/locations/l/publishers/google/models/imagen-4:predict",
+                Operation::Generate,
+            ),
+            (
+                "POST",
+                "/v1/projects/p/locations/l/publishers/google/models/veo-3:predictLongRunning",
+                Operation::Write,
+            ),
+            ("POST", "/api/chat", Operation::Generate),
+            ("POST", "/v2/embed", Operation::Embed),
             ("POST", "/v1beta/cachedContents", Operation::Write),
             ("POST", "/model/m/converse-stream", Operation::Generate),
             ("POST", "/v1/embeddings", Operation::Embed),
