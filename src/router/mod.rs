@@ -274,9 +274,7 @@ impl Router {
     /// Whether the body of a response with this status shows what it means.
     pub fn reads_body_of(&self, status: u16) -> bool {
         match self.config.profile {
-            Profile::Recommended => {
-                matches!(status, 400..=405 | 408 | 409 | 413 | 422 | 424 | 429 | 500..)
-            }
+            Profile::Recommended => status >= 400,
             Profile::Reference => depends_on_message(status),
         }
     }

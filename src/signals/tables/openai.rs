@@ -12,6 +12,8 @@ pub(super) static ROWS: &[Row] = &[
     code("token_invalidated", Denied).proof(),
     code("token_expired", Denied).proof(),
     code("token_revoked", Denied).proof(),
+    // DashScope has the same words for a limit of a minute. T
+    code("insufficient_quota", RateLimit).says("*error-code#token-limit"),
     code("insufficient_quota", Denied).proof(),
     code("billing_not_active", Denied).proof(),
     code("billing_hard_limit_reached", Denied).proof(),

@@ -19,17 +19,21 @@ pub(super) static ROWS: &[Row] = &[
     kind("budget_exceeded", Denied),
     kind("key_model_access_denied", NotSupported).implied(),
     kind("team_model_access_denied", NotSupported).implied(),
-    // one-api, new-api, Copilot, Venice, Volcengine, DashScope. T
+    // one-api, new-api, Copilot, Venice, Volcengine, DashScope, Fireworks. T
     code("insufficient_user_quota", Denied),
     code("key_spend_limit_exceeded", Denied),
     code("insufficient_balance", Denied),
     code("Arrearage", Denied),
     code("AccountOverdueError", Denied),
+    code("PRECONDITION_FAILED", Denied).says("account*is suspended"),
     code("model_not_supported", NotSupported),
     code("ModelNotOpen", NotSupported).implied(),
     code("Model.AccessDenied", NotSupported).implied(),
     code("AllocationQuota.FreeTierOnly", NotSupported).implied(),
     code("ServerOverloaded", Overloaded),
+    // Ollama, Cohere: a limit of a week or a month, and not when it ends. T
+    phrase("limit_of_a_week", Denied).says("*reached your weekly usage limit").on(&[429]),
+    phrase("limit_of_a_month", Denied).says("*trial key, which is limited to*/ month").on(&[429]),
     // Words about this key, this account or this plan: the credential lacks the model, whatever
     // name the provider has for it. T
     phrase("model_not_for_this_key", NotSupported)

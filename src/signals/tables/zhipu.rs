@@ -17,7 +17,8 @@ pub(super) static ROWS: &[Row] = &[
     code("1302", RateLimit),
     code("1303", RateLimit),
     code("1305", Overloaded),
-    code("1304", RateLimit).whole(),
-    code("1308", RateLimit).whole(),
-    code("1310", RateLimit).whole(),
+    // They say when it ends in a time without a zone. D
+    code("1304", RateLimit).whole().proof(),
+    code("1308", RateLimit).whole().proof(),
+    code("1310", RateLimit).whole().proof(),
 ];
