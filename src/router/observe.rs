@@ -363,6 +363,8 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
     /// not too late, and nothing is repeated that must not be.
     fn may_follow(&self, response: &Response<'_>) -> bool {
         let is_refused = match response {
+            // A CDN that could not connect to the origin sent it nothing.
+            Response::Received { status: 521 | 523 | 525 | 526, .. } => true,
             Response::Received { status, .. } => matches!(status, 400..=499) && *status != 408,
             Response::ErrorEvent(_) => false,
             Response::Failed(failure) => failure.is_before_sending(),
