@@ -865,6 +865,32 @@ fn an_earlier_recovery_replaces_only_a_wait_that_is_a_good_deal_longer() {
 }
 
 #[test]
+fn a_client_hears_of_a_limit_rather_than_of_a_dead_key() {
+    let hint = [("retry-after", "50")];
+    let limit = limited(&hint);
+    for (a, b, expected) in [
+        (limit, Fate::Status(401), Some(50)),
+        (limit, Fate::Status(402), Some(50)),
+        (limit, Fate::Status(403), None),
+        (limit, Fate::Status(400), None),
+        (limit, Fate::Status(500), None),
+        (limited(&[]), Fate::Status(401), None),
+        (Fate::Status(401), limit, None),
+        (Fate::Status(401), Fate::Status(401), None),
+        (limit, Fate::Status(200), None),
+    ] {
+        let world = world(json!({}));
+        let plan = world.play(&world.ask("1", "m"), &[("a", a), ("b", b)]).plan;
+        let reply = world.router.wait_for_limit(&plan, &world.shared, world.now);
+        let told = reply.map(|reply| (reply.status, reply.retry_after));
+        assert_eq!(told, expected.map(|seconds| (429, Some(seconds))), "{a:?} {b:?}");
+    }
+    let strict = world(json!({"session": {"strict": true}}));
+    let plan = strict.play(&strict.ask("1", "m"), &[("a", Fate::Status(401))]).plan;
+    assert!(strict.router.wait_for_limit(&plan, &strict.shared, strict.now).is_none());
+}
+
+#[test]
 fn rules_of_the_operator_say_what_a_response_means() {
     let code = r#"{"error":{"code":"quota_gone","type":"billing","message":"Come Back Later"}}"#;
     let proven = r#"{"error":{"code":"invalid_api_key","message":"Incorrect API key provided"}}"#;

@@ -224,6 +224,32 @@ impl Router {
         Some(reply::no_credential(&plan.target(pool), unready, now))
     }
 
+    /// The reply in place of a refused key or an empty account, where another credential waits for
+    /// an announced end: the client should come back then, and not ask its user to sign in. What
+    /// else a 403 says may be about the request.
+    pub fn wait_for_limit(
+        &self,
+        plan: &Plan,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<LocalReply> {
+        let pool = self.pool_of(plan).filter(|pool| plan.has_failed() && !pool.strict)?;
+        let last = plan.failures.last().filter(|it| Some(it.credential) == plan.current)?;
+        let is_dead = last.fault.class == Class::Denied
+            && (matches!(last.fault.status, 401 | 402) || last.fault.long);
+        if !is_dead || self.config.profile == Profile::Reference {
+            return None;
+        }
+        let others = pool.credentials.iter().filter(|it| Some(it.fingerprint) != plan.current);
+        let waits = others.filter_map(|other| {
+            match self.cooldowns().block_for_new(shared, other, plan.subject(), now)? {
+                Block::RateLimited { retry_at, .. } => Some(retry_at),
+                _ => None,
+            }
+        });
+        Some(reply::no_credential(&plan.target(pool), Unready::RateLimited(waits.min()?), now))
+    }
+
     /// The reply where the last attempt ended without a response.
     pub fn no_response(&self, plan: &Plan, pool: &Pool, failure: Failure) -> LocalReply {
         match self.config.profile {

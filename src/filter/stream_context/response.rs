@@ -189,7 +189,9 @@ impl StreamContext {
         if router.config().is_shadow {
             return Action::Continue;
         }
-        if let Some(reply) = router.wait_for_home(plan, &Host, host::now()) {
+        let now = host::now();
+        let reply = router.wait_for_home(plan, &Host, now);
+        if let Some(reply) = reply.or_else(|| router.wait_for_limit(plan, &Host, now)) {
             host::respond(&reply);
             return Action::Pause;
         }
