@@ -301,8 +301,13 @@ impl HttpContext for AttemptContext {
         }
         let status = host::status_of(&headers);
         if status < 400 {
-            let kind = self.running.watches(status, &headers).filter(|_| !end_of_stream);
-            let Some(kind) = kind else {
+            let kind = self.running.watches(status, &headers);
+            if end_of_stream && kind.is_some() && plan.operation.runs_a_model() {
+                let nothing = Response::ErrorEvent(crate::signals::Reading::EMPTY_STREAM);
+                self.record(&mut plan, &nothing, true);
+                return Action::Continue;
+            }
+            let Some(kind) = kind.filter(|_| !end_of_stream) else {
                 let response = Response::Received { status, headers: &headers, body: b"" };
                 self.record(&mut plan, &response, true);
                 return Action::Continue;

@@ -27,10 +27,12 @@ const ID_WITHIN: usize = 4 << 10;
 pub(super) enum Kind {
     /// Server-sent events, or the binary events of AWS.
     Stream,
-    /// JSON: a document, or an array that is streamed.
+    /// JSON: a document, or an array or lines of documents that are streamed.
     Document,
     /// The messages of a WebSocket.
     WebSocket,
+    /// A page, as something in front of a provider sends it in place of a model's response.
+    Page,
 }
 
 impl Kind {
@@ -44,9 +46,13 @@ impl Kind {
             {
                 Some(Self::Stream)
             }
-            200 | 201 if media_type.eq_ignore_ascii_case("application/json") => {
+            200 | 201
+                if media_type.eq_ignore_ascii_case("application/json")
+                    || media_type.eq_ignore_ascii_case("application/x-ndjson") =>
+            {
                 Some(Self::Document)
             }
+            200 if media_type.eq_ignore_ascii_case("text/html") => Some(Self::Page),
             _ => None,
         }
     }
@@ -142,6 +148,10 @@ impl Watch {
     }
 
     fn look(&mut self, is_end: bool, plan: &Plan) -> FirstEvent {
+        if self.kind == Kind::Page {
+            let is_none = plan.operation.runs_a_model();
+            return if is_none { FirstEvent::Ended } else { FirstEvent::Content };
+        }
         let readable = inflate::error_body(&self.bytes, self.headers.text("content-encoding"));
         let seen = self.opening.look(&readable, is_end, &origin(&self.headers, plan));
         let may_name_more = self.kind == Kind::Document

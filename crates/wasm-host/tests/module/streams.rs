@@ -33,6 +33,25 @@ fn a_body_is_decided_alike_in_whatever_pieces_it_arrives() {
     assert!(played.filter_state(DECISION).contains("outcome=hit"));
 }
 
+/// A response with 200 of a type.
+fn of_type(content_type: &str, body: &[u8]) -> Answer {
+    Answer::Response(Response::new(200, [("content-type", content_type)], body))
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn a_client_is_told_of_a_limit_in_place_of_a_dead_key() {
+    let mut world = World::new(true, |_| {});
+    let played = world.play(&claude_by_header(SESSION, 2048), |attempt| {
+        Answer::Response(match attempt.cluster.as_str() {
+            "anthropic_a" => limited("30"),
+            _ => Response::new(401, [("content-type", "application/json")], b"{}"),
+        })
+    });
+    assert_eq!(played.response.headers.text(":status"), "429");
+    assert_eq!(played.response.headers.text("retry-after"), "30");
+}
+
 #[test]
 #[ignore = "needs the module: cargo xtask dist"]
 fn workers_know_the_sessions_of_each_other() {
@@ -108,6 +127,20 @@ fn what_fails_is_asked_elsewhere_and_the_client_gets_one_response() {
                 200,
                 [("content-type", "text/event-stream")],
                 b"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n",
+            )),
+        ),
+        (
+            "a line that is an error",
+            of_type("application/x-ndjson", b"{\"error\":\"not enough memory\"}\n"),
+        ),
+        ("a page", of_type("text/html; charset=utf-8", b"<html>Sign in</html>")),
+        ("nothing", of_type("application/json", b"")),
+        (
+            "a suspended account",
+            Answer::Response(Response::new(
+                412,
+                [("content-type", "application/json")],
+                br#"{"error":{"code":"PRECONDITION_FAILED","message":"Account x is suspended"}}"#,
             )),
         ),
         (
