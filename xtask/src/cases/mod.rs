@@ -22,6 +22,7 @@ use futures_util::{StreamExt, stream};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use session_affinity::signals::inflate;
+use tokio_tungstenite::tungstenite;
 
 use crate::{EnvoyChoice, prepare};
 use expect::{Exchange, Outcome};
@@ -251,7 +252,10 @@ async fn send(process: &Process, request: &Value) -> Result<Outcome> {
 
 async fn open_websocket(process: &Process, request: &Value) -> Result<Outcome> {
     let path = request["path"].as_str().unwrap_or("/");
-    let mut socket = WebSocket::open(process.address(), path, headers(request)?).await?;
+    let mut socket = match WebSocket::open(process.address(), path, headers(request)?).await {
+        Ok(socket) => socket,
+        Err(error) => return refused(error),
+    };
     for text in request["send"].as_array().into_iter().flatten() {
         socket.send(text.as_str().unwrap_or_default()).await?;
     }
@@ -260,6 +264,17 @@ async fn open_websocket(process: &Process, request: &Value) -> Result<Outcome> {
         frames.push(frame);
     }
     Ok(Outcome { status: Some(101), headers: socket.headers, frames, ..Outcome::default() })
+}
+
+/// The response to a handshake that was refused.
+fn refused(error: anyhow::Error) -> Result<Outcome> {
+    let response = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(tungstenite::Error::Http(response)) => Some(response),
+        _ => None,
+    });
+    let Some(response) = response else { return Err(error) };
+    let status = Some(response.status().as_u16());
+    Ok(Outcome { status, headers: response.headers().clone(), ..Outcome::default() })
 }
 
 fn headers(request: &Value) -> Result<HeaderMap> {
