@@ -14,7 +14,7 @@ use wasmparser::{Export, ExternalKind, Import, Parser, Payload};
 /// Regular expressions, which operators may write into `session.sources`, are 210 KB of it; the
 /// tables of what providers respond, and the readers of streams and compressed errors, 80 KB;
 /// the operator's page, 32 KB.
-pub(crate) const MAX_SIZE: u64 = 1_030_000;
+pub(crate) const MAX_SIZE: u64 = 1_036_000;
 
 /// Checks the size of a module, its imports and the version of the ABI it is made for. All that is
 /// wrong is in one error.
