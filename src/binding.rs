@@ -25,9 +25,6 @@ use crate::time::Timestamp;
 /// it. A refusal counts for both.
 pub const FAILURES_TO_MOVE: u8 = 2;
 
-/// How far two clocks may disagree.
-const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
-
 /// For so long a session avoids a home that failed it without another credential to serve it, and a
 /// common home that failed it too often. It doubles with every further failure.
 const AVOIDANCE: Duration = Duration::from_mins(1);
@@ -294,7 +291,8 @@ impl Bindings {
         binding.substitute.is_none()
             && binding.failures == 0
             && binding.avoid_until <= now
-            && served.is_some_and(|served| served <= now && now.since(served) < exactness)
+            && !binding.used.is_to_come(now)
+            && served.is_some_and(|served| now.is_within(exactness, served))
     }
 
     /// Records that credentials failed a session, and that its client got an error. Returns whether
@@ -391,11 +389,17 @@ impl Bindings {
         &self.table
     }
 
-    /// The binding of an entry; `None` if it has ended.
+    /// The binding of an entry; `None` if it has ended. Where the clock was set back, and its use is
+    /// still to come, the session keeps its home: it was served just now.
+    #[inline(never)]
     pub fn alive(&self, entry: Option<Entry<5>>, now: Timestamp) -> Option<Binding> {
-        // A use that is still to come is from before the clock was set back.
-        entry
-            .filter(|entry| now <= entry.used + self.ttl && entry.used <= now + CLOCK_TOLERANCE)
-            .map(Binding::from)
+        let mut entry = entry.filter(|entry| now <= entry.used + self.ttl)?;
+        let [_, home_served, _, substitute_served, _] = &mut entry.numbers;
+        for served in [home_served, substitute_served] {
+            *served = (*served).min(now.as_millis());
+        }
+        let mut binding = Binding::from(entry);
+        binding.avoid_until = binding.avoid_until.min(now + LONGEST_AVOIDANCE);
+        Some(binding)
     }
 }

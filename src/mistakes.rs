@@ -52,7 +52,7 @@ impl Warnings {
         let Some(last) = self.0.get_mut(mistake.number()) else {
             return false;
         };
-        let is_due = last.is_none_or(|last| now.since(last) >= REPEATED_EVERY);
+        let is_due = last.is_none_or(|last| !now.is_within(REPEATED_EVERY, last));
         if is_due {
             *last = Some(now);
         }
@@ -320,6 +320,8 @@ mod tests {
         assert!(!warnings.is_due(&first, NOW + Duration::from_mins(59)));
         assert!(warnings.is_due(&other, NOW));
         assert!(warnings.is_due(&first, NOW + hour));
+        let set_back = Timestamp::from_secs(1);
+        assert!(warnings.is_due(&first, set_back), "not silent until the clock is there again");
     }
 
     #[test]

@@ -235,7 +235,8 @@ fn find<const N: usize>(entries: &[Entry<N>], key: KeyHash) -> Option<Entry<N>> 
 
 /// Puts an entry in the place of the key's old one, of a free one, or of the one with the lowest
 /// rank, which is returned. One that ranks in the lower half does not displace one of the upper
-/// half.
+/// half. Of those in a half, what seems to be used after the new one, because the clock was set
+/// back, gives way first: else it would keep its place until the clock is there again.
 fn put<const N: usize>(
     entries: &mut Vec<Entry<N>>,
     entry: Entry<N>,
@@ -244,15 +245,29 @@ fn put<const N: usize>(
     let mut evicted = None;
     entries.retain(|other| other.key != entry.key);
     if entries.len() >= WAYS {
-        let ranks = (0..entries.len()).filter_map(|at| Some((rank(entries.get(at)?), at)));
-        match ranks.min() {
-            Some(((is_upper, _), _)) if is_upper && !rank(&entry).0 => return None,
-            Some((_, lowest)) => evicted = Some(entries.swap_remove(lowest)),
-            None => return None,
+        let ((is_upper, _), lowest) = lowest(&mut entries.iter().map(rank), entry.used);
+        if is_upper && !rank(&entry).0 {
+            return None;
         }
+        evicted = Some(entries.swap_remove(lowest));
     }
     entries.push(entry);
     evicted
+}
+
+/// The lowest of ranks, and which one it is.
+fn lowest(
+    ranks: &mut dyn Iterator<Item = (bool, Timestamp)>,
+    now: Timestamp,
+) -> ((bool, Timestamp), usize) {
+    let mut lowest = ((true, Timestamp::MAX), 0);
+    for (at, (is_upper, used)) in ranks.enumerate() {
+        let rank = (is_upper, if used.is_to_come(now) { Timestamp::EPOCH } else { used });
+        if rank < lowest.0 {
+            lowest = (rank, at);
+        }
+    }
+    lowest
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
+/// How far two workers, or two clocks, may disagree on what time it is.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
+
 /// A point in time: milliseconds since the Unix epoch.
 ///
 /// Arithmetic saturates, so that no time in shared data or in a response, however absurd, can
@@ -36,6 +39,20 @@ impl Timestamp {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// Whether less than this has passed since an earlier time; not if that is
+    /// [to come](Self::is_to_come).
+    #[inline(never)]
+    pub fn is_within(self, span: Duration, earlier: Self) -> bool {
+        self.since(earlier) < span && !earlier.is_to_come(self)
+    }
+
+    /// Whether it is later than now by more than clocks disagree: it is from before the clock was
+    /// set back.
+    #[inline(never)]
+    pub fn is_to_come(self, now: Self) -> bool {
+        self > now + CLOCK_TOLERANCE
+    }
 }
 
 impl Add<Duration> for Timestamp {
@@ -62,6 +79,16 @@ mod tests {
         assert_eq!(Timestamp::EPOCH + Duration::MAX, Timestamp::MAX);
         assert_eq!(Timestamp::from_secs(u64::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::EPOCH.since(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_to_come_has_not_just_been() {
+        let (now, span) = (Timestamp::from_secs(10), Duration::from_secs(2));
+        for (earlier, expected) in
+            [(8000, false), (8001, true), (70_000, true), (70_001, false), (u64::MAX, false)]
+        {
+            assert_eq!(now.is_within(span, Timestamp::from_millis(earlier)), expected, "{earlier}");
+        }
     }
 
     #[test]

@@ -106,3 +106,108 @@ fn a_session_and_a_turn_survive_a_clock_that_leaps_and_is_right_again() {
         }
     }
 }
+
+/// As after a time that was wrong by days: what was learned then is all from the future.
+fn set_back() -> [Duration; 2] {
+    [3 * DAY, 400 * DAY]
+}
+
+#[test]
+fn a_session_keeps_its_home_when_the_clock_is_set_back() {
+    for strategy in ["round-robin", "consistent"] {
+        for ahead in set_back() {
+            let mut world = World { now: RIGHT + ahead, ..World::of(&config(strategy, 1)) };
+            let homes = [0, 1, 2, 3].map(|session| {
+                let decision = world.ask(&session.to_string(), "m");
+                world.play(&decision, &[]);
+                said(&decision).0
+            });
+            world.now = RIGHT;
+            for _ in 0..2 {
+                for (session, home) in homes.iter().enumerate() {
+                    let decision = world.ask(&session.to_string(), "m");
+                    world.play(&decision, &[]);
+                    assert_eq!(said(&decision), (home.clone(), Outcome::Hit), "{strategy}");
+                }
+                world.now += MINUTE;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_session_avoided_before_the_clock_was_set_back_it_avoids_for_an_hour_at_most() {
+    for ahead in set_back() {
+        let mut world = World { now: RIGHT + ahead, ..World::of(&config("consistent", 1)) };
+        let home = world.ask("1", "m");
+        world.play(&home, &[]);
+        let (home, _) = said(&home);
+        for _ in 0..8 {
+            let decision = world.ask("1", "m");
+            world.play(&decision, &["a", "b", "c"].map(|id| (id, Fate::Status(500))));
+        }
+        world.now = RIGHT + HOUR + SECOND;
+        assert_eq!(said(&world.ask("1", "m")).0, home, "{ahead:?}");
+    }
+}
+
+#[test]
+fn a_table_that_filled_before_the_clock_was_set_back_has_room_for_new_sessions() {
+    for ahead in set_back() {
+        let mut config = config("round-robin", 1);
+        config["session"] = json!({"max_bindings": 1024});
+        let mut world = World { now: RIGHT + ahead, ..World::of(&config) };
+        for session in 0..4096 {
+            let decision = world.ask(&format!("before {session}"), "m");
+            world.play(&decision, &[]);
+        }
+        world.now = RIGHT;
+        // One that goes on is as good as a new one.
+        let goes_on = (0..4096).map(|session| format!("before {session}"));
+        let goes_on = goes_on.filter(|it| world.ask(it, "m").outcome() == Outcome::Hit).take(16);
+        let goes_on: Vec<_> = goes_on.collect();
+        for session in &goes_on {
+            let decision = world.ask(session, "m");
+            world.play(&decision, &[]);
+        }
+        // A quarter of what there is room for: no row gets more than it holds.
+        for expected in [Outcome::Miss, Outcome::Hit] {
+            for session in 0..256 {
+                let decision = world.ask(&format!("after {session}"), "m");
+                assert_eq!(decision.outcome(), expected, "{session}");
+                world.play(&decision, &[]);
+            }
+            world.now += SECOND;
+        }
+        for session in &goes_on {
+            assert_eq!(world.ask(session, "m").outcome(), Outcome::Hit, "{session}");
+        }
+    }
+}
+
+#[test]
+fn a_credential_is_probed_although_the_last_probe_was_before_the_clock_was_set_back() {
+    let week: Fate<'_> = Fate::Says(429, &[("retry-after", "604800")], "");
+    let all = ["a", "b", "c"].map(|id| (id, week));
+    let mut world = World { now: RIGHT, ..World::of(&config("round-robin", 1)) };
+    let is_sent = |world: &World| {
+        let decision = world.ask("1", "m");
+        let is_sent = matches!(decision, Decision::Route(_));
+        if is_sent {
+            world.play(&decision, &all);
+        }
+        is_sent
+    };
+    assert!(is_sent(&world), "nothing is known yet");
+    assert!(!is_sent(&world), "all of them have announced a week");
+    // The clock is wrong for a moment, and probes of all are lost.
+    world.now = RIGHT + 3 * DAY;
+    let claimed = (0..9).filter(|_| matches!(world.ask("1", "m"), Decision::Route(_)));
+    assert_eq!(claimed.count(), 3);
+    world.now = RIGHT + HOUR;
+    let probes = (0..24).filter(|_| {
+        world.now += HOUR;
+        is_sent(&world)
+    });
+    assert!(probes.count() > 12, "one probe every half an hour, as configured");
+}

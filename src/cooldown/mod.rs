@@ -56,10 +56,6 @@ pub const CONCURRENT: Duration = Duration::from_secs(10);
 /// How exactly it is kept when a credential has served last: a write at most this often.
 const SERVED_EXACTNESS: Duration = Duration::from_secs(1);
 
-/// A cooldown that seems to have begun this much later than now is from before the clock was set
-/// back, and does not count.
-const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
-
 /// What a failure rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grounds {
@@ -310,7 +306,7 @@ impl Cooldowns<'_> {
                 keys.contains(&Some(cooldown.key))
                     && (cooldown.basis == Basis::Guessed || cooldown.began <= sent)
             });
-            let is_new = now.since(record.served) >= SERVED_EXACTNESS || now < record.served;
+            let is_new = !now.is_within(SERVED_EXACTNESS, record.served);
             if over.is_empty() && !is_new {
                 return (None, Vec::new());
             }
@@ -371,7 +367,7 @@ impl Cooldowns<'_> {
             let mut is_claimed = false;
             for key in keys.into_iter().flatten() {
                 if let Some(cooldown) = record.get_mut(key)
-                    && now.since(cooldown.probed) >= FIRST
+                    && !now.is_within(FIRST, cooldown.probed)
                 {
                     cooldown.probed = now;
                     is_claimed = true;
@@ -415,7 +411,9 @@ impl Cooldowns<'_> {
         match cooldown.basis {
             _ if until <= now => None,
             Basis::Announced => {
-                let last = cooldown.began.max(cooldown.probed);
+                // A probe that is still to come is from before the clock was set back.
+                let probed = Some(cooldown.probed).filter(|probed| !probed.is_to_come(now));
+                let last = cooldown.began.max(probed.unwrap_or_default());
                 let retry_at = until.min(last + self.config.max);
                 Some(Block::RateLimited { class, until, retry_at })
             }
@@ -430,7 +428,7 @@ impl Cooldowns<'_> {
                 .config
                 .class_of_status(cooldown.status)
                 .is_some_and(|class| !class.cools_down());
-        if is_ignored || cooldown.began > now + CLOCK_TOLERANCE {
+        if is_ignored || cooldown.began.is_to_come(now) {
             return Timestamp::EPOCH;
         }
         let longest = match cooldown.basis {
@@ -460,7 +458,7 @@ impl Cooldowns<'_> {
         if self.ignores(fault.class, credential) || !fault.class.cools_down() {
             return None;
         }
-        let old = record.get(fault.key).filter(|old| old.began <= now + CLOCK_TOLERANCE);
+        let old = record.get(fault.key).filter(|old| !old.began.is_to_come(now));
         let open = old.filter(|old| self.end(old, credential, now) > now);
         let (basis, length, level) = match (grounds, fault.wait) {
             (Grounds::Proof, Some(wait)) => {
@@ -509,7 +507,7 @@ impl Cooldowns<'_> {
         session: u32,
         now: Timestamp,
     ) -> u8 {
-        let is_concurrent = fault.class == Class::RateLimit && now.since(served) < CONCURRENT;
+        let is_concurrent = fault.class == Class::RateLimit && now.is_within(CONCURRENT, served);
         match old {
             _ if is_concurrent || grounds == Grounds::Everywhere => 0,
             Some(old) if old.class != fault.class => 0,

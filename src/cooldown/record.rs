@@ -42,9 +42,9 @@ pub struct Override {
 impl Override {
     /// What counts: nothing that is over, and nothing from before the clock was set back.
     fn in_force(self, now: Timestamp) -> Option<Self> {
-        let latest = now + LONGEST_OVERRIDE + super::CLOCK_TOLERANCE;
+        let latest = now + LONGEST_OVERRIDE;
         let counts = self.availability != Availability::Active;
-        (counts && now < self.until && self.until <= latest).then_some(self)
+        (counts && now < self.until && !self.until.is_to_come(latest)).then_some(self)
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Held(Rc<State>);
 
 struct State {
     context_id: u32,
+    since: Timestamp,
     release_at: Timestamp,
     progress: Cell<Progress>,
 }
@@ -48,8 +49,9 @@ impl Held {
         self.0.progress.get() == Progress::Released
     }
 
+    /// Whether it was held for long enough. If the clock was set back, nobody knows: then it was.
     pub(super) fn is_late(&self, now: Timestamp) -> bool {
-        now >= self.0.release_at
+        now < self.0.since || now >= self.0.release_at
     }
 }
 
@@ -58,9 +60,9 @@ impl Held {
 pub(super) struct HeldStreams(RefCell<Vec<Held>>);
 
 impl HeldStreams {
-    pub(super) fn add(&self, context_id: u32, release_at: Timestamp) -> Held {
+    pub(super) fn add(&self, context_id: u32, since: Timestamp, release_at: Timestamp) -> Held {
         let progress = Cell::new(Progress::Headers);
-        let held = Held(Rc::new(State { context_id, release_at, progress }));
+        let held = Held(Rc::new(State { context_id, since, release_at, progress }));
         self.0.borrow_mut().push(held.clone());
         held
     }

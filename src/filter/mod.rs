@@ -359,7 +359,7 @@ impl Running {
     /// Holds the stream of a context.
     fn hold(&self, context_id: u32, now: Timestamp) -> Held {
         let wait = self.router.config().failover.first_event.wait;
-        self.held.add(context_id, now + wait)
+        self.held.add(context_id, now, now + wait)
     }
 }
 

@@ -138,7 +138,7 @@ struct Entry {
 
 impl Entry {
     fn counts(&self, now: Timestamp) -> bool {
-        now.since(self.at) < LASTS && self.at <= now + super::CLOCK_TOLERANCE
+        now.is_within(LASTS, self.at)
     }
 }
 

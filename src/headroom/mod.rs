@@ -48,9 +48,6 @@ pub use flights::Flights;
 pub use record::LoadRecord;
 pub use windows::{WINDOWS, Window, names};
 
-/// How far two clocks may disagree.
-const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
-
 /// The longest window there is: a month.
 const LONGEST: Duration = Duration::from_hours(31 * 24);
 

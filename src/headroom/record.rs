@@ -107,7 +107,7 @@ impl LoadRecord {
     }
 
     fn left_of(&self, thousandths: u32, fades_in: Duration, now: Timestamp) -> f64 {
-        if is_from_the_future(self.since, now) {
+        if self.since.is_to_come(now) {
             return 0.0;
         }
         f64::from(thousandths) / 1000.0 * fading(now.since(self.since), fades_in)
@@ -126,8 +126,7 @@ impl LoadRecord {
 
     /// The most requests at once, as far as a provider has shown it.
     pub fn ceiling(&self, now: Timestamp) -> Option<u32> {
-        let (ceiling, since) =
-            self.ceiling.filter(|(_, since)| !is_from_the_future(*since, now))?;
+        let (ceiling, since) = self.ceiling.filter(|(_, since)| !since.is_to_come(now))?;
         let age = now.since(since);
         let grown = age.as_millis() / CEILING_GROWS.as_millis();
         (age < CEILING_LASTS).then_some(u32::from(ceiling) + grown as u32)
@@ -144,7 +143,7 @@ impl LoadRecord {
     /// The windows that are not over.
     pub fn windows(&self, now: Timestamp) -> impl Iterator<Item = &Window> {
         let told = self.windows.iter();
-        told.filter(move |window| window.reset > now && !is_from_the_future(window.seen, now))
+        told.filter(move |window| window.reset > now && !window.seen.is_to_come(now))
     }
 
     /// By name, what is used of the windows that are not over, in percent, and when they are whole
@@ -163,8 +162,7 @@ impl LoadRecord {
         let is_known = |new: &Window| {
             self.windows.iter().any(|old| {
                 is_same(old, new)
-                    && now.since(old.seen) < WRITTEN_EVERY
-                    && old.seen <= now
+                    && now.is_within(WRITTEN_EVERY, old.seen)
                     && old.used.abs_diff(new.used) < DIFFERENCE
             })
         };
@@ -172,7 +170,7 @@ impl LoadRecord {
             return false;
         }
         self.windows.retain(|old| {
-            let is_over = old.reset <= now || is_from_the_future(old.seen, now);
+            let is_over = old.reset <= now || old.seen.is_to_come(now);
             !is_over && !told.iter().any(|new| is_same(old, new))
         });
         self.windows.extend(told);
@@ -187,11 +185,6 @@ impl LoadRecord {
         }
         true
     }
-}
-
-/// Whether something was written before the clock was set back.
-fn is_from_the_future(written: Timestamp, now: Timestamp) -> bool {
-    written > now + super::CLOCK_TOLERANCE
 }
 
 /// What is left, after this time, of what fades to a third in that time.

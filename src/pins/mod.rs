@@ -153,7 +153,7 @@ impl Pins {
         let updated = self.table.update(shared, reference.key, now, |entry| {
             let known = alive(entry, reference.kind, now);
             let is_kept = known.is_some_and(|pin| match (pin.pool, pin.credential) == owner {
-                true => now.since(pin.used) < REFRESH_AFTER,
+                true => now.is_within(REFRESH_AFTER, pin.used),
                 false => !pin.is_nowhere() && may_serve(pin),
             });
             let is_new = known.is_none_or(Pin::is_nowhere);
@@ -199,8 +199,10 @@ impl Pins {
 fn alive(entry: Option<Entry<2>>, kind: KindId, now: Timestamp) -> Option<Pin> {
     let pin = Pin::from(entry?);
     let life = if pin.is_nowhere() { NOWHERE_FOR } else { kind.kind()?.life };
-    // A use that is still to come is from before the clock was set back.
-    (now <= pin.used + life && pin.used <= now + REFRESH_AFTER).then_some(pin)
+    // Where the clock was set back, a use may be still to come: an owner remains one, but nothing
+    // is nowhere for longer.
+    let counts = !pin.is_nowhere() || !pin.used.is_to_come(now);
+    (counts && now <= pin.used + life).then_some(pin)
 }
 
 fn seen(value: &[u8]) -> u16 {
@@ -305,6 +307,18 @@ mod tests {
             pins.note_nowhere(&shared, invented, PoolId(1), at(3));
         }
         assert!(pins.find(&shared, it, at(3)).is_some());
+    }
+
+    #[test]
+    fn an_owner_remains_one_when_the_clock_is_set_back_and_nothing_is_nowhere_for_longer() {
+        let (pins, shared) = (Pins::new(64), InMemory::default());
+        let (it, lost) = (reference("resp_1", None), reference("resp_2", None));
+        pins.pin(&shared, it, OWNER, at(1_000_000), |_| true);
+        pins.note_nowhere(&shared, lost, PoolId(1), at(1_000_000));
+        assert_eq!(pins.find(&shared, it, at(1)).unwrap().credential, OWNER.1);
+        assert_eq!(pins.find(&shared, lost, at(1)), None);
+        pins.pin(&shared, it, OWNER, at(1), |_| true);
+        assert_eq!(pins.find(&shared, it, at(1)).unwrap().used, at(1), "it is used now");
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         // A request that is alone is not one too many.
         let Some(in_flight) = in_flight.filter(|count| *count > 1) else { return false };
         let record = self.router.cooldowns().record(shared, credential).unwrap_or_default();
-        let is_concurrent = now.since(record.served) < CONCURRENT;
+        let is_concurrent = now.is_within(CONCURRENT, record.served);
         if is_concurrent {
             self.is_written &= headroom.learn_ceiling(credential, in_flight, shared, now);
         }

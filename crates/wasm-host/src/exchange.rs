@@ -76,6 +76,8 @@ pub enum Event {
     Piece(Vec<u8>),
     /// Time passes, and what is due in the VM is done.
     Wait(Duration),
+    /// The clock is set back by so much, and what is due in the VM is done.
+    SetBack(Duration),
     /// The upstream closes its connection, and nothing comes any more: the last event.
     Cut,
 }
@@ -102,7 +104,7 @@ impl Response {
     pub fn body(&self) -> Vec<u8> {
         let pieces = self.events.iter().filter_map(|event| match event {
             Event::Piece(bytes) => Some(&bytes[..]),
-            Event::Wait(_) | Event::Cut => None,
+            Event::Wait(_) | Event::SetBack(_) | Event::Cut => None,
         });
         pieces.collect::<Vec<_>>().concat()
     }

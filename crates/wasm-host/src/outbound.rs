@@ -1,7 +1,6 @@
 //! A response on its way through the filter on the cluster and the listener to the client.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
@@ -90,8 +89,8 @@ impl Gateway {
         {
             match event {
                 Event::Cut => bail!("cut off while its beginning is held"),
-                Event::Wait(time) => {
-                    self.wait(time)?;
+                Event::Wait(_) | Event::SetBack(_) => {
+                    self.pass_time(&event)?;
                     if self.vm.context(id)?.is_resumed {
                         action = CONTINUE;
                     }
@@ -117,8 +116,12 @@ impl Gateway {
         Ok(())
     }
 
-    fn wait(&mut self, time: Duration) -> Result<()> {
-        self.clock.advance(time);
+    fn pass_time(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Wait(time) => self.clock.advance(*time),
+            Event::SetBack(time) => self.clock.set_back(*time),
+            Event::Piece(_) | Event::Cut => {}
+        }
         self.tick()
     }
 
@@ -165,7 +168,7 @@ impl Gateway {
         }
         while let Some(event) = flow.rest.pop_front() {
             match event {
-                Event::Wait(time) => self.wait(time)?,
+                Event::Wait(_) | Event::SetBack(_) => self.pass_time(&event)?,
                 Event::Cut => {
                     self.end_attempt(flow, true)?;
                     let attributes = &mut self.vm.context(id)?.attributes;

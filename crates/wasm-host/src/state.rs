@@ -25,6 +25,12 @@ impl Clock {
         self.0.set(self.0.get().saturating_add(by));
     }
 
+    /// Sets it back, as an administrator may.
+    pub fn set_back(&self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.0.set(self.0.get().saturating_sub(by));
+    }
+
     pub(crate) fn nanoseconds(&self) -> u64 {
         self.0.get()
     }

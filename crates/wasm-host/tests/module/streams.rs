@@ -206,6 +206,17 @@ fn a_session_leaves_a_home_that_cuts_off_its_streams_and_none_that_ends_its_webs
 
 #[test]
 #[ignore = "needs the module: cargo xtask dist"]
+fn a_stream_is_not_held_until_a_clock_that_was_set_back_is_there_again() {
+    let mut world = World::new(true, |_| {});
+    let mut response = stream(3);
+    response.events.insert(0, Event::SetBack(Duration::from_hours(2)));
+    let played = world.serve(&claude(SESSION, 2048), &response);
+    assert_eq!(played.cost.calls["continue_stream response"], 1);
+    assert_eq!(played.response.body(), stream(3).body());
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
 fn what_a_client_must_not_say_does_not_reach_the_router() {
     let mut world = World::new(true, |_| {});
     let mut request = claude(SESSION, 2048);
