@@ -9,6 +9,8 @@
 mod affinity;
 mod bodies;
 mod clients;
+#[cfg(target_os = "linux")]
+mod clock;
 mod configuration;
 mod cooldowns;
 mod corners;

@@ -23,11 +23,11 @@ async fn call(gateway: &Gateway, request: Request<client::Body>) -> Result<Respo
     client::send(operator, Protocol::Http1, request).await
 }
 
-async fn get(gateway: &Gateway, path: &str) -> Result<Response> {
+pub(crate) async fn get(gateway: &Gateway, path: &str) -> Result<Response> {
     call(gateway, Request::get(path).body(client::empty())?).await
 }
 
-async fn act(gateway: &Gateway, path: &str, body: &Value) -> Result<Value> {
+pub(crate) async fn act(gateway: &Gateway, path: &str, body: &Value) -> Result<Value> {
     let response = call(gateway, post(path).body(client::whole(body.to_string()))?).await?;
     assert_eq!(response.status, 200, "{}", response.text());
     response.json()

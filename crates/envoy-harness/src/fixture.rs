@@ -34,6 +34,7 @@ pub struct Fixture {
     pub(super) listeners_from_file: bool,
     pub(super) component_log_level: Option<String>,
     pub(super) core: Option<usize>,
+    pub(super) environment: Vec<(String, String)>,
 }
 
 impl Fixture {
@@ -62,6 +63,7 @@ impl Fixture {
             listeners_from_file: false,
             component_log_level: None,
             core: None,
+            environment: Vec::new(),
         })
     }
 
@@ -73,6 +75,7 @@ impl Fixture {
             listeners_from_file: false,
             component_log_level: None,
             core: None,
+            environment: Vec::new(),
         }
     }
 
@@ -203,6 +206,12 @@ impl Fixture {
     /// Lets all threads of Envoy run on this core of the machine and no other. Needs `taskset`.
     pub fn on_core(mut self, core: usize) -> Self {
         self.core = Some(core);
+        self
+    }
+
+    /// Sets an environment variable of Envoy, besides those that it is started with.
+    pub fn with_variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 

@@ -57,7 +57,7 @@ impl Process {
             .tempdir()
             .context("cannot make a directory")?;
         let mut command = command(envoy, fixture, concurrency, directory.path())?;
-        command.envs(environment.iter().cloned());
+        command.envs(environment.iter().chain(&fixture.environment).cloned());
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", envoy.path.display()))?;
         let log = Log::default();
