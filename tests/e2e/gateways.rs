@@ -228,7 +228,7 @@ async fn requests_to_bedrock_are_signed_anew_for_each_attempt() -> Result<()> {
 }
 
 /// A certificate for a name, signed by its own key, in two files.
-async fn certificate(directory: &Path, name: &str) -> Result<(String, String)> {
+pub(crate) async fn certificate(directory: &Path, name: &str) -> Result<(String, String)> {
     let path = |kind: &str| directory.join(format!("{name}.{kind}")).display().to_string();
     let (certificate, key) = (path("crt"), path("key"));
     let mut command = Command::new("openssl");

@@ -4,6 +4,7 @@
 //! One table, one Envoy, bytes on the wire. Each row has one response, and none of them harms the
 //! request of another client that follows it.
 
+mod quic;
 mod table;
 mod upstream;
 
