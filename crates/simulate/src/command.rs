@@ -33,9 +33,10 @@ pub struct Arguments {
     #[arg(long)]
     pub quick: bool,
     /// Only these suites
-    #[arg(long, value_name = "NAME", conflicts_with = "large")]
+    #[arg(long, value_name = "NAME")]
     pub suite: Vec<String>,
-    /// Ten million sessions of chats and single requests instead, which takes much longer
+    /// Ten million sessions in a day instead, which take some minutes of a core for
+    /// each simulation, and a gigabyte
     #[arg(long, conflicts_with = "quick")]
     pub large: bool,
     /// Write tables, JSON and plots into this folder instead of printing the tables; the committed
@@ -53,7 +54,8 @@ impl Arguments {
         let (by_room, others): (Vec<_>, Vec<_>) =
             answer(self.suites()?)?.into_iter().partition(Answered::is_by_room);
         let large = if self.large { " --large" } else { "" };
-        let page = report::page(&format!("cargo xtask simulate{large}"), &others);
+        let suites: String = self.suite.iter().map(|name| format!(" --suite {name}")).collect();
+        let page = report::page(&format!("cargo xtask simulate{large}{suites}"), &others);
         let name = if self.large { "large" } else { "results" };
         if !others.is_empty() {
             self.give(name, &page, &others)?;
@@ -76,20 +78,18 @@ impl Arguments {
     }
 
     fn suites(&self) -> Result<Vec<Suite>> {
-        if self.large {
-            return Ok(vec![suites::large(self.seed)]);
-        }
-        let mut all = suites::all(self.seed, self.quick);
-        if self.suite.is_empty() || self.suite.iter().any(|name| name == suites::HEADROOM) {
+        let mut all = match self.large {
+            true => suites::large(self.seed),
+            false => suites::all(self.seed, self.quick),
+        };
+        let is_asked = |name| self.suite.is_empty() || self.suite.iter().any(|it| it == name);
+        if !self.large && is_asked(suites::HEADROOM) {
             all.push(suites::headroom(self.seed, self.quick)?);
         }
         for name in &self.suite {
             ensure!(all.iter().any(|suite| suite.name == name), "{name}: no such suite");
         }
-        let is_asked = |suite: &Suite| {
-            self.suite.is_empty() || self.suite.iter().any(|name| suite.name == name)
-        };
-        Ok(all.into_iter().filter(is_asked).collect())
+        Ok(all.into_iter().filter(|suite| is_asked(suite.name)).collect())
     }
 }
 

@@ -123,16 +123,41 @@ fn by_room(
     runs.map(|run| (label.to_owned(), run)).collect()
 }
 
-/// Ten million sessions of chats and single requests: with agents it would take hours.
-pub fn large(seed: u64) -> Suite {
+/// Ten million sessions of chats and single requests in a day: with agents, who make ten times the
+/// turns, it would take hours. A tenth of them with agents shows what those change.
+pub fn large(seed: u64) -> Vec<Suite> {
     let base = Scenario { hours: 24.0, agents: 0.0, ..Scenario::usual(seed, 10_000_000) };
-    let fleet = Scenario { envoys: 20, way: Way::Consistent, ..base.clone() };
-    let table = Scenario { max_bindings: 1 << 20, ..base };
+    vec![large_fleets(&base), large_table(&base), large_agents(&base)]
+}
+
+fn large_fleets(base: &Scenario) -> Suite {
+    let fleet = |envoys| Scenario { envoys, way: Way::Consistent, ..base.clone() };
     Suite {
-        name: "large",
+        name: "large-fleets",
         question: "What do ten million sessions in a day change (chats and single requests)?",
-        axis: "Envoys, bindings",
-        runs: vec![("20, 65,536 each".to_owned(), fleet), ("1, 1,048,576".to_owned(), table)],
+        axis: "Envoys",
+        runs: [20, 200].map(|envoys| (envoys.to_string(), fleet(envoys))).into(),
+    }
+}
+
+fn large_table(base: &Scenario) -> Suite {
+    let table = |max_bindings| Scenario { max_bindings, ..base.clone() };
+    Suite {
+        name: "large-table",
+        question: "How large must the table of bindings be, if one Envoy has all of them?",
+        axis: "session.max_bindings",
+        runs: [1 << 16, 1 << 18, 1 << 20].map(|size| (size.to_string(), table(size))).into(),
+    }
+}
+
+fn large_agents(base: &Scenario) -> Suite {
+    let agents = Scenario { sessions: base.sessions / 10, agents: 0.25, ..base.clone() };
+    let fleet = Scenario { envoys: 20, way: Way::Consistent, ..agents };
+    Suite {
+        name: "large-agents",
+        question: "And a million sessions, of which a quarter are agents?",
+        axis: "Envoys",
+        runs: vec![("20".to_owned(), fleet)],
     }
 }
 
