@@ -312,7 +312,7 @@ fn the_first_event_of_a_stream_is_read() {
         ("data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"h\"}}]}\n\n".to_owned(), "content"),
         ("data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0}]}}]}\n\n".to_owned(), "content"),
         ("data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n".to_owned(), "content"),
-        ("data: [DONE]\n\n".to_owned(), "content"),
+        ("data: [DONE]\n\n".to_owned(), "ended"),
         // Gemini: SSE, an array, an array of one error, Interactions
         ("data: {\"candidates\":[{\"content\":{}}]}\n\n".to_owned(), "content"),
         ("data: {\"error\":{\"code\":503,\"message\":\"overloaded\",\"status\":\"UNAVAILABLE\"}}\n\n".to_owned(), "overloaded"),

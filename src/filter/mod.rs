@@ -334,11 +334,15 @@ impl Running {
         self.metrics.flush();
     }
 
+    /// Whether a response that a provider accepted may turn out to be none.
+    fn reads_beginnings(&self) -> bool {
+        let config = self.router.config();
+        config.profile == Profile::Recommended && config.failover.first_event.bytes > 0
+    }
+
     /// What kind of response with this status passes, if it may turn into an error.
     fn watches(&self, status: u16, headers: &Headers) -> Option<watch::Kind> {
-        let config = self.router.config();
-        let reads = config.profile == Profile::Recommended && config.failover.first_event.bytes > 0;
-        if !reads || !matches!(status, 101 | 200 | 201) {
+        if !self.reads_beginnings() || !matches!(status, 101 | 200 | 201) {
             return None;
         }
         watch::Kind::of(status, headers.text("content-type"))

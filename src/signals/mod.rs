@@ -274,6 +274,8 @@ impl Reading {
             // credential serves the same request, and without it a session would stay on a dead
             // credential for ever.
             401..=403 => (Class::Denied, Scope::Credential),
+            // A proxy on the way to the provider.
+            407 => (Class::Transient, Scope::Credential),
             429 => (Class::RateLimit, Scope::Model),
             529 => (Class::Overloaded, Scope::Model),
             0 | 408 | 500..=599 => (Class::Transient, Scope::Model),

@@ -339,6 +339,9 @@ fn read_event(name: &[u8], data: &[u8], origin: &Origin<'_>) -> FirstEvent {
     if data.is_empty() {
         return FirstEvent::More;
     }
+    if data == b"[DONE]" {
+        return FirstEvent::Ended;
+    }
     if !matches!(data.first(), Some(b'{' | b'[')) {
         return FirstEvent::Content;
     }

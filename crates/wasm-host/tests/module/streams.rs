@@ -136,6 +136,10 @@ fn what_fails_is_asked_elsewhere_and_the_client_gets_one_response() {
         ("a page", of_type("text/html; charset=utf-8", b"<html>Sign in</html>")),
         ("nothing", of_type("application/json", b"")),
         (
+            "a redirection",
+            Answer::Response(Response::new(302, [("location", "https://login.test/")], b"")),
+        ),
+        (
             "a suspended account",
             Answer::Response(Response::new(
                 412,
