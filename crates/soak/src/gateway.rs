@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::history::{Name, Recorder, State, Update};
-use crate::provider::Port;
+use crate::port::Port;
 use crate::run::Plan;
 use crate::world::{self, Pool};
 

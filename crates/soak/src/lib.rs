@@ -12,7 +12,7 @@
 //! | to | see |
 //! |---|---|
 //! | what is sent, and how | `session`, `client`, `socket` |
-//! | what providers do | `provider`, `fault`, `dialect`, `http` |
+//! | what providers do | `provider`, `port`, `fault`, `dialect`, `http` |
 //! | what lasts for a while, and what is reconfigured | `outages`, `gateway` |
 //! | what is written down | [`history`] |
 //! | what must hold | [`oracle`] |
@@ -28,6 +28,7 @@ mod http;
 mod limits;
 pub mod oracle;
 mod outages;
+mod port;
 mod provider;
 mod report;
 mod run;
