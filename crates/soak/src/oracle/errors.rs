@@ -194,6 +194,8 @@ fn avoidable(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
         verdict.tolerates(excuse);
     } else if owner.is_some() && facts.was_missed(request) {
         verdict.tolerates(Tolerance::Nowhere);
+    } else if owner.is_some() && !facts.has_kept(request.began) {
+        verdict.tolerates(Tolerance::Unread);
     } else {
         let story = format!("{ready} was not asked: {}", facts.story(request));
         verdict.breaks(Rule::Avoidable, Some(request.id), story);

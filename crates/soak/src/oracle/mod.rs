@@ -90,6 +90,9 @@ pub enum Tolerance {
     /// No credential that was asked had what the request refers to: for a minute nobody looks for
     /// it again.
     Nowhere,
+    /// No response was kept yet: the filter does not read a body for what it may refer to where a
+    /// header settles the session.
+    Unread,
     /// An old Envoy ends a response that broke off without an error over HTTP/2, which the client
     /// takes for its end.
     OldEnvoy,
@@ -121,7 +124,7 @@ impl Rule {
 
 impl Tolerance {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UpdateRace,
         Self::ListenerReplaced,
         Self::Trap,
@@ -132,6 +135,7 @@ impl Tolerance {
         Self::Hostile,
         Self::PortClosed,
         Self::Nowhere,
+        Self::Unread,
         Self::OldEnvoy,
     ];
 }
@@ -256,6 +260,7 @@ impl fmt::Display for Tolerance {
             Self::Hostile => "hostile request refused",
             Self::PortClosed => "port closed",
             Self::Nowhere => "state found nowhere",
+            Self::Unread => "nothing kept yet",
             Self::OldEnvoy => "cut that an old Envoy hides",
         })
     }

@@ -5,7 +5,7 @@
 
 use super::facts::Facts;
 use super::{Rule, Tolerance, Verdict};
-use crate::history::{Did, Kept, Name, Request, State};
+use crate::history::{Did, End, Kept, Name, Request, State, Time};
 
 /// Who has what a request refers to.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,13 @@ impl Facts<'_> {
         });
         let is_whole = matches!(arrival.did, Did::Answered { .. });
         Some(Owner { name, is_known: is_seen && is_whole })
+    }
+
+    /// Whether a response that is kept had passed by this time.
+    pub(super) fn has_kept(&self, by: Time) -> bool {
+        self.history.requests.iter().any(|request| {
+            request.ended <= by && matches!(&request.end, End::Answered(it) if it.is_kept)
+        })
     }
 
     /// Whether a credential that was asked earlier did not have what a request refers to.

@@ -19,7 +19,9 @@ fn follows(asked: &[Name], status: u16) -> History {
         next.lacks_state = !is_owner;
         arrivals.push(next);
     }
-    history(vec![request(1, 1), second], arrivals)
+    let mut first = request(1, 1);
+    first.end = End::Answered(Answer { is_kept: true, ..answer(200, 1) });
+    history(vec![first, second], arrivals)
 }
 
 #[test]
@@ -149,6 +151,16 @@ fn an_old_envoy_is_forgiven_what_it_cannot_do_and_nothing_else() {
     assert_eq!(broken(&cut(HTTP2), old), []);
     assert_eq!(judge(&cut(HTTP2), old).tolerated[&Tolerance::OldEnvoy], 1);
     assert_eq!(broken(&cut("HTTP/1.1"), old), [Rule::Body]);
+}
+
+#[test]
+fn state_is_not_looked_for_before_anything_was_kept() {
+    let mut early = follows(&[B], 400);
+    early.requests[1].refers_to = ELSEWHERE;
+    check(&early, &[Rule::Avoidable]);
+    early.requests[0].end = End::Answered(answer(200, 1));
+    check(&early, &[]);
+    assert_eq!(judge(&early, SETTING).tolerated[&Tolerance::Unread], 1);
 }
 
 #[test]
