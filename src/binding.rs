@@ -394,12 +394,17 @@ impl Bindings {
     #[inline(never)]
     pub fn alive(&self, entry: Option<Entry<5>>, now: Timestamp) -> Option<Binding> {
         let mut entry = entry.filter(|entry| now <= entry.used + self.ttl)?;
-        let [_, home_served, _, substitute_served, _] = &mut entry.numbers;
-        for served in [home_served, substitute_served] {
-            *served = (*served).min(now.as_millis());
+        let is_to_come = entry.used.is_to_come(now);
+        if is_to_come {
+            let [_, home_served, _, substitute_served, _] = &mut entry.numbers;
+            for served in [home_served, substitute_served] {
+                *served = (*served).min(now.as_millis());
+            }
         }
         let mut binding = Binding::from(entry);
-        binding.avoid_until = binding.avoid_until.min(now + LONGEST_AVOIDANCE);
+        if is_to_come {
+            binding.avoid_until = binding.avoid_until.min(now + LONGEST_AVOIDANCE);
+        }
         Some(binding)
     }
 }
