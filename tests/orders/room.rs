@@ -119,7 +119,7 @@ fn every_session_that_begins_counts() {
     let room = Room::of(&router);
     let pool = &router.config().pools[0];
     let work = |_, worker: &Worker<'_>| {
-        let picked = room.headroom.pick(&[room.a, room.b], pool, "m", worker, NOW);
+        let picked = room.headroom.pick(&[room.a, room.b], pool, (b"", "m"), worker, NOW);
         assert!(picked.written);
         picked.result.unwrap().id.clone()
     };
