@@ -663,6 +663,9 @@ fn new_sessions_go_where_there_is_room() {
     }
 }
 
+/// No response says when a window ends.
+const UNTOLD: u64 = u64::MAX;
+
 /// The pace of an account to Claude of which so much is used, in percent, with so many minutes left:
 /// of five hours, and of a week. And whether it is spared.
 fn paced(five_hours: Option<(u32, u64)>, week: Option<(u32, u64)>) -> (u32, bool) {
@@ -676,7 +679,9 @@ fn paced(five_hours: Option<(u32, u64)>, week: Option<(u32, u64)>) -> (u32, bool
         let name = |of| format!("anthropic-ratelimit-unified-{name}-{of}");
         let share = f64::from(percent) / 100.0;
         headers.push((name("utilization"), share.to_string()));
-        headers.push((name("reset"), (1_800_000_000 + 60 * minutes).to_string()));
+        if minutes != UNTOLD {
+            headers.push((name("reset"), (1_800_000_000 + 60 * minutes).to_string()));
+        }
     }
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     headroom.learn(credential, &headers, SONNET, &shared, at(0));
@@ -697,6 +702,7 @@ fn what_is_left_is_weighed_by_the_time_that_it_has_to_last() {
         ("and what would be void as well", Some((92, 12)), None, (2000, true)),
         ("of which nothing is left is spared", Some((100, 1)), None, (0, true)),
         ("an end that is too far", None, Some((50, 30 * DAY)), (500, false)),
+        ("ends that nobody says", Some((30, UNTOLD)), Some((85, UNTOLD)), (150, false)),
     ] {
         assert_eq!(paced(five_hours, week), expected, "{what}");
     }

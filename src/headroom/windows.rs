@@ -423,6 +423,8 @@ fn told_by(prefix: &str, headers: &Headers, models: &Models, now: Timestamp) -> 
         };
         let reset = now + wait.unwrap_or(row.length).min(super::LONGEST);
         let minutes = match row.minutes {
+            // Without an end its length says nothing of the time that is left.
+            _ if wait.is_none() => 0,
             (known, "") => known,
             (_, header) => number(headers, header).unwrap_or_default() as u16,
         };
