@@ -19,6 +19,16 @@ const CONNECTING: Time = 3 * SECOND;
 /// No failure matters for longer: a request takes a minute at most, and a cooldown less.
 const LONGEST: Time = 120 * SECOND;
 
+/// What a client has left reaches the filter at some time after the provider has sent it.
+const ON_ITS_WAY: Time = 2 * SECOND;
+
+/// When the filter has learned at the latest how an attempt ended: before its client knows, if that
+/// waits for it.
+fn known(request: &Request, arrival: &Arrival) -> Time {
+    let waits = matches!(&request.end, End::Answered(answer) if !answer.is_left);
+    request.ended.max(arrival.done) + if waits { 0 } else { ON_ITS_WAY }
+}
+
 /// The history with its order.
 pub(super) struct Facts<'h> {
     pub(super) history: &'h History,
@@ -64,7 +74,7 @@ impl<'h> Facts<'h> {
                 continue;
             };
             let request = arrival.request.and_then(|id| facts.requests.get(&id));
-            let ended = request.map_or(arrival.done, |request| request.ended.max(arrival.done));
+            let ended = request.map_or(arrival.done, |request| known(request, arrival));
             // Which model a hostile body names is a question of reading: it counts for all.
             let is_hostile = request.is_some_and(|request| request.may_be_refused);
             if arrival.has_failed() {

@@ -232,6 +232,28 @@ fn a_move_without_a_reason_is_found() {
 }
 
 #[test]
+fn what_a_client_did_not_wait_for_is_learned_some_time_later() {
+    let left = |end: End| {
+        let mut other = request(9, 2);
+        (other.session, other.end) = (2, end);
+        let mut next = request(3, 4);
+        (next.session, next.end) = (3, End::Answered(answer(200, 1)));
+        let mut last = request(2, 6);
+        last.ended += SECOND;
+        let arrivals = vec![
+            arrival(1, 1, A, 1, did(200)),
+            arrival(9, 1, A, 2, did(503)),
+            arrival(3, 1, A, 4, did(200)),
+            arrival(2, 1, B, 6, did(200)),
+        ];
+        history(vec![request(1, 1), other, next, last], arrivals)
+    };
+    // Who was served after an answer that had arrived has ended what that began.
+    check(&left(End::Answered(answer(503, 1))), &[Rule::Avoidable, Rule::Move]);
+    check(&left(End::Aborted("waiting")), &[]);
+}
+
+#[test]
 fn a_session_that_came_home_may_not_leave_again() {
     let arrivals = vec![
         arrival(1, 1, A, 1, did(503)),
