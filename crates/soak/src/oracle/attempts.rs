@@ -68,9 +68,13 @@ pub(super) fn stale(arrivals: &[&Arrival]) -> usize {
     repeated(arrivals).count()
 }
 
-/// Whether the filter says that it met a connection that was kept.
-fn is_said_stale(request: &Request) -> bool {
-    matches!(&request.end, End::Answered(answer) if answer.decision.contains("(stale,"))
+/// Whether the filter says that it met a connection that was kept: to the client, or in the log if
+/// that has left.
+fn is_said_stale(facts: &Facts<'_>, request: &Request) -> bool {
+    let logged = facts.history.ending.access_log.get(&request.id);
+    let says = |words: &str| words.contains("(stale,");
+    logged.is_some_and(|line| says(line))
+        || matches!(&request.end, End::Answered(answer) if says(&answer.decision))
 }
 
 fn repeat(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
@@ -88,7 +92,7 @@ fn repeat(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
     let twice: usize = sent.values().map(|count| count - 1).sum();
     if stale == 1 && twice == 1 && is_reused {
         verdict.tolerates(Tolerance::Stale);
-    } else if stale == 1 && twice == 1 && is_said_stale(request) {
+    } else if stale == 1 && twice == 1 && is_said_stale(facts, request) {
         verdict.tolerates(Tolerance::Unused);
     } else if twice > 0 {
         verdict.breaks(Rule::Repeat, Some(request.id), facts.story(request));

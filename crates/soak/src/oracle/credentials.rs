@@ -14,7 +14,8 @@ const TOGETHER: Time = SECOND;
 /// An announced limit, from when it was known for certain.
 struct Told {
     began: Time,
-    known: Time,
+    /// `None` if perhaps nobody has learned it.
+    known: Option<Time>,
     until: Time,
     probed: Option<Time>,
 }
@@ -39,13 +40,17 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
         let open = limits.entry(key).or_default();
         open.retain(|told| told.until > arrival.at);
         if let Some(decided) = facts.decided(arrival) {
-            for told in open.iter_mut().filter(|told| told.known < decided) {
-                let due = told.probed.unwrap_or(told.began) + COOLDOWN_MAX * SECOND;
-                let is_together = told.probed.is_some_and(|probed| arrival.at < probed + TOGETHER);
-                if is_together {
-                    verdict.tolerates(Tolerance::Probe);
-                } else if arrival.at + TOGETHER / 10 >= due {
-                    told.probed = Some(arrival.at);
+            // Several limits are one to the filter, and the first one says when a probe is due.
+            let last = open.iter().map(|told| told.probed.unwrap_or(told.began)).min();
+            let due = last.unwrap_or_default() + COOLDOWN_MAX * SECOND;
+            let mut probed = open.iter().filter_map(|told| told.probed);
+            let is_together = probed.any(|probed| arrival.at < probed + TOGETHER);
+            let is_due = arrival.at + TOGETHER / 10 >= due;
+            let is_known = |told: &&mut Told| told.known.is_some_and(|known| known < decided);
+            let mut is_probe = false;
+            for told in open.iter_mut().filter(is_known) {
+                if is_together || is_due {
+                    is_probe = true;
                     verdict.tolerates(Tolerance::Probe);
                 } else {
                     let request = arrival.request.and_then(|id| facts.request(id));
@@ -57,6 +62,9 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
                     );
                     verdict.breaks(Rule::Told, arrival.request, story);
                 }
+            }
+            if is_probe && !is_together {
+                open.iter_mut().for_each(|told| told.probed = Some(arrival.at));
             }
         }
         if arrival.did.is_served() {
@@ -70,15 +78,15 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
                 matches!(request.end, End::Answered(_))
                     && !facts.has_trapped(request.began, request.ended)
             });
-            if let Some(request) = request.filter(|_| is_learned) {
+            if is_learned {
                 verdict.judged(Rule::Told);
-                open.push(Told {
-                    began: arrival.at,
-                    known: request.ended,
-                    until: arrival.at + wait.min(COOLDOWN_TOLD) * SECOND,
-                    probed: None,
-                });
             }
+            open.push(Told {
+                began: arrival.at,
+                known: request.filter(|_| is_learned).map(|request| request.ended),
+                until: arrival.at + wait.min(COOLDOWN_TOLD) * SECOND,
+                probed: None,
+            });
         }
     }
 }

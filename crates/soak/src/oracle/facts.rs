@@ -137,10 +137,13 @@ impl<'h> Facts<'h> {
         self.requests.get(&id).copied()
     }
 
-    /// When the decision for an attempt was made at the earliest.
+    /// When the decision for an attempt was made at the earliest. One that repeats an attempt on the
+    /// same credential, because its connection broke, was decided with that.
     pub(super) fn decided(&self, arrival: &Arrival) -> Option<Time> {
         let id = arrival.request?;
-        let before = self.arrivals(id).iter().filter(|other| other.number < arrival.number);
+        let before = self.arrivals(id).iter().filter(|other| {
+            other.number < arrival.number && other.credential() != arrival.credential()
+        });
         let before = before.map(|other| other.done).max();
         Some(before.unwrap_or(self.request(id)?.began))
     }

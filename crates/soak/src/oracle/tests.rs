@@ -289,6 +289,52 @@ fn a_request_into_a_told_cooldown_is_found() {
 }
 
 #[test]
+fn several_limits_of_a_credential_are_probed_as_one() {
+    let probed = |at: &[u64]| {
+        let mut requests = vec![request(1, 1), request(2, 4)];
+        let mut arrivals = vec![arrival(1, 1, A, 1, told(14)), arrival(2, 1, A, 4, told(14))];
+        for (at, id) in at.iter().zip(3..) {
+            requests.push(request(id, *at));
+            arrivals.push(arrival(id, 1, A, *at, told(14)));
+        }
+        for (request, number) in requests.iter_mut().zip(1..) {
+            (request.session, request.end) = (number, End::Answered(answer(429, 1)));
+        }
+        requests[1].ended = 4 * SECOND + SECOND / 2;
+        // Nobody waited for the first one.
+        requests[0].end = End::Aborted("waiting");
+        let rules = broken(&history(requests, arrivals), Setting { fails_over: false, ..SETTING });
+        rules.contains(&Rule::Told)
+    };
+    assert!(!probed(&[6]));
+    assert!(!probed(&[6, 11]));
+    assert!(probed(&[5]));
+    assert!(probed(&[6, 8]));
+}
+
+#[test]
+fn what_is_repeated_on_a_broken_connection_was_decided_before() {
+    let repeats = |second: Name| {
+        let mut slow = request(2, 1);
+        (slow.session, slow.ended) = (2, 5 * SECOND);
+        slow.end = End::Answered(answer(200, 2));
+        let mut limited = request(1, 2);
+        limited.end = End::Answered(answer(200, 2));
+        let mut first = arrival(2, 1, second, 1, Did::Broke);
+        (first.is_reused, first.done) = (true, 4 * SECOND);
+        let arrivals = vec![
+            first,
+            arrival(1, 1, A, 2, told(9)),
+            arrival(1, 2, B, 2, did(200)),
+            arrival(2, 2, A, 4, did(200)),
+        ];
+        history(vec![limited, slow], arrivals)
+    };
+    check(&repeats(A), &[]);
+    check(&repeats(C), &[Rule::Told]);
+}
+
+#[test]
 fn a_request_to_a_disabled_credential_is_found() {
     for (state, expected) in [
         (State::Disabled, &[Rule::Disabled][..]),
@@ -329,6 +375,12 @@ fn a_request_that_is_sent_twice_is_found() {
     unused.requests[0].end = End::Answered(Answer { decision, ..answer(200, 2) });
     check(&unused, &[]);
     assert_eq!(judge(&unused, SETTING).tolerated[&Tolerance::Unused], 1);
+    // A client that left did not hear it, and the log did.
+    unused.requests[0].end = End::Aborted("waiting");
+    check(&unused, &[Rule::Repeat]);
+    let line = "then=anthropic-a(stale,transient) flags=DR".to_owned();
+    unused.ending.access_log.insert(1, line);
+    check(&unused, &[]);
     let four = [(A, did(500)), (B, did(500)), (C, did(500)), (D, did(500))];
     check(&fails(500, &four), &[Rule::Repeat]);
 }
