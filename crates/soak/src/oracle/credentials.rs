@@ -73,9 +73,11 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
         }
         if let Did::Answered { status: 429, retry_after: Some(wait), .. } = arrival.did {
             let request = arrival.request.and_then(|id| facts.request(id));
-            // If the client left, or a VM trapped, nobody may have learned it.
+            // If the client left, a VM trapped, or the credential was on its way out or in, nobody
+            // may have learned it.
             let is_learned = request.is_some_and(|request| {
                 matches!(request.end, End::Answered(_))
+                    && facts.state(credential, request.began, request.ended) == Ok(None)
                     && !facts.has_trapped(request.began, request.ended)
             });
             if is_learned {

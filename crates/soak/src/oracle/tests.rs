@@ -289,6 +289,24 @@ fn a_request_into_a_told_cooldown_is_found() {
 }
 
 #[test]
+fn a_limit_of_a_credential_that_goes_may_be_learned_by_nobody() {
+    let mut all = history(vec![request(1, 1), request(2, 6)], vec![]);
+    all.arrivals = vec![
+        arrival(1, 1, A, 1, told(14)),
+        arrival(1, 2, B, 1, did(200)),
+        arrival(2, 1, A, 5, did(200)),
+    ];
+    all.requests[0].end = End::Answered(answer(200, 2));
+    all.requests[1].session = 2;
+    all.requests[1].began = 5 * SECOND;
+    check(&all, &[Rule::Told]);
+    let mut back = update(2, A, State::Absent);
+    back.states.clear();
+    all.updates = vec![update(1, A, State::Absent), back];
+    check(&all, &[]);
+}
+
+#[test]
 fn several_limits_of_a_credential_are_probed_as_one() {
     let probed = |at: &[u64]| {
         let mut requests = vec![request(1, 1), request(2, 4)];
