@@ -67,8 +67,9 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
                 open.iter_mut().for_each(|told| told.probed = Some(arrival.at));
             }
         }
-        if arrival.did.is_served() {
-            // It was sent after the limit began, so it ends it.
+        // One that was sent after the limit began ends it with its first content, however it ends.
+        let may_have_content = matches!(arrival.did, Did::Cut { has_content: true } | Did::Left);
+        if arrival.did.is_served() || may_have_content {
             open.clear();
         }
         if let Did::Answered { status: 429, retry_after: Some(wait), .. } = arrival.did {

@@ -307,6 +307,25 @@ fn a_limit_of_a_credential_that_goes_may_be_learned_by_nobody() {
 }
 
 #[test]
+fn a_probe_with_content_ends_a_limit_even_if_it_is_cut() {
+    let probed = |ended: Did| {
+        let mut requests = vec![request(1, 1), request(2, 7), request(3, 9)];
+        (requests[1].session, requests[2].session) = (2, 3);
+        requests[0].end = End::Answered(answer(429, 1));
+        requests[1].end = End::Aborted("in the response");
+        let arrivals = vec![
+            arrival(1, 1, A, 1, told(14)),
+            arrival(2, 1, A, 7, ended),
+            arrival(3, 1, A, 9, did(200)),
+        ];
+        let rules = broken(&history(requests, arrivals), Setting { fails_over: false, ..SETTING });
+        rules.contains(&Rule::Told)
+    };
+    assert!(probed(Did::Broke));
+    assert!(!probed(Did::Cut { has_content: true }));
+}
+
+#[test]
 fn several_limits_of_a_credential_are_probed_as_one() {
     let probed = |at: &[u64]| {
         let mut requests = vec![request(1, 1), request(2, 4)];
