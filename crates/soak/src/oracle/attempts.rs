@@ -94,6 +94,9 @@ fn repeat(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
         verdict.tolerates(Tolerance::Stale);
     } else if stale == 1 && twice == 1 && is_said_stale(facts, request) {
         verdict.tolerates(Tolerance::Unused);
+    } else if twice > 0 && facts.is_updated(request.pool, request.began, request.ended) {
+        // The filter on the cluster does not know the credential any more, so Envoy asks it again.
+        verdict.tolerates(Tolerance::UpdateRace);
     } else if twice > 0 {
         verdict.breaks(Rule::Repeat, Some(request.id), facts.story(request));
     }
@@ -116,7 +119,11 @@ fn first_byte(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
     if is_first && !answered.did.is_served() && arrivals.last().is_some_and(|it| it.lacks_state) {
         return;
     }
-    if arrivals.iter().any(|arrival| arrival.number > answered.number) {
+    let is_repeated = arrivals.iter().any(|arrival| arrival.number > answered.number);
+    let is_updated = facts.is_updated(request.pool, request.began, request.ended);
+    if is_repeated && is_first && !answered.did.is_served() && is_updated {
+        verdict.tolerates(Tolerance::UpdateRace);
+    } else if is_repeated {
         verdict.breaks(Rule::FirstByte, Some(request.id), facts.story(request));
     }
 }

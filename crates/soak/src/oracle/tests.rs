@@ -418,6 +418,10 @@ fn a_request_that_is_sent_twice_is_found() {
     let line = "then=anthropic-a(stale,transient) flags=DR".to_owned();
     unused.ending.access_log.insert(1, line);
     check(&unused, &[]);
+    // Its credential was being removed: nobody there knew that it had been asked.
+    let mut removed = served_twice(false);
+    removed.updates = vec![update(1, A, State::Absent)];
+    check(&removed, &[]);
     let four = [(A, did(500)), (B, did(500)), (C, did(500)), (D, did(500))];
     check(&fails(500, &four), &[Rule::Repeat]);
 }
