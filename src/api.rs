@@ -116,7 +116,9 @@ fn hexadecimal(byte: Option<&u8>) -> Option<u32> {
     char::from(*byte?).to_digit(16)
 }
 
-fn percent_decoded(text: &str) -> String {
+/// A text with its escapes undone.
+#[inline(never)]
+pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

@@ -1,6 +1,6 @@
 //! What a request is for: its pool, its provider and its model.
 
-use crate::api::{Api, model_in_path};
+use crate::api::{Api, model_in_path, percent_decoded};
 use crate::config::{Config, Match, Pool, Profile};
 use crate::json::Value;
 use crate::operation::Operation;
@@ -200,12 +200,21 @@ impl<'a> Asked<'a> {
 fn has_prefix(path: &str, prefix: &str) -> bool {
     match path.strip_prefix(prefix) {
         Some(rest) if prefix.len() > 1 && prefix.ends_with('/') => {
-            rest.bytes().any(|byte| byte != b'/')
+            // As a provider reads it that undoes escapes before it looks for slashes.
+            match rest.trim_start_matches('/') {
+                rest if rest.starts_with('%') => {
+                    !percent_decoded(rest).split(SLASHES).all(str::is_empty)
+                }
+                rest => !rest.is_empty(),
+            }
         }
         Some(rest) => rest.is_empty() || rest.starts_with('/') || prefix.ends_with(is_separator),
         None => false,
     }
 }
+
+/// What separates segments, for some server.
+const SLASHES: [char; 2] = ['/', '\\'];
 
 /// Characters after which a segment may go on.
 fn is_separator(character: char) -> bool {
@@ -218,9 +227,10 @@ fn has_dot_segment(path: &str) -> bool {
     if memchr::memchr2(b'.', b'%', path.as_bytes()).is_none() {
         return false;
     }
-    let path = path.to_ascii_lowercase().replace("%2e", ".");
-    path.split('/').any(|segment| matches!(segment, "." | ".."))
-        || ["%2f..", "..%2f", "%5c..", "..%5c"].iter().any(|trick| path.contains(trick))
+    let path = percent_decoded(path);
+    // Some servers take off what stands behind a semicolon.
+    let mut segments = path.split(SLASHES).filter_map(|segment| segment.split(';').next());
+    segments.any(|segment| matches!(segment, "." | ".."))
 }
 
 fn names_model(matches: &Match, model: &str) -> bool {

@@ -156,6 +156,10 @@ fn a_pool_serves_whole_segments_and_its_methods_only() {
         ("POST", "/v1/messages/%2E%2e/files", false),
         ("POST", "/v1/messages/..%2Ffiles", false),
         ("POST", "/v1/messages/.", false),
+        ("POST", "/v1/messages/..;/files", false),
+        ("POST", "/v1/messages/%2e%2E;x=1/files", false),
+        ("POST", "/v1/messages%2Fbatches", false),
+        ("POST", "/v1/messages/x%2F..;%2f..;%2Ffiles", false),
         ("GET", "/v1/messages", false),
         ("DELETE", "/v1/messages/x", false),
         ("TRACE", "/v1/messages", false),
@@ -163,6 +167,23 @@ fn a_pool_serves_whole_segments_and_its_methods_only() {
     ] {
         let decision = world.decide(&[(":method", method), (":path", path)], &json!({}));
         assert_eq!(!matches!(decision, Decision::Pass), is_served, "{method} {path}");
+    }
+    // Behind the slash something has to follow, for a provider that reads an escaped one as well.
+    let matches = json!({"path_prefixes": ["/v1/files/", "/model/"]});
+    let world = World::of(&config(&json!({}), &json!({"match": matches})));
+    for (path, is_served) in [
+        ("/v1/files/file-1", true),
+        ("/v1/files/", false),
+        ("/v1/files//", false),
+        ("/v1/files/%2F", false),
+        ("/v1/files/%2f/%5C", false),
+        ("/v1/files%2Ffile-1", false),
+        ("/v1/files/..%2fx", false),
+        ("/v1/files/%2Fx", true),
+        ("/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fx/invoke", true),
+    ] {
+        let decision = world.decide(&[(":method", "GET"), (":path", path)], &json!({}));
+        assert_eq!(!matches!(decision, Decision::Pass), is_served, "{path}");
     }
     let all = World::of(&config(&json!({}), &json!({})));
     let traced = all.decide(&[(":method", "TRACE"), (":path", "/v1/messages")], &json!({}));
