@@ -19,9 +19,9 @@ pub enum Operation {
     Write,
 }
 
-/// The ends of paths, in the order in which they are tried, the usual ones first. Sources are the providers' references
-/// of their APIs.
-const ENDS: [(&str, Operation); 39] = [
+/// The ends of paths, in the order in which they are tried, the usual ones first. Sources are the
+/// providers' references of their APIs.
+const ENDS: [(&str, Operation); 42] = [
     ("/messages", Operation::Generate),
     ("/completions", Operation::Generate),
     ("/responses", Operation::Generate),
@@ -41,10 +41,15 @@ const ENDS: [(&str, Operation); 39] = [
     (":batchEmbedContents", Operation::Embed),
     ("/completion", Operation::Generate),
     ("/chat", Operation::Generate),
+    // LiteLLM makes a key.
+    ("/key/generate", Operation::Write),
     ("/generate", Operation::Generate),
     ("/generate_stream", Operation::Generate),
     ("/responses/compact", Operation::Generate),
     ("/interactions", Operation::Generate),
+    // Jobs whose results are fetched later.
+    ("/videos/generations", Operation::Write),
+    ("/video/generations", Operation::Write),
     ("/generations", Operation::Generate),
     ("/edits", Operation::Generate),
     ("/variations", Operation::Generate),
@@ -143,6 +148,12 @@ mod tests {
                 Operation::Write,
             ),
             ("POST", "/api/chat", Operation::Generate),
+            ("POST", "/api/generate", Operation::Generate),
+            ("POST", "/key/generate", Operation::Write),
+            ("POST", "/proxy/key/generate/", Operation::Write),
+            ("POST", "/v1/images/generations", Operation::Generate),
+            ("POST", "/v1/videos/generations", Operation::Write),
+            ("POST", "/v1/video/generations", Operation::Write),
             ("POST", "/v2/embed", Operation::Embed),
             ("POST", "/v1beta/cachedContents", Operation::Write),
             ("POST", "/model/m/converse-stream", Operation::Generate),
