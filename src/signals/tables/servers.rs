@@ -32,8 +32,10 @@ pub(super) static ROWS: &[Row] = &[
     code("AllocationQuota.FreeTierOnly", NotSupported).implied(),
     code("ServerOverloaded", Overloaded),
     // Ollama, Cohere: a limit of a week or a month, and not when it ends. T
-    phrase("limit_of_a_week", Denied).says("*reached your weekly usage limit").on(&[429]),
-    phrase("limit_of_a_month", Denied).says("*trial key, which is limited to*/ month").on(&[429]),
+    phrase("limit_of_a_week", Denied).says("you *reached your weekly usage limit").on(&[429]),
+    phrase("limit_of_a_month", Denied)
+        .says("you are using a trial key, which is limited to*/ month")
+        .on(&[429]),
     // Words about this key, this account or this plan: the credential lacks the model, whatever
     // name the provider has for it. T
     phrase("model_not_for_this_key", NotSupported)
