@@ -148,11 +148,15 @@ impl Watch {
     }
 
     fn look(&mut self, is_end: bool, plan: &Plan) -> FirstEvent {
-        if self.kind == Kind::Page {
-            let is_none = plan.operation.runs_a_model();
-            return if is_none { FirstEvent::Ended } else { FirstEvent::Content };
-        }
         let readable = inflate::error_body(&self.bytes, self.headers.text("content-encoding"));
+        if self.kind == Kind::Page {
+            // Some servers call a transcript a page.
+            return match readable.trim_ascii_start().first() {
+                None if !is_end => FirstEvent::More,
+                None | Some(b'<') if plan.operation.runs_a_model() => FirstEvent::Ended,
+                _ => FirstEvent::Content,
+            };
+        }
         let seen = self.opening.look(&readable, is_end, &origin(&self.headers, plan));
         let may_name_more = self.kind == Kind::Document
             && plan.state.creates.is_some_and(|kind| pins::created(kind, &readable).is_empty());

@@ -134,6 +134,7 @@ fn what_fails_is_asked_elsewhere_and_the_client_gets_one_response() {
             of_type("application/x-ndjson", b"{\"error\":\"not enough memory\"}\n"),
         ),
         ("a page", of_type("text/html; charset=utf-8", b"<html>Sign in</html>")),
+        ("an empty page", of_type("text/html", b"\n")),
         ("nothing", of_type("application/json", b"")),
         (
             "a redirection",
@@ -165,6 +166,17 @@ fn what_fails_is_asked_elsewhere_and_the_client_gets_one_response() {
         assert_eq!(played.response.headers.get("x-session-affinity-retry"), None, "{name}");
         assert!(played.filter_state(DECISION).contains("failover=served"), "{name}");
     }
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn what_a_server_calls_a_page_and_is_a_text_reaches_the_client() {
+    // whisper.cpp and servers on Flask send transcripts so.
+    let text = of_type("text/html; charset=utf-8", b" And so, my fellow Americans.\n");
+    let mut world = World::new(true, |_| {});
+    let played = world.play(&claude_by_header(SESSION, 2048), |_| text.clone());
+    assert_eq!(played.clusters(), ["anthropic_a"]);
+    assert_eq!(played.response.body(), b" And so, my fellow Americans.\n");
 }
 
 #[test]
