@@ -885,9 +885,17 @@ fn a_client_hears_of_a_limit_rather_than_of_a_dead_key() {
         let told = reply.map(|reply| (reply.status, reply.retry_after));
         assert_eq!(told, expected.map(|seconds| (429, Some(seconds))), "{a:?} {b:?}");
     }
-    let strict = world(json!({"session": {"strict": true}}));
-    let plan = strict.play(&strict.ask("1", "m"), &[("a", Fate::Status(401))]).plan;
-    assert!(strict.router.wait_for_limit(&plan, &strict.shared, strict.now).is_none());
+    for (is_strict, expected) in [(false, true), (true, false)] {
+        let world = world(json!({"session": {"strict": is_strict}}));
+        assert_eq!(world.goes("1", &[]), "a");
+        // The home is dead, and the other one limited by another session.
+        let mut other = world.router.plan(routed(&world.ask("2", "m")), world.now);
+        world.router.attempt(&mut other, "b", &world.shared, world.now);
+        world.end(&mut other, limit);
+        let plan = world.play(&world.ask("1", "m"), &[("a", Fate::Status(401))]).plan;
+        let reply = world.router.wait_for_limit(&plan, &world.shared, world.now);
+        assert_eq!(reply.is_some(), expected, "strict: {is_strict}");
+    }
 }
 
 #[test]
