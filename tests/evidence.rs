@@ -895,6 +895,24 @@ fn a_client_hears_of_a_limit_rather_than_of_a_dead_key() {
         let plan = world.play(&world.ask("1", "m"), &[("a", Fate::Status(401))]).plan;
         let reply = world.router.wait_for_limit(&plan, &world.shared, world.now);
         assert_eq!(reply.is_some(), expected, "strict: {is_strict}");
+        // What only the home has, no other one will serve.
+        let mut pinned = plan.clone();
+        pinned.state.is_pinned = true;
+        assert!(world.router.wait_for_limit(&pinned, &world.shared, world.now).is_none());
+    }
+}
+
+#[test]
+fn a_client_hears_of_no_limit_while_a_credential_is_ready_that_was_not_asked() {
+    for (count, expected) in [(3, Some(50)), (4, None)] {
+        let sections = json!({"credentials": clusters(count), "failover": {"max_attempts": 3}});
+        let world = world(sections);
+        let hint = [("retry-after", "50")];
+        let fates = [("a", limited(&hint)), ("b", Fate::Status(401)), ("c", Fate::Status(401))];
+        let sent = world.play(&world.ask("1", "m"), &fates);
+        assert_eq!(sent.to, "a b c");
+        let reply = world.router.wait_for_limit(&sent.plan, &world.shared, world.now);
+        assert_eq!(reply.map(|reply| reply.retry_after), expected.map(Some), "{count}");
     }
 }
 

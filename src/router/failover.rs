@@ -225,8 +225,9 @@ impl Router {
     }
 
     /// The reply in place of a refused key or an empty account, where another credential waits for
-    /// an announced end: the client should come back then, and not ask its user to sign in. What
-    /// else a 403 says may be about the request.
+    /// an announced end: the client should come back then, and not ask its user to sign in. Not while
+    /// one is ready that was not asked, nor where only one has what the request refers to. What else
+    /// a 403 says may be about the request.
     pub fn wait_for_limit(
         &self,
         plan: &Plan,
@@ -237,17 +238,22 @@ impl Router {
         let last = plan.failures.last().filter(|it| Some(it.credential) == plan.current)?;
         let is_dead = last.fault.class == Class::Denied
             && (matches!(last.fault.status, 401 | 402) || last.fault.long);
-        if !is_dead || self.config.profile == Profile::Reference {
+        if !is_dead || plan.state.is_pinned || self.config.profile == Profile::Reference {
             return None;
         }
-        let others = pool.credentials.iter().filter(|it| Some(it.fingerprint) != plan.current);
-        let waits = others.filter_map(|other| {
-            match self.cooldowns().block_for_new(shared, other, plan.subject(), now)? {
-                Block::RateLimited { retry_at, .. } => Some(retry_at),
-                _ => None,
+        let mut first = None;
+        for other in pool.credentials.iter().filter(|it| takes_new_sessions(it)) {
+            let id = other.fingerprint;
+            match self.cooldowns().block_for_new(shared, other, plan.subject(), now) {
+                Some(Block::RateLimited { retry_at, .. }) if Some(id) != plan.current => {
+                    first = Some(first.map_or(retry_at, |first: Timestamp| first.min(retry_at)));
+                }
+                // The next request may be served there.
+                None if plan.failures.iter().all(|it| it.credential != id) => return None,
+                _ => {}
             }
-        });
-        Some(reply::no_credential(&plan.target(pool), Unready::RateLimited(waits.min()?), now))
+        }
+        Some(reply::no_credential(&plan.target(pool), Unready::RateLimited(first?), now))
     }
 
     /// The reply where the last attempt ended without a response.
