@@ -227,7 +227,10 @@ fn has_dot_segment(path: &str) -> bool {
     if memchr::memchr2(b'.', b'%', path.as_bytes()).is_none() {
         return false;
     }
-    let path = percent_decoded(path);
+    let mut path = percent_decoded(path);
+    if path.contains('%') {
+        path = percent_decoded(&path);
+    }
     // Some servers take off what stands behind a semicolon.
     let mut segments = path.split(SLASHES).filter_map(|segment| segment.split(';').next());
     segments.any(|segment| matches!(segment, "." | ".."))

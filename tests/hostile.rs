@@ -179,6 +179,7 @@ fn a_pool_serves_whole_segments_and_its_methods_only() {
         ("/v1/files/%2f/%5C", false),
         ("/v1/files%2Ffile-1", false),
         ("/v1/files/..%2fx", false),
+        ("/v1/files/x%252F%252e.%252Fy", false),
         ("/v1/files/%2Fx", true),
         ("/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fx/invoke", true),
     ] {
