@@ -170,11 +170,15 @@ impl StreamContext {
         headers: Headers,
         end_of_stream: bool,
     ) {
-        match self.running.watches(status, &headers).filter(|_| !end_of_stream) {
-            Some(kind) => {
+        match self.running.watches(status, &headers) {
+            Some(kind) if !end_of_stream => {
                 self.stage = Stage::PassingStream(plan, Watch::new(kind, headers));
             }
-            None => {
+            Some(_) if plan.operation.runs_a_model() => {
+                self.observe(&mut plan, &Response::ErrorEvent(Reading::EMPTY_STREAM));
+                self.stage = Stage::Passing(plan);
+            }
+            _ => {
                 let response = Response::Received { status, headers: &headers, body: b"" };
                 self.observe(&mut plan, &response);
                 self.stage = Stage::Passing(plan);

@@ -181,6 +181,18 @@ fn what_a_server_calls_a_page_and_is_a_text_reaches_the_client() {
 
 #[test]
 #[ignore = "needs the module: cargo xtask dist"]
+fn nothing_with_200_is_no_success_where_no_filter_is_on_the_cluster_either() {
+    for (body, expected) in [(&b""[..], "anthropic_b"), (b"{}", "anthropic_a")] {
+        let mut world = World::new(false, |_| {});
+        let request = claude_by_header(SESSION, 2048);
+        assert_eq!(world.play(&request, serve).clusters(), ["anthropic_a"]);
+        world.play(&request, |_| of_type("application/json", body));
+        assert_eq!(world.play(&request, serve).clusters(), [expected], "{body:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
 fn a_stream_that_stays_silent_reaches_the_client_after_a_tick() {
     let mut world = World::new(true, |_| {});
     let mut response = stream(3);
