@@ -182,12 +182,15 @@ fn what_a_server_calls_a_page_and_is_a_text_reaches_the_client() {
 #[test]
 #[ignore = "needs the module: cargo xtask dist"]
 fn nothing_with_200_is_no_success_where_no_filter_is_on_the_cluster_either() {
-    for (body, expected) in [(&b""[..], "anthropic_b"), (b"{}", "anthropic_a")] {
+    for (status, body, expected) in
+        [(200, &b""[..], "anthropic_b"), (200, b"{}", "anthropic_a"), (302, b"", "anthropic_b")]
+    {
         let mut world = World::new(false, |_| {});
         let request = claude_by_header(SESSION, 2048);
         assert_eq!(world.play(&request, serve).clusters(), ["anthropic_a"]);
-        world.play(&request, |_| of_type("application/json", body));
-        assert_eq!(world.play(&request, serve).clusters(), [expected], "{body:?}");
+        let headers = [("content-type", "application/json")];
+        world.play(&request, |_| Answer::Response(Response::new(status, headers, body)));
+        assert_eq!(world.play(&request, serve).clusters(), [expected], "{status} {body:?}");
     }
 }
 
