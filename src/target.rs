@@ -1,5 +1,7 @@
 //! What a request is for: its pool, its provider and its model.
 
+use std::borrow::Cow;
+
 use crate::api::{Api, model_in_path, percent_decoded};
 use crate::config::{Config, Match, Pool, Profile};
 use crate::json::Value;
@@ -200,17 +202,18 @@ impl<'a> Asked<'a> {
 fn has_prefix(path: &str, prefix: &str) -> bool {
     match path.strip_prefix(prefix) {
         Some(rest) if prefix.len() > 1 && prefix.ends_with('/') => {
-            // As a provider reads it that undoes escapes before it looks for slashes.
-            match rest.trim_start_matches('/') {
-                rest if rest.starts_with('%') => {
-                    !percent_decoded(rest).split(SLASHES).all(str::is_empty)
-                }
-                rest => !rest.is_empty(),
-            }
+            rest.bytes().any(|byte| byte != b'/') && !is_slashes(rest)
         }
         Some(rest) => rest.is_empty() || rest.starts_with('/') || prefix.ends_with(is_separator),
         None => false,
     }
+}
+
+/// Whether a text is nothing but slashes, for a provider that undoes escapes before it looks for them.
+#[inline(never)]
+fn is_slashes(text: &str) -> bool {
+    memchr::memchr(b'%', text.as_bytes()).is_some()
+        && percent_decoded(text).split(SLASHES).all(str::is_empty)
 }
 
 /// What separates segments, for some server.
@@ -227,9 +230,12 @@ fn has_dot_segment(path: &str) -> bool {
     if memchr::memchr2(b'.', b'%', path.as_bytes()).is_none() {
         return false;
     }
-    let mut path = percent_decoded(path);
-    if path.contains('%') {
-        path = percent_decoded(&path);
+    let mut path = Cow::Borrowed(path);
+    // Some undo escapes twice.
+    for _ in 0..2 {
+        if memchr::memchr(b'%', path.as_bytes()).is_some() {
+            path = Cow::Owned(percent_decoded(&path));
+        }
     }
     // Some servers take off what stands behind a semicolon.
     let mut segments = path.split(SLASHES).filter_map(|segment| segment.split(';').next());
