@@ -3,9 +3,9 @@
 //!
 //! It is one value in shared data, `session_affinity/load/<16 hex digits>`: a version byte, a hash
 //! of the credential's entry in the configuration (4 bytes), the sessions that it carries in
-//! thousandths (4), those that began lately (4) and when that was so (8), the most requests at once (2) and since when that is
-//! known (8), whether it is spared (1), and up to [`WINDOWS`] windows of 25 bytes. A value of another
-//! layout is empty; of one of another entry only the sessions count.
+//! thousandths (4), those that began lately (4) and when that was so (8), the most requests at once
+//! (2) and since when that is known (8), whether it is spared (1), and up to [`WINDOWS`] windows of
+//! 25 bytes. A value of another layout is empty; of one of another entry only the sessions count.
 
 use std::time::Duration;
 
