@@ -11,8 +11,8 @@ use envoy_harness::{
 
 use crate::{compose, deploy, dist, licences, observability, release};
 
-/// How often each fuzz target changes an input in CI: half a minute for all.
-const FUZZ_ROUNDS: &str = "5000";
+/// How often each fuzz target changes an input in CI: a quarter of a minute for all.
+const FUZZ_ROUNDS: &str = "3000";
 
 /// What property tests draw from here: a change is judged by the same cases as the one before it.
 /// A plain `cargo test` draws others each time.
