@@ -48,7 +48,7 @@ async fn far_more_sessions_than_a_larger_table_holds_take_no_more_memory() -> Re
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_key_for_every_session_would_be_seen() -> Result<()> {
-    let growth = growth(16_777_216, 10_000, 40_000, 40_000).await?;
+    let growth = growth(16_777_216, 10_000, 50_000, 50_000).await?;
     assert!(growth.resident > RESIDENT_GROWTH && growth.allocated > ALLOCATED_GROWTH, "{growth:?}");
     Ok(())
 }
