@@ -135,11 +135,18 @@ pub(super) fn active<'f>(
     credentials.filter(|name| facts.state(name, request.began, request.ended) == Ok(None))
 }
 
-/// The filter said that all credentials wait for an announced end.
+/// The filter said that all credentials wait for an announced end, or that one does, in place of the
+/// refused key that was asked last.
 fn refusal(facts: &Facts<'_>, request: &Request, verdict: &mut Verdict) {
     verdict.judged(Rule::Refusal);
     if facts.is_updated(request.pool, request.began, request.ended) {
         verdict.tolerates(Tolerance::UpdateRace);
+        return;
+    }
+    let last = facts.arrivals(request.id).last();
+    let is_dead = last.is_some_and(|it| matches!(it.did, Did::Answered { status: 401, .. }));
+    let is_told = |name: Name| facts.may_be_told(name, request.began, request.ended);
+    if is_dead && active(facts, request).any(is_told) {
         return;
     }
     if let Some(ready) = has_announced_nothing(facts, request) {

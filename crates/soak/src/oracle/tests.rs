@@ -203,6 +203,20 @@ fn a_refusal_while_a_credential_has_announced_nothing_is_found() {
 }
 
 #[test]
+fn a_refusal_in_place_of_a_dead_key_while_nobody_has_announced_anything_is_found() {
+    let mut refused = request(1, 5);
+    refused.end = End::Answered(answer(429, 0));
+    let mut dead = history(vec![refused], vec![arrival(1, 1, A, 5, did(401))]);
+    check(&dead, &[Rule::Refusal]);
+    let mut earlier = request(2, 2);
+    earlier.session = 2;
+    earlier.end = End::Aborted("waiting");
+    dead.requests.push(earlier);
+    dead.arrivals.push(arrival(2, 1, B, 2, told(9)));
+    check(&dead, &[]);
+}
+
+#[test]
 fn a_request_that_hangs_is_found() {
     let mut bad = well();
     bad.requests[0].end = End::Hung;
