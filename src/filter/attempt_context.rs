@@ -302,9 +302,7 @@ impl HttpContext for AttemptContext {
         let status = host::status_of(&headers);
         if status < 400 {
             let kind = self.running.watches(status, &headers);
-            // Neither a redirection nor a document without a byte comes from a model.
-            let is_none = status >= 300 || (end_of_stream && kind.is_some());
-            if is_none && plan.operation.runs_a_model() && self.running.reads_beginnings() {
+            if self.running.is_nothing(&plan, status, kind, end_of_stream) {
                 let nothing = Response::ErrorEvent(crate::signals::Reading::EMPTY_STREAM);
                 self.record(&mut plan, &nothing, true);
                 return Action::Continue;

@@ -340,6 +340,19 @@ impl Running {
         config.profile == Profile::Recommended && config.failover.first_event.bytes > 0
     }
 
+    /// Whether there is nothing of a model in what a provider accepted: it is a redirection, or a
+    /// document without a byte.
+    fn is_nothing(
+        &self,
+        plan: &Plan,
+        status: u16,
+        kind: Option<watch::Kind>,
+        end_of_stream: bool,
+    ) -> bool {
+        let is_none = status >= 300 || (end_of_stream && kind.is_some());
+        is_none && plan.operation.runs_a_model() && self.reads_beginnings()
+    }
+
     /// What kind of response with this status passes, if it may turn into an error.
     fn watches(&self, status: u16, headers: &Headers) -> Option<watch::Kind> {
         if !self.reads_beginnings() || !matches!(status, 101 | 200 | 201) {

@@ -174,9 +174,7 @@ impl StreamContext {
             Some(kind) if !end_of_stream => {
                 self.stage = Stage::PassingStream(plan, Watch::new(kind, headers));
             }
-            kind if (kind.is_some() || (status >= 300 && self.running.reads_beginnings()))
-                && plan.operation.runs_a_model() =>
-            {
+            kind if self.running.is_nothing(&plan, status, kind, end_of_stream) => {
                 self.observe(&mut plan, &Response::ErrorEvent(Reading::EMPTY_STREAM));
                 self.stage = Stage::Passing(plan);
             }
