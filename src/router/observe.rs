@@ -22,9 +22,6 @@ use crate::shared::SharedData;
 use crate::signals::{self, Class, Context, Evidence, Reading, Rule, Scope};
 use crate::time::Timestamp;
 
-/// Zhipu's code for too many requests in some time, beside the one for too many at once.
-const HIGH_FREQUENCY: &str = "1303";
-
 /// One attempt that has ended, and what is written because of it.
 pub(super) struct Observer<'a, 'c, S> {
     router: &'c Router,
@@ -170,8 +167,7 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
     /// flight are counted, that is kept in place of a cooldown: what it serves, it goes on to serve.
     fn learns_ceiling(&mut self, credential: &Credential, fault: &Fault) -> bool {
         let (headroom, shared, now) = (self.router.headroom(), self.shared, self.now);
-        let is_of_a_time = fault.wait.is_some() || fault.code == HIGH_FREQUENCY;
-        if fault.class != Class::RateLimit || is_of_a_time {
+        if fault.class != Class::RateLimit || fault.wait.is_some() {
             return false;
         }
         let in_flight = headroom.in_flight(self.pool, credential, shared, now);
@@ -325,7 +321,8 @@ impl<'a, 'c, S: SharedData> Observer<'a, 'c, S> {
         if is_proof {
             self.learn(credential, &fault, Grounds::Proof);
         }
-        let is_learned = is_proof || self.learns_ceiling(credential, &fault);
+        let is_learned =
+            is_proof || (!reading.is_of_a_time && self.learns_ceiling(credential, &fault));
         // Every provider closes connections that are kept for long. What breaks below several
         // credentials is none of theirs; silence may be.
         let is_innocent = match response {

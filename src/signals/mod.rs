@@ -169,6 +169,8 @@ pub struct Reading {
     pub code: &'static str,
     /// Whether a long cooldown is justified: a code says what is wrong, not only prose.
     pub long: bool,
+    /// A code says that it is about the requests of some time, and not about those at once.
+    pub is_of_a_time: bool,
     /// The provider says that repeating the request is useless (`x-should-retry: false`).
     pub retry_is_useless: bool,
 }
@@ -261,6 +263,7 @@ impl Reading {
         evidence: Evidence::Suspicion,
         code: "empty_stream",
         long: false,
+        is_of_a_time: false,
         retry_is_useless: false,
     };
 
@@ -289,6 +292,7 @@ impl Reading {
             evidence: Evidence::Suspicion,
             code: "",
             long: false,
+            is_of_a_time: false,
             retry_is_useless: false,
         }
     }

@@ -14,6 +14,7 @@ pub struct Row {
     is_proof: bool,
     is_whole: bool,
     implies_the_model: bool,
+    is_of_a_time: bool,
     /// The only API in which the row counts.
     api: Option<Api>,
     /// The provider's code or type, the header's name, or a word for logs.
@@ -75,6 +76,7 @@ impl Row {
             is_proof: false,
             is_whole: matches!(class.usual_scope(), Scope::Credential),
             implies_the_model: false,
+            is_of_a_time: false,
             api: None,
             word,
             text: "",
@@ -120,6 +122,12 @@ impl Row {
         self
     }
 
+    /// It means too many requests in some time, and not too many at once.
+    pub(super) const fn of_a_time(mut self) -> Self {
+        self.is_of_a_time = true;
+        self
+    }
+
     pub(super) fn implies_the_model(&self) -> bool {
         self.implies_the_model
     }
@@ -140,6 +148,7 @@ impl Row {
             evidence: if self.is_proof { Evidence::Proof } else { Evidence::Suspicion },
             code: self.word,
             long: self.sign == Sign::Code && is_lasting,
+            is_of_a_time: self.is_of_a_time,
             retry_is_useless: false,
         }
     }

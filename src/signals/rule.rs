@@ -85,6 +85,7 @@ impl Rule {
             evidence: if self.wait.is_some() { Evidence::Proof } else { Evidence::Suspicion },
             code: "rule",
             long: !matches!(self.sign, Sign::Contains(_)),
+            is_of_a_time: false,
             retry_is_useless: false,
         }
     }

@@ -15,7 +15,8 @@ pub(super) static ROWS: &[Row] = &[
     code("1311", NotSupported).implied(),
     // Concurrency, frequency, load; then limits of the plan. D
     code("1302", RateLimit),
-    code("1303", RateLimit),
+    // Too often, where 1302 is too many at once. D
+    code("1303", RateLimit).of_a_time(),
     code("1305", Overloaded),
     // They say when it ends in a time without a zone. D
     code("1304", RateLimit).whole().proof(),
