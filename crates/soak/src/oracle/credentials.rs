@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::facts::Facts;
+use super::facts::{Facts, known};
 use super::{Rule, Tolerance, Verdict};
 use crate::gateway::{COOLDOWN_MAX, COOLDOWN_TOLD};
 use crate::history::{Did, End, Name, SECOND, State, Time};
@@ -13,6 +13,8 @@ const TOGETHER: Time = SECOND;
 
 /// An announced limit, from when it was known for certain.
 struct Told {
+    /// The request that met it.
+    request: Option<u64>,
     began: Time,
     /// `None` if perhaps nobody has learned it.
     known: Option<Time>,
@@ -53,12 +55,17 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
                     is_probe = true;
                     verdict.tolerates(Tolerance::Probe);
                 } else {
-                    let request = arrival.request.and_then(|id| facts.request(id));
+                    let story = |id: Option<u64>| {
+                        let request = id.and_then(|id| facts.request(id));
+                        request.map(|request| facts.story(request)).unwrap_or_default()
+                    };
                     let story = format!(
-                        "{credential} had said at {:.3} s to wait until {:.3} s: {}",
+                        "{credential} had said at {:.3} s to wait until {:.3} s: {}\n  after {:?}: {}",
                         crate::run::seconds(told.began),
                         crate::run::seconds(told.until),
-                        request.map(|request| facts.story(request)).unwrap_or_default(),
+                        story(arrival.request),
+                        told.request,
+                        story(told.request),
                     );
                     verdict.breaks(Rule::Told, arrival.request, story);
                 }
@@ -85,8 +92,9 @@ fn told(facts: &Facts<'_>, verdict: &mut Verdict) {
                 verdict.judged(Rule::Told);
             }
             open.push(Told {
+                request: arrival.request,
                 began: arrival.at,
-                known: request.filter(|_| is_learned).map(|request| request.ended),
+                known: request.filter(|_| is_learned).map(|request| known(request, arrival)),
                 until: arrival.at + wait.min(COOLDOWN_TOLD) * SECOND,
                 probed: None,
             });

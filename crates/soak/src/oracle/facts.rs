@@ -24,7 +24,7 @@ const ON_ITS_WAY: Time = 2 * SECOND;
 
 /// When the filter has learned at the latest how an attempt ended: before its client knows, if that
 /// waits for it.
-fn known(request: &Request, arrival: &Arrival) -> Time {
+pub(super) fn known(request: &Request, arrival: &Arrival) -> Time {
     let waits = matches!(&request.end, End::Answered(answer) if !answer.is_left);
     request.ended.max(arrival.done) + if waits { 0 } else { ON_ITS_WAY }
 }

@@ -303,6 +303,21 @@ fn a_request_into_a_told_cooldown_is_found() {
 }
 
 #[test]
+fn a_limit_whose_client_leaves_is_learned_a_little_later() {
+    let sent = |is_left: bool, at: u64| {
+        let mut first = request(1, 1);
+        first.end = End::Answered(Answer { is_left, ..answer(429, 1) });
+        first.ended = SECOND + 3000;
+        let mut second = request(2, at);
+        second.session = 2;
+        let arrivals = vec![arrival(1, 1, A, 1, told(9)), arrival(2, 1, A, at, did(200))];
+        broken(&history(vec![first, second], arrivals), SETTING).contains(&Rule::Told)
+    };
+    assert!(sent(false, 2) && sent(true, 4));
+    assert!(!sent(true, 2));
+}
+
+#[test]
 fn a_limit_of_a_credential_that_goes_may_be_learned_by_nobody() {
     let mut all = history(vec![request(1, 1), request(2, 6)], vec![]);
     all.arrivals = vec![
