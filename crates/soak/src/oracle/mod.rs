@@ -15,7 +15,7 @@ mod sparing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use envoy_harness::Version;
@@ -120,6 +120,17 @@ impl Rule {
         Self::Left,
         Self::Log,
     ];
+
+    /// Whether the rule depends on what the filter knew when: the oracle sees only when clients and
+    /// providers knew it, and has to conclude the rest.
+    pub(crate) fn is_of_order(self) -> bool {
+        match self {
+            Self::Cause | Self::Avoidable | Self::Refusal | Self::Spare => true,
+            Self::Move | Self::Pin | Self::Told | Self::Disabled | Self::Repeat => true,
+            Self::Key | Self::Internal | Self::Hang | Self::FirstByte | Self::Body => false,
+            Self::Counters | Self::Memory | Self::Left | Self::Log => false,
+        }
+    }
 }
 
 impl Tolerance {
@@ -163,6 +174,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The rules that were broken.
+    pub(crate) fn broken(&self) -> BTreeSet<Rule> {
+        self.violations.iter().map(|violation| violation.rule).collect()
+    }
+
     fn breaks(&mut self, rule: Rule, request: Option<u64>, story: String) {
         self.violations.push(Violation { rule, request, story });
     }
