@@ -38,13 +38,15 @@ pub enum Mistake {
     NoClusterFilter { cluster: String },
     /// The response is from another cluster than the one that was chosen.
     OtherCluster { cluster: String, chosen: String, header: String },
+    /// The filter in front that fills this header has not got the key of a credential.
+    NoKey { credential: String, pool: String, header: String },
     /// A part of the scope was in no request so far.
     NoScope { index: usize, source: ScopeSource },
 }
 
 /// What a VM has warned of.
 #[derive(Debug, Default)]
-pub struct Warnings([Option<Timestamp>; 6]);
+pub struct Warnings([Option<Timestamp>; 7]);
 
 impl Warnings {
     /// Whether a warning is due; then it counts as given.
@@ -69,6 +71,7 @@ impl Mistake {
             Self::NoClusterFilter { .. } => 3,
             Self::OtherCluster { .. } => 4,
             Self::NoScope { .. } => 5,
+            Self::NoKey { .. } => 6,
         }
     }
 
@@ -206,6 +209,12 @@ impl fmt::Display for Mistake {
                 formatter,
                 "cluster {cluster} got a request for which {chosen} was chosen: does another route come \
                  before the one that matches the header {header}?"
+            ),
+            Self::NoKey { credential, pool, header } => write!(
+                formatter,
+                "credential {credential} of pool {pool} has no key yet, so others serve in its place: \
+                 has the file of its secret gone, or the filter of the cluster that fills the header \
+                 {header}?"
             ),
             Self::NoScope { index, source: ScopeSource::Header(name) } => write!(
                 formatter,

@@ -144,6 +144,27 @@ fn on_a_cluster_that_the_plan_does_not_know_nothing_is_recorded_and_no_request_g
 }
 
 #[test]
+fn a_credential_whose_key_is_not_there_is_passed_over_and_not_blamed() {
+    let world = World::of(&config(json!({"credentials": keys()})));
+    let mut plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
+    assert_eq!(world.attempt(&mut plan), "a");
+    let mut without = || world.router.without_key(&mut plan, "shared", &world.shared, world.now);
+    let Some(NextStep::Send { credential, .. }) = without() else { panic!("b has its key") };
+    assert_eq!(credential.id, "b");
+    let Some(NextStep::Reply(reply)) = without() else { panic!("neither has") };
+    assert_eq!((reply.status, reply.retry_after), (503, Some(1)));
+    assert_eq!((plan.current, plan.attempts), (None, 0), "nothing was sent");
+    assert_eq!(world.out(), "");
+
+    let mut plan = world.router.plan(routed(&world.ask("2", "m")), world.now);
+    world.attempt(&mut plan);
+    world.router.without_key(&mut plan, "shared", &world.shared, world.now);
+    world.end(&mut plan, Fate::Status(200));
+    assert_eq!((world.out(), plan.attempts), (String::new(), 1));
+    assert_eq!(said(&world.ask("2", "m")), is("b", Outcome::Hit), "b has served it");
+}
+
+#[test]
 fn proof_counts_at_once() {
     for (fate, expected) in
         [(limited(&[("retry-after", "30")]), "a:rate_limit:30s"), (DEAD_KEY, "a:denied:30m")]

@@ -75,44 +75,65 @@ impl AttemptContext {
     fn begin(&mut self, mut plan: Plan, cluster: &str) -> Action {
         let running = Rc::clone(&self.running);
         self.is_kept = host::has_connection();
-        match running.router.attempt(&mut plan, cluster, &Host, host::now()) {
-            Some(NextStep::Send { pool, credential }) => {
-                self.inject_credential(pool, credential);
-                filter_state::set_plan(&plan);
-                self.stage = Stage::Sent(plan);
-                Action::Continue
+        let mut step = running.router.attempt(&mut plan, cluster, &Host, host::now());
+        loop {
+            match step {
+                Some(NextStep::Send { pool, credential }) => {
+                    if self.inject_credential(pool, credential) {
+                        filter_state::set_plan(&plan);
+                        self.stage = Stage::Sent(plan);
+                        return Action::Continue;
+                    }
+                    // Ends: each time there is one credential less.
+                    step = running.router.without_key(&mut plan, cluster, &Host, host::now());
+                    self.note_without_key(&plan, step.as_ref());
+                }
+                Some(NextStep::Reply(reply)) => {
+                    filter_state::set_plan(&plan);
+                    host::respond(&reply);
+                    return Action::Pause;
+                }
+                None => return Action::Continue,
             }
-            Some(NextStep::Reply(reply)) => {
-                filter_state::set_plan(&plan);
-                host::respond(&reply);
-                Action::Pause
-            }
-            None => Action::Continue,
         }
     }
 
     /// Puts the credential into the request, if that is the filter's task, in place of any other
-    /// that is in it.
-    fn inject_credential(&self, pool: &Pool, credential: &Credential) {
+    /// that is in it; returns whether it could.
+    fn inject_credential(&self, pool: &Pool, credential: &Credential) -> bool {
         let mut values = Vec::new();
         for header in &credential.headers {
             let value = match &header.value {
-                HeaderValue::Secret(secret) => Some(secret.expose().as_bytes().to_vec()),
-                HeaderValue::Header { name, prefix } => self
-                    .get_http_request_header_bytes(name)
-                    .map(|key| [prefix.as_bytes(), &key].concat()),
+                HeaderValue::Secret(secret) => secret.expose().as_bytes().to_vec(),
+                HeaderValue::Header { name, prefix } => {
+                    let key = self.get_http_request_header_bytes(name);
+                    let Some(key) = key.filter(|key| !key.is_empty()) else {
+                        self.running.warn(&Mistake::NoKey {
+                            credential: credential.id.clone(),
+                            pool: pool.name.clone(),
+                            header: name.clone(),
+                        });
+                        return false;
+                    };
+                    [prefix.as_bytes(), &key].concat()
+                }
             };
-            if value.is_none() {
-                let (id, pool, name) = (&credential.id, &pool.name, &header.name);
-                log::warn!("credential {id} of pool {pool} has no key for {name}");
-            }
             values.push((&header.name, value));
         }
         for name in pool.key_headers.iter().chain(&pool.source_headers) {
             self.set_http_request_header_bytes(name, None);
         }
         for (name, value) in values {
-            self.set_http_request_header_bytes(name, value.as_deref());
+            self.set_http_request_header_bytes(name, Some(&value));
+        }
+        true
+    }
+
+    /// Adds to the words of the decision who serves in place of a credential that has no key.
+    fn note_without_key(&self, plan: &Plan, step: Option<&NextStep<'_>>) {
+        if let Some(NextStep::Send { credential, .. }) = step {
+            flights::go_on(plan.ticket, credential);
+            self.running.extend_decision(plan, &format!(" then={}(no_key)", credential.id));
         }
     }
 

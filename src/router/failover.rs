@@ -77,6 +77,29 @@ impl Router {
         Some(NextStep::Send { pool, credential })
     }
 
+    /// Begins an attempt anew whose credential has no key: whatever fills in the keys has not read it
+    /// yet. Nothing was sent, so nothing is learned. Another credential of the cluster takes its
+    /// place, and if there is none, the client is asked to come back.
+    pub fn without_key(
+        &self,
+        plan: &mut Plan,
+        cluster: &str,
+        shared: &impl SharedData,
+        now: Timestamp,
+    ) -> Option<NextStep<'_>> {
+        let pool = self.pool_of(plan)?;
+        plan.current = None;
+        plan.attempts = plan.attempts.saturating_sub(1);
+        let next = self.take_next(pool, plan, None, shared, now);
+        match next.filter(|it| cluster.is_empty() || it.cluster == cluster) {
+            Some(next) => {
+                plan.next = Some(next.fingerprint);
+                self.attempt(plan, cluster, shared, now)
+            }
+            None => self.unknown(true),
+        }
+    }
+
     /// An attempt of which this configuration knows nothing. Where the filter injects keys it must
     /// not go out without one.
     fn unknown(&self, is_attempt: bool) -> Option<NextStep<'_>> {

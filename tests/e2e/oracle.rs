@@ -58,8 +58,8 @@ fn attempts(words: &str, response: &Response) -> Vec<(String, Arrival)> {
         } else if let Some((id, why)) = word.strip_prefix("then=").and_then(|it| it.split_once('('))
         {
             if let Some(last) = attempts.last_mut() {
-                last.1 = match why.split(',').next().unwrap_or_default() {
-                    "connect" | "tls" | "no_host" => Arrival::Impossible,
+                last.1 = match why.trim_end_matches(')').split(',').next().unwrap_or_default() {
+                    "connect" | "tls" | "no_host" | "no_key" => Arrival::Impossible,
                     "reset" | "stale" => Arrival::Possible,
                     _ => Arrival::Certain,
                 };

@@ -387,7 +387,8 @@ impl<'p> Clusters<'p> {
             return json!([{"name": header.0, "environment": variable.0}]);
         }
         let id = cluster_name(&credential.id);
-        let source = format!("x-key-of-{}", id.replace('_', "-").to_ascii_lowercase());
+        let source =
+            format!("x-session-affinity-key-{}", id.replace('_', "-").to_ascii_lowercase());
         let secret = format!("{}_{id}_key", cluster_name(pool));
         cluster.injected.push(Key::new(secret, variable, &source));
         json!([{"name": header.0, "header": source}])

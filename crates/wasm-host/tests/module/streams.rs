@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use wasm_host::{Answer, Attempt, Event, Headers, Request, Response};
+use serde_json::{Value, json};
+use wasm_host::{Answer, Attempt, Event, Headers, Played, Request, Response};
 
 use super::messages::{claude, claude_by_header, limited, message, stream};
 use super::support::World;
@@ -50,6 +50,36 @@ fn a_client_is_told_of_a_limit_in_place_of_a_dead_key() {
     });
     assert_eq!(played.response.headers.text(":status"), "429");
     assert_eq!(played.response.headers.text("retry-after"), "30");
+}
+
+#[test]
+#[ignore = "needs the module: cargo xtask dist"]
+fn nothing_goes_to_a_credential_whose_key_is_not_there() {
+    let edit = |filter: &mut Value| {
+        for credential in filter["pools"][0]["credentials"].as_array_mut().unwrap() {
+            let source = format!("x-key-{}", credential["id"].as_str().unwrap());
+            credential["cluster"] = json!("anthropic_a");
+            credential["headers"] = json!([{"name": "x-api-key", "header": source}]);
+        }
+    };
+    let keys_of = |played: &Played| -> Vec<String> {
+        played.attempts.iter().map(|it| it.headers.text("x-api-key")).collect()
+    };
+    let mut world = World::new(true, edit);
+    let mut request = claude_by_header(SESSION, 2048);
+    request.headers.set("x-key-anthropic-b", b"the key of b");
+    request.headers.set("x-key-anthropic-a", b"");
+    for outcome in ["miss", "hit"] {
+        let played = world.play(&request, serve);
+        assert_eq!(keys_of(&played), ["the key of b"]);
+        let decision = played.filter_state(DECISION);
+        assert!(decision.contains(&format!("outcome={outcome}")), "{decision}");
+        assert_eq!(decision.contains("then=anthropic-b(no_key)"), outcome == "miss", "{decision}");
+    }
+    // None has its key.
+    let played = world.play(&claude_by_header(SESSION, 2048), |it| unreachable!("{it:?} was sent"));
+    assert_eq!(played.response.headers.text(":status"), "503");
+    assert_eq!(played.response.headers.text("retry-after"), "1");
 }
 
 #[test]
