@@ -37,6 +37,8 @@ pub(super) struct AttemptContext {
     id: u32,
     /// Whether the connection had served before.
     is_kept: bool,
+    /// Whether all of the request has passed.
+    has_sent_all: bool,
     stage: Stage,
 }
 
@@ -59,7 +61,7 @@ enum Stage {
 
 impl AttemptContext {
     pub(super) fn new(running: Rc<Running>, id: u32) -> Self {
-        Self { running, id, is_kept: false, stage: Stage::New }
+        Self { running, id, is_kept: false, has_sent_all: false, stage: Stage::New }
     }
 
     fn warn_of_mistakes(&self, plan: Option<&Plan>, cluster: &str) {
@@ -287,7 +289,7 @@ impl Context for AttemptContext {
             // The listener's filter has ended the request.
             return true;
         }
-        if let Some(failure) = host::failure_of_attempt(plan.sent, is_kept) {
+        if let Some(failure) = host::failure_of_attempt(plan.sent, is_kept, self.has_sent_all) {
             self.record(&mut plan, &Response::Failed(failure), true);
         }
         true
@@ -295,7 +297,8 @@ impl Context for AttemptContext {
 }
 
 impl HttpContext for AttemptContext {
-    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        self.has_sent_all = end_of_stream;
         if self.running.router.config().is_shadow {
             return Action::Continue;
         }
@@ -306,6 +309,16 @@ impl HttpContext for AttemptContext {
             Some(plan) => self.begin(plan, &cluster),
             None => Action::Continue,
         }
+    }
+
+    fn on_http_request_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
+        self.has_sent_all |= end_of_stream;
+        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.has_sent_all = true;
+        Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {

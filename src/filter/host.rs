@@ -239,10 +239,15 @@ fn was_ready_at_once() -> bool {
     nanoseconds.is_ok_and(|nanoseconds| Duration::from_nanos(nanoseconds) < READY_AT_ONCE)
 }
 
-/// Why an attempt that began at `sent` ended without a response; `None` if the client has left.
-pub(super) fn failure_of_attempt(sent: Timestamp, is_kept: bool) -> Option<Failure> {
+/// Why an attempt that began at `sent` ended without a response; `None` if the client ended it, which
+/// `has_sent_all` of its request or not.
+pub(super) fn failure_of_attempt(
+    sent: Timestamp,
+    is_kept: bool,
+    has_sent_all: bool,
+) -> Option<Failure> {
     let details = attribute(&["response", "code_details"]);
-    if details.starts_with(b"downstream") {
+    if was_left(&details) || (!has_sent_all && is_of_upload(&details)) {
         return None;
     }
     let reason = attribute(&["upstream", "transport_failure_reason"]);
@@ -257,6 +262,24 @@ pub(super) fn failure_of_attempt(sent: Timestamp, is_kept: bool) -> Option<Failu
     } else {
         Failure::Reset
     })
+}
+
+/// The response flags of a stream that its client ended: the connection was closed (DC), what came
+/// was no HTTP (DPE), the stream was reset (DR). Envoy keeps the bits as they are
+/// (`envoy/stream_info/stream_info.h`).
+const LEFT: u64 = 1 << 14 | 1 << 18 | 1 << 28;
+
+/// Whether the client ended the stream. Not all that Envoy does then has a flag, and a reset has the
+/// details of its codec, such as `http2.remote_reset`.
+fn was_left(details: &[u8]) -> bool {
+    let flags = attribute(&["response", "flags"]);
+    let flags = flags.first_chunk().map_or(0, |flags| u64::from_le_bytes(*flags));
+    flags & LEFT != 0 || details.starts_with(b"downstream")
+}
+
+/// Whether it took too long, which is the client's doing while its request is not whole.
+fn is_of_upload(details: &[u8]) -> bool {
+    [&b"stream_idle_timeout"[..], b"request_overall_timeout"].contains(&details)
 }
 
 /// An attempt that ends after so long without a response has most likely run into a timeout of the

@@ -1,14 +1,16 @@
 //! A response blocks what it proves, and nothing else.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use envoy_harness::client::{Body, Response};
+use anyhow::{Context, Result, bail};
+use envoy_harness::client::{Body, Connection, Protocol, Response};
 use envoy_harness::gateway::Gateway;
 use envoy_harness::{Fixture, Mode};
 use hyper::Request;
 use serde_json::{Value, json};
 use simulated_providers::{FAULT_HEADER, Fault};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::relay::Relay;
@@ -200,6 +202,84 @@ async fn a_port_that_was_closed_is_used_again_as_soon_as_it_is_open() -> Result<
     }
     gateway.stop().await?;
     drop(relay);
+    Ok(())
+}
+
+/// Sends a request over this protocol, and leaves while nothing has come: with HTTP/2 the connection
+/// stays, and only the request is reset.
+async fn leave(gateway: &Gateway, protocol: Protocol) -> Result<Connection> {
+    let before = attempts_begun(gateway).await?;
+    let mut connection = Connection::open(gateway.envoy.address(), protocol).await?;
+    let request = post("/v1/messages").header("x-session-id", "1").body(body(&message("hi")))?;
+    let begun = async {
+        while attempts_begun(gateway).await? == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        begun = begun => begun,
+        response = connection.send(request) => bail!("it has come: {response:?}"),
+    }?;
+    Ok(connection)
+}
+
+async fn attempts_begun(gateway: &Gateway) -> Result<u64> {
+    let stats = gateway.envoy.stats("cluster.anthropic").await?;
+    let begun = stats.iter().filter(|(name, _)| {
+        name.ends_with(".upstream_rq_total") || name.ends_with("upstream_rq_pending_total")
+    });
+    Ok(begun.map(|(_, count)| count).sum())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_client_that_leaves_blames_no_credential() -> Result<()> {
+    // A port that accepts no more: connections to it hang.
+    let full = TcpSocket::new_v4()?;
+    full.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let full = full.listen(0)?;
+    let address = full.local_addr()?;
+    let _waiting = [TcpStream::connect(address).await?];
+    for (hangs, mode) in [
+        (false, Mode::Clusters),
+        (false, Mode::Keys),
+        (true, Mode::Clusters),
+        (true, Mode::NextRequest),
+    ] {
+        let edit = |fixture: Fixture| {
+            Ok(fixture.edit(|document| {
+                if hangs {
+                    set_port(document, "anthropic_a", address.port());
+                }
+            }))
+        };
+        let Some(gateway) = start(mode, 1, edit).await? else {
+            continue;
+        };
+        let slow = Fault::SlowFirstByte(Duration::from_secs(60));
+        gateway.providers.fault("anthropic-a", slow, Some(2))?;
+        let mut left = Vec::new();
+        for protocol in Protocol::ALL {
+            left.push(leave(&gateway, protocol).await?);
+            if protocol == Protocol::Http1 {
+                left.clear();
+            }
+            gateway
+                .envoy
+                .wait_for_stats("http.llm.downstream_rq_active", |stats| {
+                    stats.values().sum::<u64>() == 0
+                })
+                .await?;
+        }
+        let log = gateway.envoy.log();
+        let blamed = log.iter().filter(|line| line.contains("class="));
+        assert_eq!(blamed.collect::<Vec<_>>(), Vec::<&String>::new(), "{mode:?}, hangs: {hangs}");
+        if !hangs {
+            assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a", "{mode:?}");
+        }
+        gateway.stop().await?;
+    }
     Ok(())
 }
 
