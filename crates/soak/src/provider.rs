@@ -99,7 +99,7 @@ struct Visit<'a> {
     fault: Option<Fault>,
     /// Whether it is noted what was done.
     is_noted: bool,
-    /// Whether it came to its end.
+    /// Whether all of it was written.
     is_over: bool,
 }
 
@@ -370,6 +370,7 @@ impl<'a> Visit<'a> {
             }
             self.answered(&response, &body, is_early);
             wire.write(b"0\r\n\r\n").await?;
+            self.is_over = true;
             return Ok(self.fault != Some(Fault::CloseAfter));
         }
         let (said, sent) = match self.fault {
@@ -394,6 +395,8 @@ impl<'a> Visit<'a> {
             let (piece, more) = rest.split_at(sizes.next().unwrap_or(rest.len()).min(rest.len()));
             wire.write(piece).await?;
             rest = more;
+            // Nothing that happens in the last pause breaks it.
+            self.is_over = rest.is_empty();
             self.pause().await;
         }
         Ok(!matches!(self.fault, Some(Fault::CloseAfter | Fault::LieShort)))
