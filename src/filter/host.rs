@@ -247,7 +247,8 @@ pub(super) fn failure_of_attempt(
     has_sent_all: bool,
 ) -> Option<Failure> {
     let details = attribute(&["response", "code_details"]);
-    if was_left(&details) || (!has_sent_all && is_of_upload(&details)) {
+    let is_timeout = contains(&details, b"timeout");
+    if was_left(&details) || (is_timeout && !has_sent_all) {
         return None;
     }
     let reason = attribute(&["upstream", "transport_failure_reason"]);
@@ -255,7 +256,7 @@ pub(super) fn failure_of_attempt(
         Failure::Tls
     } else if !has_connection() {
         Failure::Connect
-    } else if contains(&details, b"timeout") || now().since(sent) >= TIMEOUT_AFTER {
+    } else if is_timeout || now().since(sent) >= TIMEOUT_AFTER {
         Failure::Timeout
     } else if is_kept && was_ready_at_once() && now().since(sent) < STALE_WITHIN {
         Failure::Stale
@@ -275,11 +276,6 @@ fn was_left(details: &[u8]) -> bool {
     let flags = attribute(&["response", "flags"]);
     let flags = flags.first_chunk().map_or(0, |flags| u64::from_le_bytes(*flags));
     flags & LEFT != 0 || details.starts_with(b"downstream")
-}
-
-/// Whether it took too long, which is the client's doing while its request is not whole.
-fn is_of_upload(details: &[u8]) -> bool {
-    [&b"stream_idle_timeout"[..], b"request_overall_timeout"].contains(&details)
 }
 
 /// An attempt that ends after so long without a response has most likely run into a timeout of the

@@ -15,9 +15,12 @@ use tokio::task::JoinSet;
 
 use crate::relay::Relay;
 use crate::support::{
-    CLASS, attempts, body, chat, decision, envoy, expect_no_failover, message, modes, pairs, post,
-    send, send_by, send_in, served, served_in, set_idle_timeout, start, status_in, wait_for_counts,
+    CLASS, attempts, body, body_in_parts, chat, decision, envoy, expect_no_failover, message,
+    modes, pairs, post, send, send_by, send_in, served, served_in, set_idle_timeout, start,
+    status_in, wait_for_counts,
 };
+
+const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
 /// A chat of a session with a model, with a fault in its header.
 fn faulty_chat(session: &str, model: &str, fault: &str) -> Result<Request<Body>> {
@@ -276,6 +279,40 @@ async fn a_client_that_leaves_blames_no_credential() -> Result<()> {
             gateway.providers.clear_faults();
             assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a", "{mode:?}");
         }
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn a_client_that_does_not_end_its_upload_blames_no_credential() -> Result<()> {
+    for timeout in ["request_timeout", "stream_idle_timeout"] {
+        let gateway = start(Mode::Keys, 1, |fixture| {
+            Ok(fixture.edit(|document| {
+                let manager = document.pointer_mut(MANAGER).unwrap();
+                manager[timeout] = json!("0.5s");
+                let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
+                for route in routes.as_array_mut().unwrap() {
+                    // The route's own counts in place of that of the stream.
+                    route["route"].as_object_mut().map(|route| route.remove("idle_timeout"));
+                }
+            }))
+        });
+        let gateway = gateway.await?.context("every Envoy has this mode")?;
+        let (sender, parts) = body_in_parts();
+        // Its path names the model, so it is sent on at once.
+        let path = "/v1beta/models/gemini-2.5-pro:generateContent";
+        let request = post(path).header("x-session-id", "1").body(parts)?;
+        let mut connection = Connection::open(gateway.envoy.address(), Protocol::Http2).await?;
+        let response = tokio::spawn(async move { connection.send(request).await });
+        sender.send(r#"{"contents": ["#.into()).await?;
+        let response = response.await??;
+        assert!([408, 504].contains(&response.status.as_u16()), "{}", response.status);
+        let stats = gateway.envoy.stats("cluster.gemini.upstream_rq_total").await?;
+        assert_eq!(stats.values().sum::<u64>(), 1, "it was on its way");
+        let blamed = gateway.envoy.log().into_iter().filter(|line| line.contains("class="));
+        assert_eq!(blamed.collect::<Vec<_>>(), Vec::<String>::new(), "{timeout}");
         gateway.stop().await?;
     }
     Ok(())
