@@ -178,6 +178,26 @@ fn proof_counts_at_once() {
 }
 
 #[test]
+fn what_a_provider_announces_outlives_a_longer_guess() {
+    let mut world = world(json!({}));
+    let mut early = world.router.plan(routed(&world.ask("early", "m")), world.now);
+    let mut limited_too = world.router.plan(routed(&world.ask("limited", "m")), world.now);
+    world.attempt(&mut early);
+    world.attempt(&mut limited_too);
+    for (session, pause) in [("1", 2), ("2", 3), ("3", 0)] {
+        world.goes(session, &[("a", Fate::Status(500))]);
+        world.now += SECOND * pause;
+    }
+    assert_eq!(world.out(), "a:transient:4s");
+    world.end(&mut limited_too, limited(&[("retry-after", "2")]));
+    assert_eq!(world.out(), "a:rate_limit:2s");
+    world.end(&mut early, Fate::Status(200));
+    assert_eq!(world.out(), "a:rate_limit:2s", "what was sent before proves nothing");
+    world.now += SECOND * 2;
+    assert_eq!(world.out(), "");
+}
+
+#[test]
 fn a_suspicion_counts_when_another_credential_has_served_the_same_request() {
     let missing = r#"{"error":{"code":"model_not_found","message":"The model m does not exist"}}"#;
     for (fate, expected) in [

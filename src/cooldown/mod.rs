@@ -480,7 +480,9 @@ impl Cooldowns<'_> {
             }
         };
         let until = now + length;
-        if open.is_some_and(|open| self.end(open, credential, now) >= until) {
+        // A guess that may last longer gives way to what the provider says: any success would end it.
+        let counts = |open: &Cooldown| open.basis != Basis::Guessed || basis == Basis::Guessed;
+        if open.filter(|it| counts(it)).is_some_and(|it| self.end(it, credential, now) >= until) {
             return None;
         }
         Some(Cooldown {

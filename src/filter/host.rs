@@ -266,9 +266,9 @@ pub(super) fn failure_of_attempt(
 }
 
 /// The response flags of a stream that its client ended: the connection was closed (DC), what came
-/// was no HTTP (DPE), the stream was reset (DR). Envoy keeps the bits as they are
-/// (`envoy/stream_info/stream_info.h`).
-const LEFT: u64 = 1 << 14 | 1 << 18 | 1 << 28;
+/// was no HTTP (DPE), the stream was reset (DR); or Envoy did, to save memory (OM). Envoy keeps the
+/// bits as they are (`envoy/stream_info/stream_info.h`).
+const LEFT: u64 = 1 << 14 | 1 << 18 | 1 << 25 | 1 << 28;
 
 /// Whether the client ended the stream. Not all that Envoy does then has a flag, and a reset has the
 /// details of its codec, such as `http2.remote_reset`.
