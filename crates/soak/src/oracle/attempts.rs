@@ -27,14 +27,6 @@ fn key(facts: &Facts<'_>, arrival: &Arrival, verdict: &mut Verdict) {
         (_, None) => !facts.setting.has_keys,
     };
     if !is_right {
-        let is_updated = arrival
-            .request
-            .and_then(|id| facts.request(id))
-            .is_some_and(|request| facts.is_updated(request.pool, request.began, request.ended));
-        if arrival.key.is_none() && is_updated {
-            verdict.tolerates(Tolerance::UpdateRace);
-            return;
-        }
         let request = arrival.request.and_then(|id| facts.request(id));
         let story = request.map(|request| facts.story(request)).unwrap_or_default();
         let story = format!("at {:?} with the key of {:?}: {story}", arrival.port, arrival.key);
