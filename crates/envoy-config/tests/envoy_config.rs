@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use envoy_config::EnvoyConfig;
 use envoy_harness::{Fixture, Mode, find, module, project_root};
 use serde_json::{Value, json};
+use session_affinity::client_headers::is_control;
 
 fn example(mode: Mode) -> Result<EnvoyConfig> {
     let input = mode.shipped_input();
@@ -252,6 +253,37 @@ fn the_fields_of_pools_and_credentials_pass_through() -> Result<()> {
         "id": "a-1", "cluster": "claude_api", "priority": 1, "weight": 3, "parent": "org: 1", "headers": headers,
     });
     assert_eq!(pool["credentials"][0], credential);
+    Ok(())
+}
+
+#[test]
+fn a_header_that_is_filled_with_a_key_is_no_clients_and_goes_no_further() -> Result<()> {
+    let mut input = elaborate();
+    input["secrets"] = json!("/etc/envoy/secrets");
+    let yaml = EnvoyConfig::parse(&input.to_string(), Mode::Keys)?.yaml("")?;
+    let mut document = Value::Null;
+    let _ = Fixture::parse(&yaml, project_root())?.edit(|all| document = all.clone());
+    let options = &document["static_resources"]["clusters"][0]["typed_extension_protocol_options"];
+    let options = &options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+    let filters = options["http_filters"].as_array().context("no filters")?;
+    let named = |name: &str| {
+        let name = format!("envoy.filters.http.{name}");
+        filters.iter().enumerate().filter(move |(_, filter)| filter["name"] == name)
+    };
+    let (filter, _) = named("wasm").next().context("no filter")?;
+    let (last, removing) = named("header_mutation").next().context("nothing is removed")?;
+    let mut filled = Vec::new();
+    for (at, injector) in named("credential_injector") {
+        let header = &injector["typed_config"]["credential"]["typed_config"]["header"];
+        assert!(at < filter && filter < last);
+        assert!(
+            is_control(header.as_str().unwrap().as_bytes()),
+            "{header}: a client could fill it"
+        );
+        filled.push(json!({"remove": header}));
+    }
+    assert_eq!(filled.len(), 2);
+    assert_eq!(removing["typed_config"]["mutations"]["request_mutations"], json!(filled));
     Ok(())
 }
 

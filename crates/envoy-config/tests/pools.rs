@@ -62,7 +62,16 @@ fn pools_of_several_modes_share_a_gateway() -> Result<()> {
     for (name, expected) in [
         ("anthropic_a", &["Wasm", "CredentialInjector", "UpstreamCodec"][..]),
         ("llama_0", &["Wasm", "UpstreamCodec"]),
-        ("openrouter", &["CredentialInjector", "CredentialInjector", "Wasm", "UpstreamCodec"]),
+        (
+            "openrouter",
+            &[
+                "CredentialInjector",
+                "CredentialInjector",
+                "Wasm",
+                "HeaderMutation",
+                "UpstreamCodec",
+            ],
+        ),
     ] {
         assert_eq!(filters(cluster(&document, name)), expected, "{name}");
     }
