@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use envoy_harness::client::{Body, Connection, Protocol, Response};
+use envoy_harness::client::{self, Body, Connection, Protocol, Response};
 use envoy_harness::gateway::Gateway;
 use envoy_harness::{Fixture, Mode};
 use hyper::Request;
@@ -279,6 +279,47 @@ async fn a_client_that_leaves_blames_no_credential() -> Result<()> {
             gateway.providers.clear_faults();
             assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a", "{mode:?}");
         }
+        gateway.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn what_a_circuit_breaker_refuses_blames_no_credential() -> Result<()> {
+    for mode in [Mode::Clusters, Mode::NextRequest, Mode::Keys] {
+        let edit = |fixture: Fixture| {
+            Ok(fixture.edit(|document| {
+                let name = if mode == Mode::Keys { "anthropic" } else { "anthropic_a" };
+                let thresholds =
+                    json!([{"max_connections": 1, "max_pending_requests": 1, "max_retries": 1000}]);
+                cluster_named(document, name)["circuit_breakers"] =
+                    json!({"thresholds": thresholds});
+            }))
+        };
+        let Some(gateway) = start(mode, 1, edit).await? else {
+            continue;
+        };
+        served_in(&gateway, "1").await?;
+        gateway.providers.fault(
+            "anthropic-a",
+            Fault::SlowFirstByte(Duration::from_secs(1)),
+            None,
+        )?;
+        let mut clients = JoinSet::new();
+        for _ in 0..6 {
+            let address = gateway.envoy.address();
+            let request =
+                post("/v1/messages").header("x-session-id", "1").body(body(&message("hi")))?;
+            clients.spawn(async move { client::send(address, Protocol::Http1, request).await });
+        }
+        let mut refused = 0;
+        while let Some(response) = clients.join_next().await {
+            refused += u32::from(response??.status == 503);
+        }
+        assert_eq!(refused, 4, "{mode:?}: one is served, and one waits");
+        let blamed = gateway.envoy.log().into_iter().filter(|line| line.contains("class="));
+        assert_eq!(blamed.collect::<Vec<_>>(), Vec::<String>::new(), "{mode:?}");
         gateway.stop().await?;
     }
     Ok(())
