@@ -144,6 +144,36 @@ fn on_a_cluster_that_the_plan_does_not_know_nothing_is_recorded_and_no_request_g
 }
 
 #[test]
+fn what_a_replica_does_that_is_removed_is_not_blamed_on_the_last_one() {
+    let replica = |id: &str, port: u16| json!({"id": id, "cluster": "shared", "endpoint": format!("10.0.0.1:{port}")});
+    let two = json!({"credentials": [replica("a", 8001), replica("b", 8002)]});
+    let world = World::of(&config(two));
+    let mut plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
+    let world = world.reconfigured(&config(json!({"credentials": [replica("b", 8002)]})));
+    let step = world.router.attempt(&mut plan, "shared", &world.shared, world.now);
+    assert!(step.is_none(), "it goes to a: {step:?}");
+}
+
+#[test]
+fn no_replica_gets_the_key_of_another_one() {
+    let replica = |id: &str, port: u16| {
+        let headers = json!([{"name": "authorization", "header": format!("x-key-{id}")}]);
+        json!({"id": id, "cluster": "shared", "endpoint": format!("10.0.0.1:{port}"), "headers": headers})
+    };
+    let two = json!({"credentials": [replica("a", 8001), replica("b", 8002)]});
+    let is_refused = |step: Option<NextStep<'_>>| matches!(step, Some(NextStep::Reply(reply)) if reply.status == 503);
+    let world = World::of(&config(two));
+    let mut plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
+    let mut other = plan.clone();
+    assert_eq!(world.attempt(&mut plan), "a");
+    let step = world.router.without_key(&mut plan, "shared", &world.shared, world.now);
+    assert!(is_refused(step), "it goes to a, which has no key yet");
+    let world = world.reconfigured(&config(json!({"credentials": [replica("b", 8002)]})));
+    let step = world.router.attempt(&mut other, "shared", &world.shared, world.now);
+    assert!(is_refused(step), "it goes to a, which is removed");
+}
+
+#[test]
 fn a_credential_whose_key_is_not_there_is_passed_over_and_not_blamed() {
     let world = World::of(&config(json!({"credentials": keys()})));
     let mut plan = world.router.plan(routed(&world.ask("1", "m")), world.now);

@@ -54,10 +54,11 @@ impl Router {
         let credential = match named {
             Some(named) => named,
             None if pool.injects_keys() => match self.take_next(pool, plan, None, shared, now) {
-                Some(other) if other.cluster == cluster || cluster.is_empty() => other,
+                Some(other) if may_take_over(other, cluster) => other,
                 _ => return self.unknown(true),
             },
-            None => pool.only_credential_of(cluster)?,
+            // It has gone to the address of a replica, whichever others are left.
+            None => pool.only_credential_of(cluster).filter(|it| it.endpoint.is_none())?,
         };
         plan.current = Some(credential.fingerprint);
         plan.result = None;
@@ -91,7 +92,7 @@ impl Router {
         plan.current = None;
         plan.attempts = plan.attempts.saturating_sub(1);
         let next = self.take_next(pool, plan, None, shared, now);
-        match next.filter(|it| cluster.is_empty() || it.cluster == cluster) {
+        match next.filter(|it| may_take_over(it, cluster)) {
             Some(next) => {
                 plan.next = Some(next.fingerprint);
                 self.attempt(plan, cluster, shared, now)
@@ -323,4 +324,10 @@ impl Router {
     pub fn pool_of(&self, plan: &Plan) -> Option<&Pool> {
         self.config.pools.iter().find(|pool| pool.fingerprint == plan.pool)
     }
+}
+
+/// Whether a credential can serve an attempt that is on its way to this cluster, in place of the one
+/// that was chosen. Where credentials are replicas, the attempt goes to the address of that one.
+fn may_take_over(credential: &Credential, cluster: &str) -> bool {
+    credential.endpoint.is_none() && (cluster.is_empty() || credential.cluster == cluster)
 }
