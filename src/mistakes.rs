@@ -212,7 +212,7 @@ impl fmt::Display for Mistake {
             ),
             Self::NoKey { credential, pool, header } => write!(
                 formatter,
-                "credential {credential} of pool {pool} has no key yet, so others serve in its place: \
+                "credential {credential} of pool {pool} has no key yet, so nothing is sent to it: \
                  has the file of its secret gone, or the filter of the cluster that fills the header \
                  {header}?"
             ),

@@ -195,6 +195,26 @@ fn a_credential_whose_key_is_not_there_is_passed_over_and_not_blamed() {
 }
 
 #[test]
+fn where_the_only_other_credential_has_no_key_the_client_hears_of_the_failure() {
+    for (fate, status, retry_after, out) in [
+        (limited(&[("retry-after", "600")]), 429, 600, "a:rate_limit:10m"),
+        (Fate::Status(500), 503, 1, "a:transient:1s"),
+    ] {
+        let world = World::of(&config(json!({"credentials": keys()})));
+        let mut plan = world.router.plan(routed(&world.ask("1", "m")), world.now);
+        world.attempt(&mut plan);
+        world.end(&mut plan, fate);
+        assert_eq!(world.attempt(&mut plan), "b");
+        let step = world.router.without_key(&mut plan, "shared", &world.shared, world.now);
+        let Some(NextStep::Reply(reply)) = step else { panic!("{step:?}") };
+        assert_eq!((reply.status, reply.retry_after), (status, Some(retry_after)));
+        assert_eq!(plan.end(), Some(Failover::Exhausted));
+        world.router.abandon(&mut plan, &world.shared, world.now);
+        assert_eq!(world.out(), out);
+    }
+}
+
+#[test]
 fn proof_counts_at_once() {
     for (fate, expected) in
         [(limited(&[("retry-after", "30")]), "a:rate_limit:30s"), (DEAD_KEY, "a:denied:30m")]

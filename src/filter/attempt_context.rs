@@ -88,7 +88,7 @@ impl AttemptContext {
                     }
                     // Ends: each time there is one credential less.
                     step = running.router.without_key(&mut plan, cluster, &Host, host::now());
-                    self.note_without_key(&plan, step.as_ref());
+                    self.note_without_key(&mut plan, step.as_ref());
                 }
                 Some(NextStep::Reply(reply)) => {
                     filter_state::set_plan(&plan);
@@ -131,11 +131,19 @@ impl AttemptContext {
         true
     }
 
-    /// Adds to the words of the decision who serves in place of a credential that has no key.
-    fn note_without_key(&self, plan: &Plan, step: Option<&NextStep<'_>>) {
-        if let Some(NextStep::Send { credential, .. }) = step {
-            flights::go_on(plan.ticket, credential);
-            self.running.extend_decision(plan, &format!(" then={}(no_key)", credential.id));
+    /// Adds to the words of the decision who serves in place of a credential that has no key. If
+    /// nobody does, what failed before is settled.
+    fn note_without_key(&self, plan: &mut Plan, step: Option<&NextStep<'_>>) {
+        match step {
+            Some(NextStep::Send { credential, .. }) => {
+                flights::go_on(plan.ticket, credential);
+                self.running.extend_decision(plan, &format!(" then={}(no_key)", credential.id));
+            }
+            _ if plan.has_failed() => {
+                let changes = self.running.router.abandon(plan, &Host, host::now());
+                self.running.log_changes(&changes, plan);
+            }
+            _ => {}
         }
     }
 

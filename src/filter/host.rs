@@ -239,8 +239,8 @@ fn was_ready_at_once() -> bool {
     nanoseconds.is_ok_and(|nanoseconds| Duration::from_nanos(nanoseconds) < READY_AT_ONCE)
 }
 
-/// Why an attempt that began at `sent` ended without a response; `None` if the client ended it, which
-/// `has_sent_all` of its request or not.
+/// Why an attempt that began at `sent` ended without a response; `None` if the client ended it, or
+/// took too long to end its upload. `has_sent_all` says whether all of the request has passed.
 pub(super) fn failure_of_attempt(
     sent: Timestamp,
     is_kept: bool,
@@ -270,12 +270,13 @@ pub(super) fn failure_of_attempt(
 /// bits as they are (`envoy/stream_info/stream_info.h`).
 const LEFT: u64 = 1 << 14 | 1 << 18 | 1 << 25 | 1 << 28;
 
-/// Whether the client ended the stream. Not all that Envoy does then has a flag, and a reset has the
-/// details of its codec, such as `http2.remote_reset`.
+/// Whether the client ended the stream. Not all that Envoy does then has a flag, or has it in time; a
+/// reset, and what is no HTTP, has the details of the client's codec, such as `http2.remote_reset`.
+/// Those of an upstream's codec begin with `upstream_`.
 fn was_left(details: &[u8]) -> bool {
     let flags = attribute(&["response", "flags"]);
     let flags = flags.first_chunk().map_or(0, |flags| u64::from_le_bytes(*flags));
-    flags & LEFT != 0 || details.starts_with(b"downstream")
+    flags & LEFT != 0 || details.starts_with(b"downstream") || details.starts_with(b"http")
 }
 
 /// An attempt that ends after so long without a response has most likely run into a timeout of the

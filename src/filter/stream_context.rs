@@ -454,5 +454,9 @@ impl HttpContext for StreamContext {
             }
             _ => {}
         }
+        if !self.is_complete && !self.running.router.config().is_shadow {
+            // The client has left: that its attempt ends after this is no failure.
+            filter_state::remove_plan();
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::state::siblings;
-use super::{Plan, Router};
+use super::{AttemptResult, Plan, Router};
 use crate::availability::{Unready, takes_new_sessions};
 use crate::binding::HomeRule;
 use crate::config::{Ciphertext, Credential, Pool, Profile, Strategy};
@@ -80,7 +80,8 @@ impl Router {
 
     /// Begins an attempt anew whose credential has no key: whatever fills in the keys has not read it
     /// yet. Nothing was sent, so nothing is learned. Another credential of the cluster takes its
-    /// place, and if there is none, the client is asked to come back.
+    /// place. If there is none, the request ends with what failed before, and if nothing did, the
+    /// client is asked to come back.
     pub fn without_key(
         &self,
         plan: &mut Plan,
@@ -97,8 +98,22 @@ impl Router {
                 plan.next = Some(next.fingerprint);
                 self.attempt(plan, cluster, shared, now)
             }
-            None => self.unknown(true),
+            None => Some(NextStep::Reply(self.end_without_key(plan, pool, now))),
         }
+    }
+
+    /// The reply where no credential is left that has its key.
+    fn end_without_key(&self, plan: &mut Plan, pool: &Pool, now: Timestamp) -> LocalReply {
+        let Some(last) = plan.failures.last() else {
+            return LocalReply::not_ready();
+        };
+        plan.current = Some(last.credential);
+        plan.result = Some(AttemptResult::Failed);
+        let unready = match (last.fault.class, last.fault.wait) {
+            (Class::RateLimit, Some(wait)) => Unready::RateLimited(now + wait),
+            _ => Unready::Unavailable(Some(now + FIRST)),
+        };
+        reply::no_credential(&plan.target(pool), unready, now)
     }
 
     /// An attempt of which this configuration knows nothing. Where the filter injects keys it must

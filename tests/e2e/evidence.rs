@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 
 use crate::relay::Relay;
 use crate::support::{
-    CLASS, attempts, body, body_in_parts, chat, decision, envoy, expect_no_failover, message,
-    modes, pairs, post, send, send_by, send_in, served, served_in, set_idle_timeout, start,
-    status_in, wait_for_counts,
+    CLASS, attempts, attempts_begun, body, body_in_parts, chat, decision, envoy,
+    expect_no_failover, message, modes, pairs, post, send, send_by, send_in, served, served_in,
+    set_idle_timeout, start, status_in, wait_for_counts,
 };
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -211,11 +211,11 @@ async fn a_port_that_was_closed_is_used_again_as_soon_as_it_is_open() -> Result<
 /// Sends a request over this protocol, and leaves while nothing has come: with HTTP/2 the connection
 /// stays, and only the request is reset.
 async fn leave(gateway: &Gateway, protocol: Protocol) -> Result<Connection> {
-    let before = attempts_begun(gateway).await?;
+    let before = attempts_begun(gateway, "anthropic").await?;
     let mut connection = Connection::open(gateway.envoy.address(), protocol).await?;
     let request = post("/v1/messages").header("x-session-id", "1").body(body(&message("hi")))?;
     let begun = async {
-        while attempts_begun(gateway).await? == before {
+        while attempts_begun(gateway, "anthropic").await? == before {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         anyhow::Ok(())
@@ -225,14 +225,6 @@ async fn leave(gateway: &Gateway, protocol: Protocol) -> Result<Connection> {
         response = connection.send(request) => bail!("it has come: {response:?}"),
     }?;
     Ok(connection)
-}
-
-async fn attempts_begun(gateway: &Gateway) -> Result<u64> {
-    let stats = gateway.envoy.stats("cluster.anthropic").await?;
-    let begun = stats.iter().filter(|(name, _)| {
-        name.ends_with(".upstream_rq_total") || name.ends_with("upstream_rq_pending_total")
-    });
-    Ok(begun.map(|(_, count)| count).sum())
 }
 
 #[tokio::test]

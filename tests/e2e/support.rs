@@ -85,6 +85,15 @@ pub(crate) fn attempts(gateway: &Gateway) -> Vec<(String, u16)> {
     records.map(|record| (record.account.unwrap_or_default(), record.status.unwrap_or(0))).collect()
 }
 
+/// How many requests have been sent to the clusters with this beginning, or wait for a connection.
+pub(crate) async fn attempts_begun(gateway: &Gateway, cluster: &str) -> Result<u64> {
+    let stats = gateway.envoy.stats(&format!("cluster.{cluster}")).await?;
+    let begun = stats.iter().filter(|(name, _)| {
+        name.ends_with(".upstream_rq_total") || name.ends_with(".upstream_rq_pending_total")
+    });
+    Ok(begun.map(|(_, count)| count).sum())
+}
+
 /// Whether the Envoy at hand can retry a response that was held until its body was there.
 pub(crate) fn retries_held_responses() -> Result<bool> {
     Ok(envoy()?.version >= "1.37.0".parse()?)

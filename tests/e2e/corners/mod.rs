@@ -15,12 +15,14 @@ use anyhow::{Context, Result};
 use envoy_harness::gateway::Gateway;
 use envoy_harness::{Mode, PATIENCE};
 use serde_json::{Value, json};
+use simulated_providers::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{
-    FAILOVER, OUTCOME, body, gateway_with, pairs, post, send, wait_for_counts, word,
+    FAILOVER, OUTCOME, attempts_begun, body, gateway_with, pairs, post, send, start,
+    wait_for_counts, word,
 };
 use table::{CORNERS, Corner};
 use upstream::{Frames, Upstream};
@@ -94,6 +96,49 @@ async fn resets_of_http2_reach_another_credential_and_no_other_request() -> Resu
     assert!(!seen.contains(&200), "{seen:?}");
     unaffected(&gateway).await?;
     gateway.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: cargo xtask test"]
+async fn requests_that_clients_break_off_blame_no_credential() -> Result<()> {
+    let path = "/v1beta/models/gemini-2.5-pro:generateContent";
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: gateway\r\nx-session-id: 1\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    let no_chunk = [[head.as_bytes(), b"5\r\nhello\r\n"].concat(), b"zz\r\n".to_vec()];
+    for mode in [Mode::Clusters, Mode::Keys] {
+        let Some(gateway) = start(mode, 1, Ok).await? else {
+            continue;
+        };
+        let slow = Fault::SlowFirstByte(Duration::from_secs(60));
+        gateway.providers.fault("gemini-a", slow.clone(), None)?;
+        gateway.providers.fault("gemini-b", slow, None)?;
+        for [request, end] in
+            [no_chunk.clone(), upstream::reset(path, 0)?, upstream::reset(path, 8)?]
+        {
+            let before = attempts_begun(&gateway, "gemini").await?;
+            let mut client = TcpStream::connect(gateway.envoy.address()).await?;
+            client.write_all(&request).await?;
+            timeout(PATIENCE, async {
+                while attempts_begun(&gateway, "gemini").await? == before {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                anyhow::Ok(())
+            })
+            .await??;
+            client.write_all(&end).await?;
+            gateway
+                .envoy
+                .wait_for_stats("http.llm.downstream_rq_active", |stats| {
+                    stats.values().sum::<u64>() == 0
+                })
+                .await?;
+        }
+        let blamed = gateway.envoy.log().into_iter().filter(|line| line.contains("class="));
+        assert_eq!(blamed.collect::<Vec<_>>(), Vec::<String>::new(), "{mode:?}");
+        gateway.stop().await?;
+    }
     Ok(())
 }
 

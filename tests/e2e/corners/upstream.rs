@@ -105,6 +105,8 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 async fn serve_http2(mut stream: TcpStream, script: Arc<Mutex<Script>>) -> Result<()> {
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
@@ -116,7 +118,7 @@ async fn serve_http2(mut stream: TcpStream, script: Arc<Mutex<Script>>) -> Resul
                 let next = script.lock().unwrap().frames.pop_front();
                 let bytes = match next.unwrap_or(Frames::Ok) {
                     // `:status: 200` is one byte.
-                    Frames::Ok => frame(HEADERS, 0x5, id, &[0x88]),
+                    Frames::Ok => frame(HEADERS, END_STREAM | END_HEADERS, id, &[0x88]),
                     Frames::Refused => frame(RST_STREAM, 0, id, &7_u32.to_be_bytes()),
                     Frames::InternalError => frame(RST_STREAM, 0, id, &2_u32.to_be_bytes()),
                     Frames::GoAway => frame(GOAWAY, 0, 0, &[0; 8]),
@@ -136,22 +138,14 @@ async fn serve_http2(mut stream: TcpStream, script: Arc<Mutex<Script>>) -> Resul
 /// come back for it, and 200 for one that says so.
 pub(super) async fn extended_connect(address: SocketAddr) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
-    let mut block = Vec::new();
-    for (name, value) in [
+    let headers = [
         (":method", "CONNECT"),
         (":protocol", "websocket"),
         (":scheme", "http"),
         (":path", "/v1/responses"),
         (":authority", "gateway"),
-    ] {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len())?);
-            block.extend_from_slice(text.as_bytes());
-        }
-    }
-    let frames = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), frame(HEADERS, 0x4, 1, &block)];
-    stream.write_all(&frames.concat()).await?;
+    ];
+    stream.write_all(&begin(&headers, END_HEADERS)?).await?;
     let mut kinds = Vec::new();
     let read = async {
         while let Ok((kind, _, id, payload)) = read_frame(&mut stream).await {
@@ -166,6 +160,33 @@ pub(super) async fn extended_connect(address: SocketAddr) -> Result<Vec<u8>> {
     };
     timeout(PATIENCE, read).await?;
     Ok(kinds)
+}
+
+/// The first bytes of a connection with a request.
+fn begin(headers: &[(&str, &str)], flags: u8) -> Result<Vec<u8>> {
+    let mut block = Vec::new();
+    for (name, value) in headers {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len())?);
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    let frames = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), frame(HEADERS, flags, 1, &block)];
+    Ok(frames.concat())
+}
+
+/// A whole request over HTTP/2, and the frame that resets it, with this code of an error.
+pub(super) fn reset(path: &str, code: u32) -> Result<[Vec<u8>; 2]> {
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "gateway"),
+        ("x-session-id", "1"),
+    ];
+    let request = begin(&headers, END_HEADERS | END_STREAM)?;
+    Ok([request, frame(RST_STREAM, 0, 1, &code.to_be_bytes())])
 }
 
 fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
