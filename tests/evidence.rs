@@ -228,6 +228,18 @@ fn proof_counts_at_once() {
 }
 
 #[test]
+fn what_was_sent_in_the_millisecond_of_a_limit_does_not_end_it() {
+    let world = world(json!({}));
+    let [mut early, mut late] =
+        ["1", "2"].map(|session| world.router.plan(routed(&world.ask(session, "m")), world.now));
+    world.attempt(&mut early);
+    world.attempt(&mut late);
+    world.end(&mut early, limited(&[("retry-after", "30")]));
+    world.end(&mut late, Fate::Status(200));
+    assert_eq!(world.out(), "a:rate_limit:30s");
+}
+
+#[test]
 fn what_a_provider_announces_outlives_a_longer_guess() {
     let mut world = world(json!({}));
     let mut early = world.router.plan(routed(&world.ask("early", "m")), world.now);

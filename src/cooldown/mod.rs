@@ -304,7 +304,7 @@ impl Cooldowns<'_> {
             let mut record = Record::decode(value, credential.entry);
             let over = record.remove(&|cooldown| {
                 keys.contains(&Some(cooldown.key))
-                    && (cooldown.basis == Basis::Guessed || cooldown.began <= sent)
+                    && (cooldown.basis == Basis::Guessed || cooldown.began < sent)
             });
             let is_new = !now.is_within(SERVED_EXACTNESS, record.served);
             if over.is_empty() && !is_new {
