@@ -14,14 +14,9 @@ use tokio::net::TcpStream;
 
 use crate::load::send_all;
 use crate::support::{
-    CLASS, body, count_by, decision, expect_no_failover, gateway, message, modes, post, send,
-    send_by, served, served_in, start, status_in, wait_for_counts,
+    CLASS, body, count_by, decision, expect_no_failover, gateway, manager, message, modes, post,
+    send, send_by, served, served_in, start, status_in, wait_for_counts,
 };
-
-/// The first connection manager of a configuration.
-fn manager(document: &mut Value) -> &mut Value {
-    &mut document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-}
 
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]

@@ -2,16 +2,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use envoy_harness::client::{self, Body, Protocol, Response};
 use envoy_harness::gateway::Gateway;
-use envoy_harness::{Envoy, Fixture, Mode};
+use envoy_harness::{Envoy, Fixture, Mode, PATIENCE};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use crate::oracle;
 
@@ -92,6 +94,35 @@ pub(crate) async fn attempts_begun(gateway: &Gateway, cluster: &str) -> Result<u
         name.ends_with(".upstream_rq_total") || name.ends_with(".upstream_rq_pending_total")
     });
     Ok(begun.map(|(_, count)| count).sum())
+}
+
+/// Waits until more have than [`attempts_begun`] said before.
+pub(crate) async fn wait_for_attempt(gateway: &Gateway, cluster: &str, before: u64) -> Result<()> {
+    let begun = async {
+        while attempts_begun(gateway, cluster).await? == before {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, begun).await.context("no attempt begins")?
+}
+
+/// Waits until no request of a client is under way.
+pub(crate) async fn wait_until_all_ended(gateway: &Gateway) -> Result<()> {
+    let active = "http.llm.downstream_rq_active";
+    let is_over = |stats: &BTreeMap<String, u64>| stats.values().sum::<u64>() == 0;
+    gateway.envoy.wait_for_stats(active, is_over).await.map(drop)
+}
+
+/// Checks that the filter has logged no cooldown and no suspicion.
+pub(crate) fn expect_no_blame(gateway: &Gateway, what: &str) {
+    let blamed = gateway.envoy.log().into_iter().filter(|line| line.contains("class="));
+    assert_eq!(blamed.collect::<Vec<_>>(), Vec::<String>::new(), "{what}");
+}
+
+/// The first connection manager of a configuration.
+pub(crate) fn manager(document: &mut Value) -> &mut Value {
+    &mut document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
 }
 
 /// Whether the Envoy at hand can retry a response that was held until its body was there.

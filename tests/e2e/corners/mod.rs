@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use simulated_providers::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::support::{
-    FAILOVER, OUTCOME, attempts_begun, body, gateway_with, pairs, post, send, start,
-    wait_for_counts, word,
+    FAILOVER, OUTCOME, attempts_begun, body, expect_no_blame, gateway_with, pairs, post, send,
+    start, wait_for_attempt, wait_for_counts, wait_until_all_ended, word,
 };
 use table::{CORNERS, Corner};
 use upstream::{Frames, Upstream};
@@ -120,23 +120,11 @@ async fn requests_that_clients_break_off_blame_no_credential() -> Result<()> {
             let before = attempts_begun(&gateway, "gemini").await?;
             let mut client = TcpStream::connect(gateway.envoy.address()).await?;
             client.write_all(&request).await?;
-            timeout(PATIENCE, async {
-                while attempts_begun(&gateway, "gemini").await? == before {
-                    sleep(Duration::from_millis(20)).await;
-                }
-                anyhow::Ok(())
-            })
-            .await??;
+            wait_for_attempt(&gateway, "gemini", before).await?;
             client.write_all(&end).await?;
-            gateway
-                .envoy
-                .wait_for_stats("http.llm.downstream_rq_active", |stats| {
-                    stats.values().sum::<u64>() == 0
-                })
-                .await?;
+            wait_until_all_ended(&gateway).await?;
         }
-        let blamed = gateway.envoy.log().into_iter().filter(|line| line.contains("class="));
-        assert_eq!(blamed.collect::<Vec<_>>(), Vec::<String>::new(), "{mode:?}");
+        expect_no_blame(&gateway, &format!("{mode:?}"));
         gateway.stop().await?;
     }
     Ok(())
