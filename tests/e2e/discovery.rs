@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use envoy_config::{EnvoyConfig, File, Source, secret_file};
@@ -23,6 +23,7 @@ struct Split {
     providers: Providers,
     mode: Mode,
     directory: TempDir,
+    new_sessions: AtomicU32,
 }
 
 impl Split {
@@ -40,7 +41,7 @@ impl Split {
         let environment: Vec<_> =
             providers.accounts().iter().map(|account| account.environment()).collect();
         let envoy = Process::start(&envoy()?, &fixture, 1, &environment).await?;
-        Ok(Self { envoy, providers, mode, directory })
+        Ok(Self { envoy, providers, mode, directory, new_sessions: AtomicU32::new(0) })
     }
 
     /// Writes what changes, clusters before routes before the filter that names them, or, where
@@ -61,13 +62,12 @@ impl Split {
         ask(self.envoy.address(), session).await
     }
 
-    /// Waits until a new session is served by an account whose name is as wanted.
-    async fn until_new_sessions_are(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let mut number = 0;
+    /// Waits until a session that no one has asked in before is served by the account.
+    async fn until_new_sessions_are(&self, wanted: &str) -> Result<()> {
         wait_until("the new configuration", async || {
-            number += 1;
+            let number = self.new_sessions.fetch_add(1, Ordering::Relaxed);
             let response = self.ask(&format!("new {number}")).await?;
-            Ok(account(&response).is_some_and(&wanted).then_some(()))
+            Ok((account(&response) == Some(wanted)).then_some(()))
         })
         .await
     }
@@ -76,6 +76,17 @@ impl Split {
         wait_until("the new configuration", async || {
             let response = self.ask(session).await?;
             Ok((account(&response) == Some(wanted)).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until workers have the cluster. One that is still warming has statistics, but is not
+    /// listed.
+    async fn until_cluster_is_used(&self, name: &str) -> Result<()> {
+        let line = format!("{name}::observability_name::");
+        wait_until("the new cluster", async || {
+            let clusters = self.envoy.get_admin("/clusters").await?;
+            Ok(clusters.lines().any(|found| found.starts_with(&line)).then_some(()))
         })
         .await
     }
@@ -216,10 +227,9 @@ async fn play_life_of_credentials(mode: Mode) -> Result<()> {
     split.envoy.wait_for_stats("cluster_manager.cds.", rejected).await?;
     write_secret(split.directory.path(), &b, &key('b'))?;
     split.update(&with_b("disabled"), false)?;
-    let has_b = format!("cluster.{}.", if mode == Mode::Keys { "anthropic" } else { "b" });
-    split.envoy.wait_for_stats(&has_b, |stats| !stats.is_empty()).await?;
+    split.until_cluster_is_used(if mode == Mode::Keys { "anthropic" } else { "b" }).await?;
     split.update(&with_b("active"), false)?;
-    split.until_new_sessions_are(|account| account == "anthropic-b").await?;
+    split.until_new_sessions_are("anthropic-b").await?;
     split.until_session_is("of b", "anthropic-b").await?;
 
     // Rotated: the same credential with another key.
@@ -228,14 +238,14 @@ async fn play_life_of_credentials(mode: Mode) -> Result<()> {
 
     // Drained: its session stays, new ones go elsewhere.
     split.update(&with_b("drain"), false)?;
-    split.until_new_sessions_are(|account| account == "anthropic-c").await?;
+    split.until_new_sessions_are("anthropic-c").await?;
     assert_eq!(account(&split.ask("of b").await?), Some("anthropic-b"));
 
     // Removed.
     split.update(&credentials(&[("a", 0, "active")]), true)?;
     split.until_session_is("of b", "anthropic-c").await?;
     fs::remove_file(split.directory.path().join(format!("secrets/{b}.yaml")))?;
-    split.until_new_sessions_are(|account| account == "anthropic-c").await?;
+    split.until_new_sessions_are("anthropic-c").await?;
 
     let failures = traffic.stop().await?;
     assert_eq!(failures, [""; 0]);
