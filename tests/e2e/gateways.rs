@@ -198,6 +198,9 @@ async fn requests_to_bedrock_are_signed_anew_for_each_attempt() -> Result<()> {
     let request = post("/model/anthropic.claude/converse")
         .header("x-session-id", "1")
         .header("authorization", "Bearer key-of-the-client")
+        .header("x-amz-date", "20200101T000000Z")
+        .header("x-amz-security-token", "token-of-the-client")
+        .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
         .body(client::whole(sent.clone()))?;
     let response = client::send(envoy.address(), Protocol::Http1, request).await?;
     // The simulated provider knows no signatures, and refuses each; so all three are asked.
@@ -215,6 +218,7 @@ async fn requests_to_bedrock_are_signed_anew_for_each_attempt() -> Result<()> {
             .find(|region| authorization.contains(&format!("/{region}/bedrock/aws4_request")));
         signed.push((profile, region.with_context(|| authorization.to_owned())?));
         assert_eq!(record.headers["host"], "localhost");
+        assert!(!record.headers.contains_key("x-amz-security-token"), "{:?}", record.headers);
         let secret = format!("secret of {profile}");
         assert!(is_signed_by(record, &sent, &secret).await?, "{:?}", record.headers);
     }
