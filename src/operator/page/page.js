@@ -9,7 +9,7 @@ const write = (element, text) => {
   if (element.textContent !== text) element.textContent = text;
 };
 const cards = new Map(), pools = new Map();
-let now, paused, timer, changes, acted;
+let now, paused, timer, changes, acted, polls = 0;
 
 const span = milliseconds => {
   const seconds = Math.max(0, Math.ceil(milliseconds / 1000));
@@ -171,10 +171,13 @@ const showChanges = list => {
   $("changes").replaceChildren(...lines.length ? lines : [make("li", {textContent: "none"})]);
 };
 
+// An answer that comes after a later poll has begun is old.
 const poll = async () => {
+  const own = ++polls;
   try {
     const response = await fetch("state");
     const state = await response.json();
+    if (own != polls) return;
     if (!response.ok) throw new Error(state.error);
     now = state.now;
     showPools(state.pools);
@@ -183,6 +186,7 @@ const poll = async () => {
     showChanges(state.changes);
     write($("updated"), `${clock(now)}, version ${state.version}, profile ${state.profile}`);
   } catch (error) {
+    if (own != polls) return;
     write($("updated"), `No answer: ${error.message}`);
   }
   acted = false;
