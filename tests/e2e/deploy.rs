@@ -1,7 +1,7 @@
 //! What `deploy/` ships, on a real Envoy: with other addresses and keys, and otherwise as it is.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -14,10 +14,11 @@ use simulated_providers::{Config, Providers, Vendor};
 use tokio::process::Command;
 
 use crate::discovery::write;
+use crate::relay::ClosedPort;
 use crate::support::envoy;
 
 /// The pools of the Deployment, with the providers and the places of this machine.
-fn input(providers: &Providers, root: &Path) -> Result<String> {
+fn input(providers: &Providers, root: &Path, admin: SocketAddr) -> Result<String> {
     let mut text = fs::read_to_string(project_root().join("deploy/kubernetes/pools.yaml"))?;
     for (url, vendor) in [
         ("https://api.anthropic.com", Vendor::Anthropic),
@@ -26,8 +27,6 @@ fn input(providers: &Providers, root: &Path) -> Result<String> {
         assert!(text.contains(url));
         text = text.replace(url, &format!("http://{}", providers.address(vendor)));
     }
-    // The listener with the metrics has to know the port of the admin interface.
-    let admin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     text.push_str(&format!("listener: 127.0.0.1:0\nstats: 127.0.0.1:0\nadmin: {admin}\n"));
     text.push_str(&format!(
         "module: {}\nsecrets: {}/secrets\n",
@@ -58,7 +57,9 @@ async fn a_pod_that_is_to_go_waits_for_its_streams_and_shows_only_metrics() -> R
     }
     let (directory, providers) = (tempfile::tempdir()?, Providers::start(Config::default()).await?);
     let root = directory.path();
-    fs::write(root.join("pools.yaml"), input(&providers, root)?)?;
+    // The listener with the metrics has to know the port of the admin interface.
+    let admin = ClosedPort::new()?;
+    fs::write(root.join("pools.yaml"), input(&providers, root, admin.address()?)?)?;
     let config = EnvoyConfig::read(&root.join("pools.yaml"), Mode::Clusters, Target::Kubernetes)?;
     let files = config.split(&Source::Files(root.display().to_string()))?;
     let keys = [

@@ -43,7 +43,7 @@ async fn a_credential_that_nears_its_limit_keeps_its_sessions_and_gets_no_new_on
     assert_eq!(served_in(&gateway, "old").await?.credential, "anthropic-a", "it is warm");
 
     // `b` takes one at once, and has it: the count is seen by all workers, and in Envoy's stats.
-    let slow = Fault::SlowFirstByte(Duration::from_secs(12));
+    let slow = Fault::SlowFirstByte(Duration::from_secs(25));
     gateway.providers.fault("anthropic-b", slow, Some(1))?;
     let before = gateway.providers.requests().len();
     let held = send_in(&gateway, "spared0");

@@ -1,6 +1,6 @@
 //! Where a session goes after its credential failed, on a real Envoy and in real time.
 //!
-//! Times are short. A slow machine makes them longer, and the tests still hold.
+//! Times are short, but a machine may stand still for seconds in between.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn is(credential: &str, outcome: &str) -> (String, String) {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_session_returns_home_while_its_cache_is_warm() -> Result<()> {
-    let gateway = with_limits_of("1s", |_| {}).await?;
+    let gateway = with_limits_of("5s", |_| {}).await?;
     assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");
     rate_limit(&gateway, "anthropic-a", "1").await?;
     let substitute = served_in(&gateway, "1").await?;
@@ -67,8 +67,8 @@ async fn a_session_returns_home_while_its_cache_is_warm() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_session_stays_with_its_substitute_once_its_home_is_cold() -> Result<()> {
-    let gateway = with_limits_of("3s", |filter| {
-        filter["pools"][0]["cache_lifetime"] = json!("2s");
+    let gateway = with_limits_of("9s", |filter| {
+        filter["pools"][0]["cache_lifetime"] = json!("7s");
     })
     .await?;
     assert_eq!(served_in(&gateway, "1").await?.credential, "anthropic-a");

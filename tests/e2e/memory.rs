@@ -10,6 +10,8 @@
 //! The tests send little more than fills a table several times, or once if it is large.
 //! `cargo xtask memory --requests 10000000 --sessions 1000000` sends as many as one likes.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use envoy_harness::Process;
 use envoy_harness::client::{self, Body};
@@ -130,11 +132,18 @@ async fn ids_of_state_take_no_more_memory_than_the_table_of_pins() -> Result<()>
     send_all(&gateway, 0..4_000, created).await?;
     let warm = Memory::of(&gateway.envoy).await?;
     send_all(&gateway, 4_000..16_000, created).await?;
-    let end = Memory::of(&gateway.envoy).await?;
+    let mut growth = Memory::of(&gateway.envoy).await?.allocated - warm.allocated;
+    if growth > 2 * ALLOCATED_GROWTH {
+        // Connections to upstreams have buffers, too, and there may be more of them now. What leaks
+        // grows again.
+        println!("{growth} bytes first");
+        let warm = Memory::of(&gateway.envoy).await?;
+        send_all(&gateway, 16_000..28_000, created).await?;
+        growth = Memory::of(&gateway.envoy).await?.allocated - warm.allocated;
+    }
     let ids: usize = gateway.providers.requests().iter().map(|record| record.created.len()).sum();
     assert!(ids >= 16_000, "every request has created something: {ids}");
-    // Connections to upstreams have buffers, too.
-    assert!(end.allocated - warm.allocated <= 2 * ALLOCATED_GROWTH, "{warm:?}, then {end:?}");
+    assert!(growth <= 2 * ALLOCATED_GROWTH, "{warm:?}, then {growth} bytes more");
     gateway.stop().await?;
     Ok(())
 }
@@ -175,7 +184,10 @@ struct Memory {
 }
 
 impl Memory {
+    /// When no client is connected any more: connections have buffers.
     async fn of(envoy: &Process) -> Result<Self> {
+        let is_over = |stats: &BTreeMap<_, _>| stats.values().sum::<u64>() == 0;
+        envoy.wait_for_stats("http.llm.downstream_cx_active", is_over).await?;
         let memory: Value = serde_json::from_str(&envoy.get_admin("/memory").await?)?;
         let allocated = memory["allocated"].as_str().context("no allocated memory")?.parse()?;
         Ok(Self { resident: i64::try_from(envoy.resident_memory()?)?, allocated })

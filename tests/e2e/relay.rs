@@ -1,10 +1,10 @@
 //! A port in front of a provider that can be closed and opened again.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// A port, not yet in front of anything.
@@ -22,8 +22,29 @@ pub(crate) struct OpenRelay {
 
 /// A port that refuses connections.
 pub(crate) struct ClosedRelay {
-    address: SocketAddr,
+    port: ClosedPort,
     target: SocketAddr,
+}
+
+/// A port of loopback at which nothing listens. While the value lives, nobody gets it by chance: its
+/// socket is bound, and lets those bind it who name it.
+pub(crate) struct ClosedPort(TcpSocket);
+
+impl ClosedPort {
+    pub(crate) fn new() -> Result<Self> {
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    fn at(address: SocketAddr) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self(socket))
+    }
+
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        Ok(self.0.local_addr()?)
+    }
 }
 
 impl Relay {
@@ -54,10 +75,10 @@ impl Relay {
 
 impl OpenRelay {
     /// Closes the port and its connections.
-    pub(crate) async fn close(mut self) -> ClosedRelay {
+    pub(crate) async fn close(mut self) -> Result<ClosedRelay> {
         self.task.abort();
         let _ = (&mut self.task).await;
-        ClosedRelay { address: self.address, target: self.target }
+        Ok(ClosedRelay { port: ClosedPort::at(self.address)?, target: self.target })
     }
 }
 
@@ -68,8 +89,9 @@ impl Drop for OpenRelay {
 }
 
 impl ClosedRelay {
-    pub(crate) async fn open_again(self) -> Result<OpenRelay> {
-        let listener = TcpListener::bind(self.address).await?;
-        Ok(Relay { listener, address: self.address }.open(self.target))
+    pub(crate) fn open_again(self) -> Result<OpenRelay> {
+        let address = self.port.address()?;
+        let listener = self.port.0.listen(1024)?;
+        Ok(Relay { listener, address }.open(self.target))
     }
 }

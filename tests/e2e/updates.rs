@@ -49,7 +49,8 @@ async fn a_listener_ahead_of_its_clusters_sends_no_request_without_a_key() -> Re
 #[ignore = "needs Envoy: cargo xtask test"]
 async fn a_request_that_is_held_while_its_credential_is_removed_is_served_or_told_so() -> Result<()>
 {
-    let gateway = gateway_with(|fixture| Ok(fixture.with_listeners_from_file())).await?;
+    // The old listener drains for as long as a slow machine may need.
+    let gateway = gateway_with(|it| Ok(it.with_listeners_from_file().with_drain_time(60))).await?;
     let mut text = Bytes::from(message("held").to_string());
     let (sender, held) = body_in_parts();
     let request = post("/v1/messages").body(held)?;

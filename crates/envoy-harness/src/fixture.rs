@@ -34,6 +34,7 @@ pub struct Fixture {
     pub(super) listeners_from_file: bool,
     pub(super) component_log_level: Option<String>,
     pub(super) core: Option<usize>,
+    pub(super) drain_seconds: u32,
     pub(super) environment: Vec<(String, String)>,
 }
 
@@ -63,6 +64,7 @@ impl Fixture {
             listeners_from_file: false,
             component_log_level: None,
             core: None,
+            drain_seconds: 1,
             environment: Vec::new(),
         })
     }
@@ -75,6 +77,7 @@ impl Fixture {
             listeners_from_file: false,
             component_log_level: None,
             core: None,
+            drain_seconds: 1,
             environment: Vec::new(),
         }
     }
@@ -200,6 +203,12 @@ impl Fixture {
     /// Sets log levels of parts of Envoy, such as `wasm:debug`; all others log at `info`.
     pub fn with_component_log_level(mut self, levels: &str) -> Self {
         self.component_log_level = Some(levels.to_owned());
+        self
+    }
+
+    /// Gives connections of a listener that is replaced this many seconds, in place of one.
+    pub fn with_drain_time(mut self, seconds: u32) -> Self {
+        self.drain_seconds = seconds;
         self
     }
 

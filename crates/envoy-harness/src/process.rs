@@ -252,7 +252,8 @@ fn command(
         .arg("--admin-address-path")
         .arg(directory.join(ADMIN_ADDRESS_FILE))
         .args(["--concurrency", &concurrency.to_string()])
-        .args(["--disable-hot-restart", "--drain-time-s", "1", "--log-level", "info"])
+        .args(["--drain-time-s", &fixture.drain_seconds.to_string()])
+        .args(["--disable-hot-restart", "--log-level", "info"])
         // Access logs are buffered for 10 s otherwise.
         .args(["--file-flush-interval-msec", "50"])
         // Envoy reads listeners from a file only if it knows its own name.

@@ -208,7 +208,7 @@ fn is_whole(text: &str, is_head: bool) -> bool {
 async fn unaffected(gateway: &Gateway) -> Result<()> {
     let chat = json!({"model": "gpt-5.4", "messages": [{"role": "user", "content": "hi"}]});
     let request = post("/v1/chat/completions").body(body(&chat))?;
-    let response = timeout(Duration::from_secs(10), send(gateway, request)).await??;
+    let response = send(gateway, request).await?;
     assert_eq!(response.status, 200, "{}", response.text());
     Ok(())
 }

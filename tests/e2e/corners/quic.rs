@@ -86,6 +86,8 @@ fn by_quic(document: &mut Value, relay: &Process, directory: &Path) {
     let clusters = document["static_resources"]["clusters"].as_array_mut().unwrap();
     for (name, id, _) in CHAINS {
         let cluster = clusters.iter_mut().find(|cluster| cluster["name"] == id).unwrap();
+        // Handshakes of QUIC wait for the relay's worker.
+        cluster["connect_timeout"] = json!("8s");
         cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] =
             address(relay.address().port(), "UDP");
         let certificate = directory.join(format!("{name}.crt"));
