@@ -11,7 +11,7 @@ use envoy_harness::output::print;
 use envoy_harness::progress::note;
 use envoy_harness::{Envoy, Mode, module};
 
-use crate::oracle::{self, Abilities, Rule, Setting};
+use crate::oracle::{self, Rule};
 use crate::report::{self, Part};
 use crate::run::{Plan, Strategy, run};
 
@@ -164,14 +164,7 @@ impl Arguments {
 /// Runs a plan, judges it, and says what broke a rule.
 async fn play(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<Part> {
     let history = run(envoy, module, plan).await?;
-    let setting = Setting {
-        fails_over: plan.mode != Mode::NextRequest,
-        shares_port: plan.mode == Mode::Keys,
-        has_keys: plan.mode != Mode::Replicas,
-        spares: plan.strategy == Strategy::Headroom,
-        envoy: Abilities::of(envoy.version),
-    };
-    let verdict = oracle::judge(&history, setting);
+    let verdict = oracle::judge(&history, plan.setting(envoy));
     for violation in verdict.violations.iter().take(PRINTED) {
         let request = violation.request.map(|id| format!(" request {id},")).unwrap_or_default();
         note(&format!("{}:{request} seed {}: {}", violation.rule, plan.seed, violation.story));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
+use envoy_harness::wait_until;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,7 +40,10 @@ impl Port {
     }
 
     pub(crate) async fn reopen(&mut self) -> Result<()> {
-        let listener = TcpListener::bind(self.address).await.context("cannot listen again")?;
+        // Somebody's connection may have got the port meanwhile.
+        let what = "waiting to listen again";
+        let bound = async || Ok(TcpListener::bind(self.address).await.ok());
+        let listener = wait_until(what, bound).await?;
         self.listen(listener);
         Ok(())
     }

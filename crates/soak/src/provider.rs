@@ -396,7 +396,7 @@ impl<'a> Visit<'a> {
             wire.write(piece).await?;
             rest = more;
             // Nothing that happens in the last pause breaks it.
-            self.is_over = rest.is_empty();
+            self.is_over = body.len() - rest.len() >= said;
             self.pause().await;
         }
         Ok(!matches!(self.fault, Some(Fault::CloseAfter | Fault::LieShort)))

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::client::{self, Message};
 use crate::gateway::{ACCESS, Gateway};
 use crate::history::{Digest, Ending, History, Kept, Recorder, Request, SECOND, Time};
+use crate::oracle::{Abilities, Known, Setting};
 use crate::outages;
 use crate::provider::Scene;
 use crate::session::Session;
@@ -62,6 +63,19 @@ pub struct Plan {
     pub length: Duration,
     /// Whether VMs are trapped; the module has to be one that does.
     pub traps: bool,
+}
+
+impl Plan {
+    /// What the oracle has to know of it.
+    pub(crate) fn setting(&self, envoy: &Envoy) -> Setting {
+        Setting {
+            fails_over: self.mode != Mode::NextRequest,
+            shares_port: self.mode == Mode::Keys,
+            has_keys: self.mode != Mode::Replicas,
+            spares: self.strategy == Strategy::Headroom,
+            envoy: Abilities::of(envoy.version),
+        }
+    }
 }
 
 /// What the tasks of clients share.
@@ -121,9 +135,10 @@ pub async fn run(envoy: &Envoy, module: &Path, plan: &Plan) -> Result<History> {
         task.context("a client has panicked")??;
     }
     ending.left = quiet(&gateway, true).await?;
-    read_ending(&gateway, &mut ending).await?;
-    gateway.envoy.stop().await?;
     let mut history = recorder.history();
+    let known = Known::of(&history, plan.setting(envoy));
+    read_ending(&gateway, &known, &mut ending).await?;
+    gateway.envoy.stop().await?;
     history.ending = ending;
     Ok(history)
 }
@@ -145,34 +160,35 @@ async fn quiet(gateway: &Gateway, is_end: bool) -> Result<Vec<(String, u64)>> {
                         .iter()
                         .any(|gauge| name.ends_with(gauge)))
         };
-        // Clients keep connections while they are silent.
+        // Clients keep connections while they are silent, until the end.
         let left: Vec<_> = stats.into_iter().filter(|(name, n)| *n > 0 && is_gauge(name)).collect();
         let has_requests = left.iter().any(|(name, _)| !name.ends_with("downstream_cx_active"));
-        if left.is_empty() || (!has_requests && begun.elapsed() > Duration::from_secs(2)) {
-            return Ok(left);
-        }
-        if begun.elapsed() > QUIET {
+        let may_keep = !is_end && !has_requests && begun.elapsed() > Duration::from_secs(2);
+        if left.is_empty() || may_keep || begun.elapsed() > QUIET {
             return Ok(left);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn read_ending(gateway: &Gateway, ending: &mut Ending) -> Result<()> {
-    // The filter hands its counts over every second.
-    let mut before = u64::MAX;
-    for _ in 0..20 {
+async fn read_ending(gateway: &Gateway, known: &Known, ending: &mut Ending) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let before = (ending.counted_requests, ending.counted_successes);
         ending.counted_requests =
             gateway.counted("session_affinity_requests_total", "outcome=").await?;
-        if ending.counted_requests == before {
+        ending.counted_successes =
+            gateway.counted("session_affinity_attempts_total", "class=.=success").await?;
+        let now = (ending.counted_requests, ending.counted_successes);
+        ending.reloads = gateway.counted(".vm_reload_success", "wasm.").await?;
+        // A VM that traps loses some.
+        let is_all = (now.0 >= known.decided && now.1 >= known.served) || ending.reloads > 0;
+        if (is_all && now == before) || begun.elapsed() > QUIET {
             break;
         }
-        before = ending.counted_requests;
+        // The filter hands its counts over every second, if its worker runs.
         tokio::time::sleep(Duration::from_millis(1500)).await;
     }
-    ending.counted_successes =
-        gateway.counted("session_affinity_attempts_total", "class=.=success").await?;
-    ending.reloads = gateway.counted(".vm_reload_success", "wasm.").await?;
     ending.memory_after = gateway.stat("server.memory_allocated").await?;
     ending.resident_after = gateway.envoy.resident_memory()?;
     // A trap is an error of Envoy's, and one that was asked for.

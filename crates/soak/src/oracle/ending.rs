@@ -1,8 +1,8 @@
 //! Rules for what is there when all is over: counters, memory, and nothing else.
 
 use super::facts::Facts;
-use super::{Rule, Verdict};
-use crate::history::{End, Ending};
+use super::{Rule, Setting, Verdict};
+use crate::history::{End, Ending, History};
 
 /// So much may memory grow: allocators round, tables of Envoy and of V8 double.
 const GROWTH: u64 = 32 << 20;
@@ -33,24 +33,7 @@ fn counters(facts: &Facts<'_>, verdict: &mut Verdict) {
         // A VM that traps loses what it has counted in the last second.
         return;
     }
-    let (mut decided, mut served, mut unknown) = (0, 0, 0);
-    for request in &facts.history.requests {
-        match &request.end {
-            End::Answered(answer) if answer.decision.is_empty() => unknown += 1,
-            End::Answered(answer) => {
-                decided += 1;
-                let arrival = facts.answered(request);
-                match arrival {
-                    Some(arrival) if arrival.did.is_served() && answer.is_whole => served += 1,
-                    // An error that no attempt before it can have been served.
-                    Some(arrival) if arrival.has_failed() && answer.status >= 400 => {}
-                    None => {}
-                    Some(_) => unknown += 1,
-                }
-            }
-            End::Broken(_) | End::Aborted(_) | End::Hung => unknown += 1,
-        }
-    }
+    let Known { decided, served, unknown } = Known::from_facts(facts);
     for (name, counted, least) in [
         ("streams", ending.counted_requests, decided),
         ("attempts that were served", ending.counted_successes, served),
@@ -60,5 +43,44 @@ fn counters(facts: &Facts<'_>, verdict: &mut Verdict) {
             let story = format!("{name}: {counted} counted, {least} to {} seen", least + unknown);
             verdict.breaks(Rule::Counters, None, story);
         }
+    }
+}
+
+/// What clients and providers know of the counters.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Streams that the filter has decided for certain.
+    pub(crate) decided: u64,
+    /// Attempts that were served for certain.
+    pub(crate) served: u64,
+    /// What may be counted on top of each.
+    unknown: u64,
+}
+
+impl Known {
+    pub(crate) fn of(history: &History, setting: Setting) -> Self {
+        Self::from_facts(&Facts::new(history, setting))
+    }
+
+    fn from_facts(facts: &Facts<'_>) -> Self {
+        let mut known = Self::default();
+        for request in &facts.history.requests {
+            match &request.end {
+                End::Answered(answer) if answer.decision.is_empty() => known.unknown += 1,
+                End::Answered(answer) => {
+                    known.decided += 1;
+                    let arrival = facts.answered(request);
+                    match arrival {
+                        Some(it) if it.did.is_served() && answer.is_whole => known.served += 1,
+                        // An error that no attempt before it can have been served.
+                        Some(it) if it.has_failed() && answer.status >= 400 => {}
+                        None => {}
+                        Some(_) => known.unknown += 1,
+                    }
+                }
+                End::Broken(_) | End::Aborted(_) | End::Hung => known.unknown += 1,
+            }
+        }
+        known
     }
 }

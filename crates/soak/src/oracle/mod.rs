@@ -21,6 +21,7 @@ use std::fmt;
 use envoy_harness::Version;
 
 use crate::history::History;
+pub(crate) use ending::Known;
 use facts::Facts;
 
 /// What must hold.
