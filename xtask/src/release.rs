@@ -180,13 +180,15 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start the registry")?;
-        let registry = Self { child, address };
+        let mut registry = Self { child, address };
         registry.wait()?;
         Ok(registry)
     }
 
-    fn wait(&self) -> Result<()> {
-        for _ in 0..100 {
+    fn wait(&mut self) -> Result<()> {
+        for _ in 0..600 {
+            let ended = self.child.try_wait().context("cannot wait for the registry")?;
+            ensure!(ended.is_none(), "the registry has ended");
             if std::net::TcpStream::connect(&self.address).is_ok() {
                 return Ok(());
             }

@@ -24,11 +24,14 @@ const PROPERTY_SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
 /// # Errors
 /// The first step that fails.
 pub(crate) fn test(versions: &[String]) -> Result<()> {
+    test_with(versions, &[PROPERTY_SEED])
+}
+
+/// The same, with an environment for the tests that need no Envoy.
+fn test_with(versions: &[String], environment: &[(&str, &str)]) -> Result<()> {
     let envoys = envoys(versions)?;
     step("module", module)?;
-    step("tests", || {
-        cargo(&["test", "--workspace", "--all-targets", "--locked"], &[PROPERTY_SEED])
-    })?;
+    step("tests", || cargo(&["test", "--workspace", "--all-targets", "--locked"], environment))?;
     step("doctests", || cargo(&["test", "--workspace", "--doc", "--locked"], &[]))?;
     step("tests of the module in memory", || in_memory(&[], &[]))?;
     for envoy in &envoys {
@@ -140,10 +143,6 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
         let libfuzzer = [("CUSTOM_LIBFUZZER_PATH", "/unused/libfuzzer.a")];
         cargo(&[&arguments[..], &["--", "--deny", "warnings"]].concat(), &libfuzzer)
     })?;
-    step("fuzz targets, on their corpora and changes of them", || {
-        let smoke = ["test", "--locked", "--package", "fuzz-targets", "--test", "smoke"];
-        cargo(&smoke, &[("FUZZ_ROUNDS", FUZZ_ROUNDS)])
-    })?;
     step("documentation", || {
         let all = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
         let flags = [("RUSTDOCFLAGS", "--deny warnings")];
@@ -155,7 +154,7 @@ pub(crate) fn ci(provision: bool) -> Result<()> {
             &flags,
         )
     })?;
-    test(&versions)?;
+    test_with(&versions, &[PROPERTY_SEED, ("FUZZ_ROUNDS", FUZZ_ROUNDS)])?;
     step("release", || release::check(provision))?;
     step("rules and dashboard", || crate::block_on(observability::test(provision)))?;
     step("operator's page in a browser", || {

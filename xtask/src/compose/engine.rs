@@ -13,8 +13,11 @@ use super::command::{command, output_if_ok, output_of};
 use super::report::report;
 use envoy_harness::wait_until;
 
-/// Long enough for the engine to end its containers.
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// Long enough for the engine to end its containers, and its containerd.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A setting of apt: a transfer that breaks off is repeated.
+pub(super) const RETRIES: &str = "Acquire::Retries=5";
 
 /// An engine that is running.
 pub(super) struct Engine {
@@ -55,10 +58,15 @@ impl Engine {
         };
         kill_process(id, Signal::TERM).context("cannot end dockerd")?;
         match tokio::time::timeout(STOP_DEADLINE, daemon.wait()).await {
-            Ok(status) => status.context("cannot wait for dockerd")?,
-            Err(_) => bail!("dockerd (process {id}) does not end on SIGTERM"),
-        };
-        report("engine", "stopped");
+            Ok(status) => {
+                status.context("cannot wait for dockerd")?;
+                report("engine", "stopped");
+            }
+            Err(_) => {
+                daemon.kill().await.context("cannot kill dockerd")?;
+                report("engine", "killed: it did not end on SIGTERM");
+            }
+        }
         Ok(())
     }
 }
@@ -86,8 +94,10 @@ pub(super) async fn install(packages: &str) -> Result<()> {
     );
     report("install", packages);
     // One of several sources may not be reachable; the next command fails if that matters.
-    output_if_ok(&mut command("apt-get update")).await;
+    output_if_ok(command("apt-get update").args(["-o", RETRIES])).await;
     let mut install = command("apt-get install --yes --no-install-recommends");
+    // A machine that has just been started may be updating itself.
+    install.args(["-o", "DPkg::Lock::Timeout=300", "-o", RETRIES]);
     install.args(packages.split_whitespace()).env("DEBIAN_FRONTEND", "noninteractive");
     output_of(&mut install).await.map(drop)
 }

@@ -21,10 +21,15 @@ const PULL_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Makes sure that every image of the file is there.
 pub(super) async fn provide(root: &Path, work: &Path, provision: bool) -> Result<()> {
+    // What cannot be reached for one image is not waited for with the next.
+    let mut is_reachable = true;
     for image in names(root)? {
         if is_genuine(&image).await {
             report("image", format!("{image} is present"));
-        } else if pull(&image).await {
+            continue;
+        }
+        is_reachable = is_reachable && pull(&image).await;
+        if is_reachable {
             report("image", format!("{image} pulled"));
         } else {
             ensure!(

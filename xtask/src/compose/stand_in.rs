@@ -59,6 +59,7 @@ async fn debian(work: &Path) -> Result<()> {
     let folder = tempfile::tempdir_in(work).context("cannot make a folder for Debian")?;
     let archive = folder.path().join("debian.tar");
     let mut bootstrap = command("mmdebstrap --variant=essential --include=gcc,libc6-dev bookworm");
+    bootstrap.arg(format!("--aptopt={}", engine::RETRIES.replace('=', " ")));
     output_of(bootstrap.arg(&archive)).await?;
     output_of(command("docker import").arg(&archive).arg(DEBIAN)).await.map(drop)
 }
