@@ -181,7 +181,7 @@ fn e2e(envoy: &Envoy) -> Result<()> {
     // Those of `wasm-host` need none, and those of `browser` need more.
     let but = ["--exclude", "wasm-host", "--exclude", "browser"];
     let all = [&["test", "--workspace"], &but[..], &["--locked", "--tests"]].concat();
-    cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "3"]].concat(), &[])
+    cargo_on(envoy, &[&all[..], &["--", "--ignored", "--test-threads", "4"]].concat(), &[])
 }
 
 /// The tests of the operator's page, which leave pictures in `target/operator`.
