@@ -266,7 +266,8 @@ impl FailedAttempt {
         let key = KeyHash(bytes.hash()?);
         let status = u16::from_le_bytes(bytes.array()?);
         let wait = bytes.number()?;
-        let length = usize::from(bytes.byte()?);
+        // A longer one would be another plan when it is encoded again.
+        let length = Some(usize::from(bytes.byte()?)).filter(|it| *it <= LONGEST_CODE)?;
         let code = String::from_utf8(bytes.take(length)?.to_vec()).ok()?;
         let wait = (wait != 0).then_some(Duration::from_millis(wait));
         let fault = Fault { class, key, status, wait, long: flags & 1 != 0, code };
@@ -386,7 +387,11 @@ mod tests {
         let other_version = [&[VERSION + 1], &good[1..]].concat();
         let other_api = [&good[..1], &[99], &good[2..]].concat();
         let not_utf8 = [&good[..], &[0xff]].concat();
-        for bad in [&[][..], &good[..20], &good[..60], &other_version, &other_api, &not_utf8] {
+        let code = good.windows(15).position(|it| it == b"invalid_api_key").unwrap();
+        let longer = [&good[..code - 1], &[49], &[b'a'; 49], &good[code + 15..]].concat();
+        for bad in
+            [&[][..], &good[..20], &good[..60], &other_version, &other_api, &not_utf8, &longer]
+        {
             assert_eq!(Plan::decode(bad), None, "{bad:?}");
         }
     }
