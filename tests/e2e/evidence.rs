@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 
 use crate::relay::Relay;
 use crate::support::{
-    CLASS, attempts, attempts_begun, body, body_in_parts, chat, decision, envoy, expect_no_blame,
-    expect_no_failover, manager, message, modes, pairs, post, send, send_by, send_in, served,
-    served_in, set_idle_timeout, start, status_in, wait_for_attempt, wait_for_counts,
-    wait_until_all_ended,
+    CLASS, attempts, attempts_begun, body, body_in_parts, chat, cluster_named, decision, envoy,
+    expect_no_blame, expect_no_failover, manager, message, modes, pairs, post, send, send_by,
+    send_in, served, served_in, set_idle_timeout, set_port, start, status_in, wait_for_attempt,
+    wait_for_counts, wait_until_all_ended,
 };
 
 /// A chat of a session with a model, with a fault in its header.
@@ -333,17 +333,6 @@ async fn a_client_that_does_not_end_its_upload_blames_no_credential() -> Result<
         gateway.stop().await?;
     }
     Ok(())
-}
-
-fn set_port(document: &mut Value, cluster: &str, port: u16) {
-    let endpoint = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
-    *cluster_named(document, cluster).pointer_mut(&format!("{endpoint}/port_value")).unwrap() =
-        json!(port);
-}
-
-fn cluster_named<'a>(document: &'a mut Value, name: &str) -> &'a mut Value {
-    let clusters = document["static_resources"]["clusters"].as_array_mut().unwrap();
-    clusters.iter_mut().find(|cluster| cluster["name"] == name).unwrap()
 }
 
 #[tokio::test]

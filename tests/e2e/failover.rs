@@ -15,7 +15,7 @@ use crate::relay::ClosedPort;
 use crate::support::{
     CLASS, FAILOVER, attempts, body, chat, count_by, decision, envoy, expect_counts,
     expect_no_failover, message, modes, pairs, post, send, send_by, send_in, served, served_in,
-    set_idle_timeout, start, status_in, wait_for_counts,
+    set_idle_timeout, set_port, start, status_in, wait_for_counts,
 };
 
 #[tokio::test]
@@ -81,12 +81,7 @@ async fn a_connection_that_is_refused_is_tried_elsewhere() -> Result<()> {
     let port = ClosedPort::new()?;
     let closed = port.address()?.port();
     let gateway = start(Mode::Clusters, 2, |fixture| {
-        Ok(fixture.edit(|document| {
-            let clusters = document["static_resources"]["clusters"].as_array_mut().unwrap();
-            let first = clusters.iter_mut().find(|cluster| cluster["name"] == "anthropic_a").unwrap();
-            let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
-            *first.pointer_mut(address).unwrap() = json!(closed);
-        }))
+        Ok(fixture.edit(|document| set_port(document, "anthropic_a", closed)))
     });
     let Some(gateway) = gateway.await? else {
         return Ok(());
@@ -204,7 +199,9 @@ async fn an_account_without_the_model_is_told_by_the_body_of_its_answer() -> Res
             expect_counts(&gateway, FAILOVER, [("served", 1)]).await?;
         } else {
             assert_eq!(status_in(&gateway, "1").await?, 404, "{mode:?}");
-            // It is known for a second, so where the next one goes depends on the machine.
+            // It is known, for a second: where the next one goes depends on the machine.
+            let line = gateway.envoy.wait_for_log("cooldown begins:").await?;
+            assert!(line.contains(" credential=anthropic-a class=not_found "), "{mode:?}: {line}");
             served_in(&gateway, "1").await?;
         }
         expect_counts(&gateway, CLASS, [("not_found", 1), ("success", 1)]).await?;

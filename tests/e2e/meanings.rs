@@ -237,6 +237,9 @@ async fn waits_are_read_where_each_provider_writes_them() -> Result<()> {
         }
         if is_in_a_body && !retries_held_responses()? {
             // What is not seen is guessed: a second, which a slow machine may have taken already.
+            let line = gateway.envoy.wait_for_log("cooldown begins:").await?;
+            let guess = format!(" credential={account} class=rate_limit ");
+            assert!(line.contains(&guess) && line.contains(" length=1s "), "{name}: {line}");
             gateway.stop().await?;
             continue;
         }

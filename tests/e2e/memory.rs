@@ -10,8 +10,6 @@
 //! The tests send little more than fills a table several times, or once if it is large.
 //! `cargo xtask memory --requests 10000000 --sessions 1000000` sends as many as one likes.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, ensure};
 use envoy_harness::Process;
 use envoy_harness::client::{self, Body};
@@ -20,7 +18,7 @@ use hyper::Request;
 use serde_json::{Value, json};
 
 use crate::load::{Tally, check_counters, check_workers, send_all, without_upstream};
-use crate::support::{CLASS, body, envoy, post, wait_for_counts};
+use crate::support::{CLASS, body, envoy, post, wait_for_counts, wait_until_none};
 
 const WORKERS: u32 = 2;
 
@@ -187,8 +185,7 @@ struct Memory {
 impl Memory {
     /// When no client is connected any more: connections have buffers.
     async fn of(envoy: &Process) -> Result<Self> {
-        let is_over = |stats: &BTreeMap<_, _>| stats.values().sum::<u64>() == 0;
-        envoy.wait_for_stats("http.llm.downstream_cx_active", is_over).await?;
+        wait_until_none(envoy, "http.llm.downstream_cx_active").await?;
         let memory: Value = serde_json::from_str(&envoy.get_admin("/memory").await?)?;
         let bytes = |name: &str| -> Result<i64> {
             Ok(memory[name].as_str().with_context(|| format!("no {name}"))?.parse()?)

@@ -2,18 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use envoy_harness::client::{self, Body, Protocol, Response};
 use envoy_harness::gateway::Gateway;
-use envoy_harness::{Envoy, Fixture, Mode, PATIENCE};
+use envoy_harness::{Envoy, Fixture, Mode, Process, wait_until};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
 
 use crate::oracle;
 
@@ -98,26 +96,39 @@ pub(crate) async fn attempts_begun(gateway: &Gateway, cluster: &str) -> Result<u
 
 /// Waits until more have than [`attempts_begun`] said before.
 pub(crate) async fn wait_for_attempt(gateway: &Gateway, cluster: &str, before: u64) -> Result<()> {
-    let begun = async {
-        while attempts_begun(gateway, cluster).await? == before {
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    };
-    timeout(PATIENCE, begun).await.context("no attempt begins")?
+    wait_until("waiting for an attempt", async || {
+        Ok((attempts_begun(gateway, cluster).await? > before).then_some(()))
+    })
+    .await
 }
 
 /// Waits until no request of a client is under way.
 pub(crate) async fn wait_until_all_ended(gateway: &Gateway) -> Result<()> {
-    let active = "http.llm.downstream_rq_active";
-    let is_over = |stats: &BTreeMap<String, u64>| stats.values().sum::<u64>() == 0;
-    gateway.envoy.wait_for_stats(active, is_over).await.map(drop)
+    wait_until_none(&gateway.envoy, "http.llm.downstream_rq_active").await
+}
+
+/// Waits until a gauge is zero.
+pub(crate) async fn wait_until_none(envoy: &Process, gauge: &str) -> Result<()> {
+    envoy.wait_for_stats(gauge, |stats| stats.values().sum::<u64>() == 0).await.map(drop)
 }
 
 /// Checks that the filter has logged no cooldown and no suspicion.
 pub(crate) fn expect_no_blame(gateway: &Gateway, what: &str) {
     let blamed = gateway.envoy.log().into_iter().filter(|line| line.contains("class="));
     assert_eq!(blamed.collect::<Vec<_>>(), Vec::<String>::new(), "{what}");
+}
+
+/// Lets a cluster of one endpoint look for it at this port.
+pub(crate) fn set_port(document: &mut Value, cluster: &str, port: u16) {
+    let endpoint = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+    *cluster_named(document, cluster).pointer_mut(&format!("{endpoint}/port_value")).unwrap() =
+        json!(port);
+}
+
+/// A cluster of a configuration.
+pub(crate) fn cluster_named<'a>(document: &'a mut Value, name: &str) -> &'a mut Value {
+    let clusters = document["static_resources"]["clusters"].as_array_mut().unwrap();
+    clusters.iter_mut().find(|cluster| cluster["name"] == name).unwrap()
 }
 
 /// The first connection manager of a configuration.
